@@ -1,0 +1,7 @@
+//! The domain of Tallygate: pure Rust, compiled into the gateway at the edge and into the reconciler.
+//!
+//! Architecture invariant: nothing here does I/O, reads a clock, draws random numbers, uses floats for money,
+//! or knows HTTP statuses, SQL or a runtime. Time and randomness are arguments.
+
+pub mod money;
+pub mod time;
