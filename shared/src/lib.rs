@@ -5,3 +5,4 @@
 
 pub mod money;
 pub mod time;
+pub mod tokens;

@@ -22,7 +22,9 @@ const DECIMALS: usize = 12;
 /// assert_eq!(price.to_string(), "0.0375");
 /// assert_eq!(Usd::from_pico(i128::MAX).checked_add(Usd::from_pico(1)), None);
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Usd(i128);
 
@@ -107,7 +109,11 @@ pub const fn div_half_even(dividend: i128, divisor: i128) -> i128 {
     let rest = dividend.rem_euclid(divisor);
     // `rest` is in 0..divisor, so comparing against the other half cannot overflow.
     let other_half = divisor - rest;
-    if rest > other_half || (rest == other_half && quotient % 2 != 0) { quotient + 1 } else { quotient }
+    if rest > other_half || (rest == other_half && quotient % 2 != 0) {
+        quotient + 1
+    } else {
+        quotient
+    }
 }
 
 /// Parses a decimal text exactly into units of `10^-decimals`. Accepts a sign and an exponent, as JSON numbers have.
@@ -221,7 +227,9 @@ mod tests {
 
     #[test]
     fn halves_round_to_even() {
-        for (pico, nanos) in [(500, 0), (1500, 2), (2500, 2), (501, 1), (-500, 0), (-1500, -2), (-501, -1)] {
+        for (pico, nanos) in
+            [(500, 0), (1500, 2), (2500, 2), (501, 1), (-500, 0), (-1500, -2), (-501, -1)]
+        {
             assert_eq!(Usd::from_pico(pico).round_to_nanos(), Usd::from_nanos(nanos), "{pico}");
         }
     }

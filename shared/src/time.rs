@@ -9,7 +9,9 @@ pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z, as an integer on the wire.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
@@ -105,7 +107,8 @@ impl Date {
         let year_of_era = year.rem_euclid(400);
         let shifted_month = (self.month as i64 + 9) % 12;
         let day_of_year = (153 * shifted_month + 2) / 5 + self.day as i64 - 1;
-        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year - 719_468
+        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year
+            - 719_468
     }
 
     /// The day that is `days` after 1970-01-01. Algorithm: Howard Hinnant, "civil_from_days".
@@ -193,8 +196,12 @@ mod tests {
     fn timestamps_print_and_parse() {
         let text = "2026-11-20T10:11:12.345Z";
         assert_eq!(Timestamp::parse(text).map(|t| t.to_string()).as_deref(), Some(text));
-        assert_eq!(Timestamp::parse("2026-11-20T10:11:12Z"), Timestamp::parse("2026-11-20T10:11:12.0Z"));
-        for bad in ["2026-11-20T24:00:00Z", "2026-11-20T10:11:12", "2026-11-20T1:11:12Z", "T", "x"] {
+        assert_eq!(
+            Timestamp::parse("2026-11-20T10:11:12Z"),
+            Timestamp::parse("2026-11-20T10:11:12.0Z")
+        );
+        for bad in ["2026-11-20T24:00:00Z", "2026-11-20T10:11:12", "2026-11-20T1:11:12Z", "T", "x"]
+        {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
         }
     }
