@@ -1,1 +1,5 @@
 //! The gateway.
+
+pub mod dialects;
+pub mod providers;
+pub mod request;

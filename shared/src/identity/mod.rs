@@ -1,0 +1,11 @@
+//! WHO is asking. In the order of a request: the key (or, for administration, the token), then the actor behind it.
+//!
+//! - [`gateway_key`]: what an application holds
+//! - [`api_token`]: what an administrator holds
+//! - [`secret`]: what the two have in common, and the hash that is stored
+//!
+//! Nothing here looks anything up: a parsed key is well formed, not yet known.
+
+pub mod api_token;
+pub mod gateway_key;
+pub mod secret;
