@@ -120,7 +120,8 @@ class Guard {
     return method === "admit" ? meter.admit(call) : meter.ask(method, call);
   }
 
-  async fetch({ url, method, headers, first_byte_timeout_ms }) {
+  async fetch({ url, method, headers, first_byte_timeout_ms, target }) {
+    this.target = target;
     const bytes = inCore(() => this.exchange.upstream_body()) ?? this.body;
     this.abort = new AbortController();
     let timedOut = false;
@@ -157,7 +158,6 @@ class Guard {
   async buffer({ idle_timeout_ms }) {
     const { bytes, ended } = await readAnswer(this.upstream.body, idle_timeout_ms, this.abort);
     this.upstreamBytes = bytes;
-    this.tail = bytes.subarray(0, MAX_ANSWER_BYTES);
     return this.step((exchange) => exchange.finished(ended, bytes, now()));
   }
 
@@ -235,8 +235,10 @@ class Guard {
 
   async finish(writer, { core, gone, ended, ends }) {
     let result = null;
+    let held = new Uint8Array();
     if (core) {
       try {
+        held = inCore(() => this.exchange.flush());
         result = this.step((exchange) => exchange.ended(ended, gone, now()));
         this.exchange.free();
       } catch (error) {
@@ -249,7 +251,8 @@ class Guard {
     await Promise.race([settling, pause(SETTLE_RETRIES_MS[1])]);
     if (!gone) {
       try {
-        if (result.last) await writer.write(new TextEncoder().encode(result.last));
+        if (held.length > 0) await writer.write(held);
+        if (ended === "complete") await writer.write(new TextEncoder().encode(result.last));
         // An answer that broke off upstream must not look whole to the caller.
         if (ended === "complete") await writer.close();
         else await writer.abort(new Error(`the provider's answer ended early: ${ended}`));
@@ -263,10 +266,10 @@ class Guard {
   /** The settlement of a stream whose reader died: the new instance reads the two ends that were kept. */
   rescue(ended, gone, ends) {
     const { head, tail } = ends.bytes();
-    const { answer, upstream, startedAt } = this;
+    const { answer, target, upstream, startedAt } = this;
     return JSON.parse(
       inCore((glue) =>
-        glue.rescue(answer, upstream?.status ?? 0, ended, gone, head, tail, startedAt, now()),
+        glue.rescue(answer, target, upstream.status, ended, gone, head, tail, startedAt, now()),
       ),
     );
   }
@@ -275,11 +278,10 @@ class Guard {
   recover(error) {
     console.error(JSON.stringify({ event: "request_failed", error: String(error?.message ?? error) }));
     this.abort?.abort();
-    if (this.answer !== undefined && this.asked !== undefined) {
+    if (this.answer !== undefined) {
       try {
-        const text = inCore((glue) =>
-          glue.give_up(this.answer, this.asked, this.tail ?? new Uint8Array(), this.startedAt, now()),
-        );
+        const { answer, target, asked, startedAt } = this;
+        const text = inCore((glue) => glue.give_up(answer, target ?? 0, asked, startedAt, now()));
         if (text !== undefined) this.ctx.waitUntil(this.settle(text));
       } catch (second) {
         // The Meter's alarm settles what nobody settled.
