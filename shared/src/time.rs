@@ -1,5 +1,6 @@
-//! Instants and calendar arithmetic in UTC, without a clock: time is always an argument.
+//! Instants and days in UTC, without a clock: time is always an argument. The calendar itself is `jiff`'s.
 
+use jiff::{SignedDuration, civil};
 use serde::{Deserialize, Serialize};
 use std::fmt;
 
@@ -7,6 +8,10 @@ use std::fmt;
 pub const DAY_MS: i64 = 24 * 60 * 60 * 1000;
 /// Milliseconds in an hour.
 pub const HOUR_MS: i64 = 60 * 60 * 1000;
+/// Day 0 of [`Date::days`].
+const EPOCH: civil::Date = civil::date(1970, 1, 1);
+/// More days than the calendar has on either side of the epoch, and few enough for `jiff`'s durations.
+const BEYOND_THE_CALENDAR: i64 = 5_000_000;
 
 /// A moment: milliseconds since 1970-01-01T00:00:00Z, as an integer on the wire.
 #[derive(
@@ -15,7 +20,7 @@ pub const HOUR_MS: i64 = 60 * 60 * 1000;
 #[serde(transparent)]
 pub struct Timestamp(i64);
 
-/// A day of the proleptic Gregorian calendar, UTC.
+/// A day of the Gregorian calendar, UTC, in the years -9999 to 9999.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Date {
     /// The year, for example 2026.
@@ -52,7 +57,7 @@ impl Timestamp {
         self.0.saturating_sub(earlier.0)
     }
 
-    /// The day this moment falls on.
+    /// The day this moment falls on; outside the calendar's years, its first or last day.
     pub fn date(self) -> Date {
         Date::from_days(self.0.div_euclid(DAY_MS))
     }
@@ -63,87 +68,99 @@ impl Timestamp {
     }
 
     /// The weekday, ISO numbering: 1 is Monday, 7 is Sunday.
-    pub const fn iso_weekday(self) -> u8 {
-        // 1970-01-01 was a Thursday (4).
-        ((self.0.div_euclid(DAY_MS) + 3).rem_euclid(7) + 1) as u8
+    pub fn iso_weekday(self) -> u8 {
+        self.date().civil().weekday().to_monday_one_offset().unsigned_abs()
     }
 
     /// The start of this moment's hour.
     pub const fn start_of_hour(self) -> Self {
-        Self(self.0 - self.0.rem_euclid(HOUR_MS))
+        Self(self.0.saturating_sub(self.0.rem_euclid(HOUR_MS)))
     }
 
     /// Parses `YYYY-MM-DD`, or RFC 3339 in UTC with `Z` (`2026-11-20T10:00:00Z`, fraction allowed).
+    ///
+    /// The form is read here and only its values by `jiff`, whose own parser takes far more than the two forms.
     pub fn parse(text: &str) -> Option<Self> {
-        let (date, clock) = match text.split_once('T') {
-            Some((date, clock)) => (date, Some(clock.strip_suffix('Z')?)),
-            None => (text, None),
+        let Some((date, clock)) = text.split_once('T') else {
+            return Date::parse(text).map(Date::midnight);
         };
-        let midnight = Date::parse(date)?.days().checked_mul(DAY_MS)?;
-        let Some(clock) = clock else { return Some(Self(midnight)) };
+        let clock = clock.strip_suffix('Z')?;
         let (whole, fraction) = clock.split_once('.').unwrap_or((clock, "0"));
-        let mut parts = whole.split(':').map(|p| if p.len() == 2 { digits(p) } else { None });
-        let (hour, minute, second) = (parts.next()??, parts.next()??, parts.next()??);
-        if parts.next().is_some() || hour > 23 || minute > 59 || second > 59 {
-            return None;
-        }
-        let millis = digits(&format!("{fraction:0<3}").chars().take(3).collect::<String>())?;
-        digits(fraction)?;
-        Some(Self(midnight + ((hour * 60 + minute) * 60 + second) * 1000 + millis))
+        let [hour, minute, second] = numbers(whole, ':', [2, 2, 2])?;
+        let [_fraction] = numbers(fraction, '.', [fraction.len()])?;
+        let millis: i64 = format!("{fraction:0<3}").get(..3)?.parse().ok()?;
+        let time = civil::Time::new(
+            i8::try_from(hour).ok()?,
+            i8::try_from(minute).ok()?,
+            i8::try_from(second).ok()?,
+            0,
+        );
+        let of_day = time.ok()?.duration_since(civil::Time::midnight()).as_secs();
+        Some(Date::parse(date)?.midnight().plus_ms(of_day * 1000 + millis))
     }
 }
 
-fn digits(text: &str) -> Option<i64> {
-    (!text.is_empty() && text.len() <= 9 && text.bytes().all(|b| b.is_ascii_digit()))
-        .then(|| text.parse().ok())
-        .flatten()
+/// Exactly `N` runs of digits of the given lengths between separators.
+fn numbers<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[i64; N]> {
+    let mut out = [0; N];
+    let mut parts = text.split(separator);
+    for (number, length) in out.iter_mut().zip(lengths) {
+        let part = parts.next()?;
+        // Not `parse` alone: it takes a sign.
+        if part.len() != length || !part.bytes().all(|b| b.is_ascii_digit()) {
+            return None;
+        }
+        *number = part.parse().ok()?;
+    }
+    parts.next().is_none().then_some(out)
 }
 
 impl Date {
-    /// Days since 1970-01-01. Algorithm: Howard Hinnant, "days_from_civil".
-    pub const fn days(self) -> i64 {
-        let year = if self.month <= 2 { self.year - 1 } else { self.year };
-        let era = year.div_euclid(400);
-        let year_of_era = year.rem_euclid(400);
-        let shifted_month = (self.month as i64 + 9) % 12;
-        let day_of_year = (153 * shifted_month + 2) / 5 + self.day as i64 - 1;
-        era * 146_097 + year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year
-            - 719_468
+    /// Days since 1970-01-01.
+    pub fn days(self) -> i64 {
+        self.civil().duration_since(EPOCH).as_hours() / 24
     }
 
-    /// The day that is `days` after 1970-01-01. Algorithm: Howard Hinnant, "civil_from_days".
-    pub const fn from_days(days: i64) -> Self {
-        let shifted = days + 719_468;
-        let era = shifted.div_euclid(146_097);
-        let day_of_era = shifted.rem_euclid(146_097);
-        let year_of_era =
-            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-        let shifted_month = (5 * day_of_year + 2) / 153;
-        let day = (day_of_year - (153 * shifted_month + 2) / 5 + 1) as u8;
-        let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 } as u8;
-        let year = year_of_era + era * 400 + if month <= 2 { 1 } else { 0 };
-        Self { year, month, day }
+    /// The day that is `days` after 1970-01-01, held at the calendar's ends.
+    pub fn from_days(days: i64) -> Self {
+        let days = days.clamp(-BEYOND_THE_CALENDAR, BEYOND_THE_CALENDAR);
+        Self::of(EPOCH.saturating_add(SignedDuration::from_hours(days * 24)))
     }
 
     /// Parses `YYYY-MM-DD`; `None` for a day that does not exist.
     pub fn parse(text: &str) -> Option<Self> {
-        let mut parts = text.split('-');
-        let (year, month, day) = (parts.next()?, parts.next()?, parts.next()?);
-        if parts.next().is_some() || year.len() != 4 || month.len() != 2 || day.len() != 2 {
-            return None;
-        }
-        let date = Self {
-            year: digits(year)?,
-            month: u8::try_from(digits(month)?).ok()?,
-            day: u8::try_from(digits(day)?).ok()?,
-        };
-        (date.month >= 1 && date.day >= 1 && Self::from_days(date.days()) == date).then_some(date)
+        let [year, month, day] = numbers(text, '-', [4, 2, 2])?;
+        let (month, day) = (i8::try_from(month).ok()?, i8::try_from(day).ok()?);
+        civil::Date::new(i16::try_from(year).ok()?, month, day).ok().map(Self::of)
+    }
+
+    /// The ISO week that this day is in: its year, which around New Year is not the day's own, and its number.
+    pub fn iso_week(self) -> (i64, u8) {
+        let week = self.civil().iso_week_date();
+        (i64::from(week.year()), week.week().unsigned_abs())
     }
 
     /// Midnight UTC at the start of this day.
-    pub const fn midnight(self) -> Timestamp {
+    pub fn midnight(self) -> Timestamp {
         Timestamp::from_ms(self.days() * DAY_MS)
+    }
+
+    fn of(date: civil::Date) -> Self {
+        Self {
+            year: i64::from(date.year()),
+            month: date.month().unsigned_abs(),
+            day: date.day().unsigned_abs(),
+        }
+    }
+
+    /// The calendar's own form. The fields are public, so a day that does not exist can be written: one past the
+    /// month's end counts on into the next month, all else is held at the calendar's ends.
+    fn civil(self) -> civil::Date {
+        let end = if self.year < 0 { civil::Date::MIN } else { civil::Date::MAX };
+        let Ok(year) = i16::try_from(self.year) else { return end };
+        let month = i8::try_from(self.month.clamp(1, 12)).unwrap_or(1);
+        let Ok(first) = civil::Date::new(year, month, 1) else { return end };
+        first.saturating_add(SignedDuration::from_hours((i64::from(self.day) - 1) * 24))
     }
 
     /// The first day of this month.
@@ -200,6 +217,9 @@ mod tests {
             Timestamp::parse("2026-11-20T10:11:12Z"),
             Timestamp::parse("2026-11-20T10:11:12.0Z")
         );
+        for bad in ["2026-11-20T10:11:60Z", "2026-11-20T10:11:12.Z", "2026-11-20T+1:11:12Z"] {
+            assert_eq!(Timestamp::parse(bad), None, "{bad}");
+        }
         for bad in ["2026-11-20T24:00:00Z", "2026-11-20T10:11:12", "2026-11-20T1:11:12Z", "T", "x"]
         {
             assert_eq!(Timestamp::parse(bad), None, "{bad}");
@@ -210,6 +230,19 @@ mod tests {
         #[test]
         fn dates_always_round_trip(days in -1_000_000_i64..1_000_000) {
             prop_assert_eq!(Date::from_days(days).days(), days);
+        }
+
+        #[test]
+        fn no_moment_is_beyond_the_functions_of_the_calendar(ms in any::<i64>()) {
+            let at = Timestamp::from_ms(ms);
+            let _ = (at.date(), at.start_of_hour(), at.to_string(), at.date().iso_week());
+            prop_assert!((1..=7).contains(&at.iso_weekday()));
+        }
+
+        #[test]
+        fn what_is_printed_is_parsed(ms in -62_135_596_800_000_i64..253_402_300_800_000) {
+            let at = Timestamp::from_ms(ms);
+            prop_assert_eq!(Timestamp::parse(&at.to_string()), Some(at));
         }
 
         #[test]

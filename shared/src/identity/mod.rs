@@ -6,6 +6,7 @@
 //!
 //! Nothing here looks anything up: a parsed key is well formed, not yet known.
 
+pub mod actor;
 pub mod api_token;
 pub mod gateway_key;
 pub mod secret;
