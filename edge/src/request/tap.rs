@@ -8,6 +8,9 @@ mod delta;
 mod event;
 mod evidence;
 
+#[cfg(test)]
+mod tests;
+
 use tallygate_shared::tokens::{Usage, UsageFlag};
 
 use self::evidence::Evidence;
@@ -190,7 +193,7 @@ struct Verdict {
 /// Reads an answer that came in one piece.
 pub fn read_body(config: &TapConfig, body: &[u8]) -> Observed {
     let mut evidence = Evidence::default();
-    evidence.take_body(body);
+    evidence.take_body(config.endpoint, body);
     evidence.conclude(config)
 }
 
