@@ -20,6 +20,9 @@ mod perplexity;
 mod url;
 mod xai;
 
+#[cfg(test)]
+mod usage_tests;
+
 use serde::{Deserialize, Serialize};
 use tallygate_shared::tokens::{Tally, UsageFlag};
 

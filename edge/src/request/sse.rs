@@ -75,6 +75,11 @@ impl SseReader {
         !self.open
     }
 
+    /// The last chunk ended in a carriage return: a line feed at the next one's beginning is part of that line end.
+    pub fn expects_line_feed(&self) -> bool {
+        self.after_cr
+    }
+
     /// Reads a chunk and hands each event that ends in it to `on_event`.
     pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) {
         let mut at = usize::from(self.after_cr && chunk.first() == Some(&b'\n'));

@@ -8,6 +8,9 @@ mod delta;
 mod event;
 mod evidence;
 
+#[cfg(test)]
+mod tests;
+
 use tallygate_shared::tokens::{Usage, UsageFlag};
 
 use self::evidence::Evidence;
@@ -128,7 +131,10 @@ impl Tap {
 
     fn push_stripping(&mut self, chunk: &[u8]) -> Passed {
         let held = std::mem::take(&mut self.held);
-        let drop_first = std::mem::take(&mut self.drop_line_feed) && chunk.first() == Some(&b'\n');
+        let was_between = self.reader.is_between_events();
+        // The first byte may be the rest of the line end of an event that is over, and goes where that event went.
+        let lead = usize::from(self.reader.expects_line_feed() && chunk.first() == Some(&b'\n'));
+        let drop_first = std::mem::take(&mut self.drop_line_feed) && lead == 1;
         // Ranges of the chunk that are left out, in order.
         let mut dropped: Vec<(usize, usize)> = Vec::new();
         if drop_first {
@@ -152,6 +158,7 @@ impl Tap {
         let open_from = match last_end {
             _ if self.reader.is_between_events() => chunk.len(),
             Some(end) => end,
+            None if was_between => lead,
             None => 0,
         };
         let held_len = if last_end.is_none() { held.len() } else { 0 };
@@ -170,7 +177,7 @@ impl Tap {
         }
         out.extend_from_slice(chunk.get(at..send_until).unwrap_or_default());
         let unsent = chunk.get(send_until.max(at)..).unwrap_or_default();
-        if last_end.is_none() && !self.letting_through && !self.reader.is_between_events() {
+        if last_end.is_none() && !was_between && !self.letting_through {
             // Still the same event: all of it stays here.
             out.extend_from_slice(unsent);
             self.held = out;
@@ -190,7 +197,7 @@ struct Verdict {
 /// Reads an answer that came in one piece.
 pub fn read_body(config: &TapConfig, body: &[u8]) -> Observed {
     let mut evidence = Evidence::default();
-    evidence.take_body(body);
+    evidence.take_body(config.endpoint, body);
     evidence.conclude(config)
 }
 

@@ -191,17 +191,20 @@ impl Evidence {
     }
 
     /// Takes in an answer that came in one piece.
-    pub(super) fn take_body(&mut self, body: &[u8]) {
-        let Some(answer) = Answer::parse(body) else {
+    pub(super) fn take_body(&mut self, endpoint: Endpoint, body: &[u8]) {
+        // Embeddings have megabytes of numbers and no text.
+        if !matches!(endpoint, Endpoint::Embeddings | Endpoint::Moderations) {
             self.generated.add_body(body);
+        }
+        let Some(answer) = Answer::parse(body) else {
+            // Cut short, most likely: its usage may be among what came.
+            self.usage = torn_usage(body);
+            self.usage_is_final = self.usage.is_some();
             return;
         };
         self.complete = true;
         self.take_response(&answer);
-        if self.usage.is_none() {
-            self.take_chunk(&answer);
-            self.generated.add_body(body);
-        }
+        self.take_chunk(&answer);
         self.usage_is_final = self.usage.is_some();
     }
 
