@@ -143,7 +143,7 @@ impl<S: Sql> MeterObject<S> {
         if unclear.amount > known
             && let Some(plan) = &self.plan
         {
-            let id = RequestId::for_interruption(&plan.key, self.next_seq, now);
+            let id = RequestId::mint(now, &self.interruption_seed());
             let facts = RequestFacts::default();
             let mut event = blank_event(plan, id, &facts, now);
             event.outcome = Outcome::Interrupted;
@@ -152,6 +152,15 @@ impl<S: Sql> MeterObject<S> {
             self.write_event(event, Usd::ZERO)?;
         }
         self.save_state()
+    }
+
+    /// An interruption's id needs no randomness: the sequence number makes it this Meter's own.
+    fn interruption_seed(&self) -> [u8; 10] {
+        let mut seed = [0; 10];
+        for (to, from) in seed.iter_mut().zip(self.next_seq.to_be_bytes()) {
+            *to = from;
+        }
+        seed
     }
 
     /// Takes a plan, unless it is older than the one there. Holds from the next request on.
@@ -188,7 +197,7 @@ impl<S: Sql> MeterObject<S> {
             return Ok(refuse(Refusal::KeyInvalid));
         }
         let actor = self.actor_of(plan, call.actor_token.as_deref(), now);
-        let shelf = Shelf::of(&call.facts.endpoint);
+        let shelf = Shelf::of(&call.facts.endpoint, now);
         let load = self.account.load(now);
         let draw = call.draw.parse().unwrap_or(0);
         let decision = decide(plan, &call.facts, &actor, &load, &shelf, draw, now);
@@ -385,7 +394,7 @@ impl<S: Sql> MeterObject<S> {
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let claimed = actor.ok_or(ActorError::Missing);
         let actor = claimed.and_then(|claimed| Actor::overlay(&plan.owner.actor, claimed));
-        let shelf = Shelf::of(&facts.endpoint);
+        let shelf = Shelf::of(&facts.endpoint, now);
         let decision = decide(plan, facts, &actor, &self.account.load(now), &shelf, 0, now);
         let simulated = match decision.outcome {
             Ok(admission) => Simulated {
@@ -459,6 +468,10 @@ impl<S: Sql> MeterObject<S> {
             events_charged_usd: charged,
             undelivered: self.undelivered,
         })
+    }
+
+    pub(super) fn plan(&self) -> Option<&KeyPlan> {
+        self.plan.as_ref()
     }
 
     fn actor_of(

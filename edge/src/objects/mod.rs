@@ -1,5 +1,6 @@
 //! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
 
+pub mod meter_ask;
 pub mod meter_object;
 pub mod meter_store;
 pub mod migrations;

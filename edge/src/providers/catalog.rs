@@ -5,7 +5,8 @@ use tallygate_shared::policy::key_plan::{KeyPlan, ProviderPlan};
 use tallygate_shared::pricing::{PriceBook, PriceRow};
 use tallygate_shared::time::Timestamp;
 
-use super::{ProviderKind, url::serves};
+use super::ProviderKind;
+use super::url::serves;
 use crate::dialects::Endpoint;
 
 /// The providers and prices as one endpoint sees them at one moment.
@@ -18,6 +19,13 @@ impl Shelf {
     /// For the endpoint with this path.
     pub fn of(path: &str, at: Timestamp) -> Self {
         Self { endpoint: Endpoint::ALL.into_iter().find(|endpoint| endpoint.path() == path), at }
+    }
+}
+
+impl ProviderKind {
+    /// The kind with this name, as configuration writes it.
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
 }
 

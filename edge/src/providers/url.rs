@@ -93,7 +93,7 @@ fn azure_url(
     }
 }
 
-const fn serves(provider: ProviderKind, endpoint: Endpoint) -> bool {
+pub(crate) const fn serves(provider: ProviderKind, endpoint: Endpoint) -> bool {
     match provider {
         // Its OpenAI layer drops the cache from its usage: money would be lost.
         ProviderKind::Anthropic => {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
-use tallygate_shared::events::usage_event::{Attempt, Outcome};
+use tallygate_shared::events::usage_event::Attempt;
 use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::policy::decide::{Problem, RequestFacts};
@@ -237,7 +237,10 @@ impl Exchange {
 
     fn admit_call(&mut self, key_sha256: String) -> AdmitCall {
         let mut facts = RequestFacts {
-            endpoint: self.endpoint.map_or(self.path.as_str(), Endpoint::path).chars().take(200).collect(),
+            endpoint: match self.endpoint {
+                Some(endpoint) => endpoint.path().to_owned(),
+                None => printable(&self.path),
+            },
             free: matches!(self.endpoint, Some(Endpoint::CountTokens | Endpoint::Moderations)),
             has_output: !matches!(
                 self.endpoint,
@@ -712,6 +715,3 @@ fn split_random(random: &[u8]) -> ([u8; 10], u64) {
     let draw = random.iter().skip(10).take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     (seed, draw)
 }
-
-/// The outcome is decided in `settle`; it is named here so that the reader finds all endings in one place.
-pub type Endings = Outcome;

@@ -18,6 +18,8 @@ pub struct PriceBook { rows: Vec<PriceRow> }
 pub struct PriceBookError;
 impl PriceBook {
     /// x
+    pub fn of_provider<'a>(&'a self, provider: &'a str, _at: Timestamp) -> impl Iterator<Item = &'a PriceRow> { self.rows.iter().filter(move |r| r.provider == provider) }
+    /// x
     pub fn built_in() -> Result<&'static PriceBook, PriceBookError> { static B: std::sync::OnceLock<PriceBook> = std::sync::OnceLock::new(); Ok(B.get_or_init(|| PriceBook { rows: [("openai","gpt-6-luna","0.1","0.5"),("anthropic","claude-haiku-4-5","1","5")].iter().map(|(p,m,i,o)| PriceRow { provider: p.to_string(), model: m.to_string(), max_output_tokens: Some(128000), input: i.parse().unwrap_or_default(), output: o.parse().unwrap_or_default() }).collect() })) }
     /// x
     pub fn find(&self, provider: &str, model: &str, _at: Timestamp) -> Option<&PriceRow> { self.rows.iter().find(|r| r.provider == provider && r.model == model) }
