@@ -19,10 +19,10 @@ pub(super) fn read_usage(report: &Report<'_>) -> Result<Tally, UsageError> {
     let usage = OpenAiUsage::parse(report)?;
     let hit = usage.prompt_cache_hit_tokens;
     let mut tally = usage.tally(report, Reasoning::Subset, hit)?;
-    if let (Some(hit), Some(miss)) = (hit.optional()?, usage.prompt_cache_miss_tokens.optional()?) {
-        if hit.saturating_add(miss) != tally.tokens.input_total() {
-            push(&mut tally.flags, UsageFlag::TotalMismatch);
-        }
+    if let (Some(hit), Some(miss)) = (hit.optional()?, usage.prompt_cache_miss_tokens.optional()?)
+        && hit.saturating_add(miss) != tally.tokens.input_total()
+    {
+        push(&mut tally.flags, UsageFlag::TotalMismatch);
     }
     Ok(tally)
 }

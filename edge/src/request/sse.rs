@@ -70,18 +70,11 @@ impl SseReader {
         }
     }
 
-    /// True between events: everything pushed so far belongs to an event that is over.
-    pub fn is_between_events(&self) -> bool {
-        !self.open
-    }
-
-    /// The last chunk ended in a carriage return: a line feed at the next one's beginning is part of that line end.
-    pub fn expects_line_feed(&self) -> bool {
-        self.after_cr
-    }
-
     /// Reads a chunk and hands each event that ends in it to `on_event`.
-    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) {
+    ///
+    /// Returns where in the chunk the event begins that is not over yet: the chunk's length if there is none, `None` if it began
+    /// in an earlier chunk. Blocks without data (comments) end like events, but are not handed on.
+    pub fn push(&mut self, chunk: &[u8], mut on_event: impl FnMut(Event<'_>)) -> Option<usize> {
         let mut at = usize::from(self.after_cr && chunk.first() == Some(&b'\n'));
         if !chunk.is_empty() {
             self.after_cr = false;
@@ -128,6 +121,7 @@ impl SseReader {
         if let Some(data) = borrowed {
             self.append(data);
         }
+        start
     }
 
     fn begin_event(&mut self) {

@@ -120,54 +120,57 @@ impl Tap {
         self.evidence.conclude(&self.config)
     }
 
-    fn read(&mut self, chunk: &[u8], mut on_event: impl FnMut(Option<usize>, usize, Verdict)) {
+    fn read(
+        &mut self,
+        chunk: &[u8],
+        mut on_event: impl FnMut(Option<usize>, usize, Verdict),
+    ) -> Option<usize> {
         let Self { reader, evidence, config, .. } = self;
         reader.push(chunk, |event| {
             let is_usage_chunk = evidence.take_event(config, &event);
             let verdict = Verdict { is_usage_chunk, ends_in_cr: event.ends_in_cr };
             on_event(event.start, event.end, verdict);
-        });
+        })
     }
 
     fn push_stripping(&mut self, chunk: &[u8]) -> Passed {
         let held = std::mem::take(&mut self.held);
-        let was_between = self.reader.is_between_events();
-        // The first byte may be the rest of the line end of an event that is over, and goes where that event went.
-        let lead = usize::from(self.reader.expects_line_feed() && chunk.first() == Some(&b'\n'));
-        let drop_first = std::mem::take(&mut self.drop_line_feed) && lead == 1;
         // Ranges of the chunk that are left out, in order.
         let mut dropped: Vec<(usize, usize)> = Vec::new();
-        if drop_first {
+        if !chunk.is_empty()
+            && std::mem::take(&mut self.drop_line_feed)
+            && chunk.first() == Some(&b'\n')
+        {
             dropped.push((0, 1));
         }
-        let (mut drop_held, mut last_end, mut drop_line_feed) = (false, None, false);
-        self.read(chunk, |start, end, verdict| {
-            last_end = Some(end);
-            if verdict.is_usage_chunk {
+        let letting_through = self.letting_through;
+        let (mut drop_held, mut drop_line_feed) = (false, false);
+        let open_from = self.read(chunk, |start, end, verdict| {
+            // Half of the event may be out already; then the other half has to follow.
+            let is_partly_out = start.is_none() && letting_through;
+            if verdict.is_usage_chunk && !is_partly_out {
                 drop_held |= start.is_none();
                 dropped.push((start.unwrap_or(0), end));
                 drop_line_feed = verdict.ends_in_cr;
             }
         });
-        self.drop_line_feed = drop_line_feed;
-        if last_end.is_some() {
-            self.letting_through = false;
-        }
+        self.drop_line_feed |= drop_line_feed;
 
-        // What comes after the last event's end belongs to an event that is not over.
-        let open_from = match last_end {
-            _ if self.reader.is_between_events() => chunk.len(),
-            Some(end) => end,
-            None if was_between => lead,
-            None => 0,
-        };
-        let held_len = if last_end.is_none() { held.len() } else { 0 };
-        let open_len = held_len.saturating_add(chunk.len().saturating_sub(open_from));
-        self.letting_through |= open_len > EVENT_LIMIT;
-        let send_until = if self.letting_through { chunk.len() } else { open_from };
+        let held_len = if open_from.is_none() { held.len() } else { 0 };
+        let open_len =
+            held_len.saturating_add(chunk.len().saturating_sub(open_from.unwrap_or_default()));
+        self.letting_through = (letting_through && open_from.is_none()) || open_len > EVENT_LIMIT;
+        let send_until =
+            if self.letting_through { chunk.len() } else { open_from.unwrap_or_default() };
 
         if held.is_empty() && dropped.is_empty() && send_until == chunk.len() {
             return Passed::AsIs;
+        }
+        if open_from.is_none() && !self.letting_through {
+            // Still the same event: all of it stays here.
+            self.held = held;
+            self.held.extend_from_slice(chunk);
+            return Passed::Replaced(Vec::new());
         }
         let mut out = if drop_held { Vec::new() } else { held };
         let mut at = 0;
@@ -176,14 +179,7 @@ impl Tap {
             at = end;
         }
         out.extend_from_slice(chunk.get(at..send_until).unwrap_or_default());
-        let unsent = chunk.get(send_until.max(at)..).unwrap_or_default();
-        if last_end.is_none() && !was_between && !self.letting_through {
-            // Still the same event: all of it stays here.
-            out.extend_from_slice(unsent);
-            self.held = out;
-            return Passed::Replaced(Vec::new());
-        }
-        self.held = unsent.to_vec();
+        self.held = chunk.get(send_until.max(at)..).unwrap_or_default().to_vec();
         Passed::Replaced(out)
     }
 }

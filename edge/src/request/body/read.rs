@@ -108,10 +108,10 @@ impl<'a> Visitor<'a> for TopLevel<'_, 'a> {
                 continue;
             }
             let mut slots = INPUTS.iter().zip(&mut fields.inputs);
-            if let Some((field, seen)) = slots.find(|(name, _)| **name == key) {
-                if std::mem::replace(seen, true) {
-                    return Err(duplicate(field));
-                }
+            if let Some((field, seen)) = slots.find(|(name, _)| **name == key)
+                && std::mem::replace(seen, true)
+            {
+                return Err(duplicate(field));
             }
             fields.counter.has_tools |= matches!(key, "tools" | "functions");
             map.next_value_seed(Walk::new(&mut fields.counter))?;

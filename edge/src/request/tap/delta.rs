@@ -108,10 +108,10 @@ impl Generated {
                 key = text;
                 continue;
             }
-            if container.is_none() || inside.is_some() {
-                if let Some(kind) = kind_of(key) {
-                    self.add(kind, text);
-                }
+            if (container.is_none() || inside.is_some())
+                && let Some(kind) = kind_of(key)
+            {
+                self.add(kind, text);
             }
             key = b"";
         }

@@ -197,9 +197,7 @@ impl Evidence {
             self.generated.add_body(body);
         }
         let Some(answer) = Answer::parse(body) else {
-            // Cut short, most likely: its usage may be among what came.
-            self.usage = torn_usage(body);
-            self.usage_is_final = self.usage.is_some();
+            // Cut short, most likely. Its usage is not searched for: a tool's input, which the model writes, may look like one.
             return;
         };
         self.complete = true;

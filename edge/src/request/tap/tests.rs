@@ -199,6 +199,35 @@ fn rescan_finds_the_usage_in_the_ends_of_a_stream() {
     }
 }
 
+#[test]
+fn comment_passes_as_soon_as_it_is_over_while_stripping() {
+    let mut tap = Tap::new(stripping(&config(ProviderKind::Openrouter, CHAT)));
+    assert_eq!(tap.push(b": PROC"), Passed::Replaced(vec![]));
+    assert_eq!(tap.push(b"ESSING\n\ndata: {"), Passed::Replaced(b": PROCESSING\n\n".to_vec()));
+    assert_eq!(tap.push(b"}\n\n"), Passed::Replaced(b"data: {}\n\n".to_vec()));
+    assert_eq!(tap.push(b": PROCESSING\n\n"), Passed::AsIs);
+    assert_eq!(tap.push(b"data: [DO"), Passed::Replaced(vec![]));
+    assert_eq!(tap.flush(), b"data: [DO");
+}
+
+#[test]
+fn usage_chunk_almost_too_large_to_hold_never_goes_out_by_half() {
+    for pad in EVENT_LIMIT - 60..EVENT_LIMIT + 5 {
+        let head = format!("data: {{\"choices\":[],\"x\":\"{}\",", "x".repeat(pad));
+        let tail = "\"usage\":{\"prompt_tokens\":1,\"completion_tokens\":1}}\n\ndata: [DONE]\n\n";
+        let mut tap = Tap::new(stripping(&config(ProviderKind::Openai, CHAT)));
+        let mut out = Vec::new();
+        for chunk in [head.as_bytes(), tail.as_bytes()] {
+            match tap.push(chunk) {
+                Passed::AsIs => out.extend_from_slice(chunk),
+                Passed::Replaced(bytes) => out.extend_from_slice(&bytes),
+            }
+        }
+        let whole = [head.as_bytes(), tail.as_bytes()].concat();
+        assert!(out == b"data: [DONE]\n\n" || out == whole, "{pad}");
+    }
+}
+
 const CHAT: Endpoint = Endpoint::ChatCompletions;
 
 fn read_stream(provider: ProviderKind, endpoint: Endpoint, stream: &str) -> Observed {
