@@ -67,7 +67,7 @@ simulator: node_modules/stamp ## Build the provider simulator
 node_modules/stamp: package.json package-lock.json
 	@command -v npm >/dev/null || { echo "npm is missing: install Node.js from https://nodejs.org"; exit 1; }
 	@echo "==> installing npm packages"
-	npm ci --no-audit --no-fund
+	npm install --no-save --no-audit --no-fund --loglevel=error
 	@touch $@
 
 .venv/stamp: tests/requirements.txt

@@ -35,6 +35,10 @@ async function test(request, env) {
     await meter.ring();
     return Response.json({});
   }
+  if (url.pathname === "/_test/plan") {
+    await meter.applyPlan(await request.text());
+    return Response.json({});
+  }
   if (url.pathname === "/_test/state") {
     return new Response(await meter.state(), { headers: { "content-type": "application/json" } });
   }
