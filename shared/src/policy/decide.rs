@@ -149,7 +149,7 @@ pub fn decide<'a>(
     let output = output_limit(plan, request);
     note("max_output_tokens", output.as_ref().map(|_| ()).map_err(Clone::clone));
     let output = output.unwrap_or(Output { limit: None, write: None });
-    let hold = hold_of(plan, request, &targets, output.limit, now);
+    let hold = hold_of(plan, request, &targets, output.limit);
     note("price", hold.as_ref().map(|_| ()).map_err(Clone::clone));
     let hold = hold.unwrap_or(Usd::ZERO);
     note("max_request_usd", check_request_cost(plan, hold));
@@ -356,7 +356,6 @@ fn hold_of(
     request: &RequestFacts,
     targets: &[Chosen<'_>],
     output: Option<u64>,
-    now: Timestamp,
 ) -> Result<Usd, Refusal> {
     let mut hold = Usd::ZERO;
     if request.free {
@@ -376,7 +375,7 @@ fn hold_of(
         let output = output.unwrap_or(longest).saturating_mul(request.choices.max(1));
         let tier = request.service_tier.as_deref();
         let region = target.provider.region.as_deref();
-        match worst_case(row, request.input_tokens, output, tier, now, region) {
+        match worst_case(row, request.input_tokens, output, tier, region) {
             Ok(cost) => hold = hold.max(cost),
             Err(error) if budgeted => return Err(unpriced(error.code())),
             Err(_) => {}
