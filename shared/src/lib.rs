@@ -3,8 +3,10 @@
 //! Architecture invariant: nothing here does I/O, reads a clock, draws random numbers, uses floats for money,
 //! or knows HTTP statuses, SQL or a runtime. Time and randomness are arguments.
 
+pub mod budget;
 pub mod identity;
 pub mod ids;
 pub mod money;
+pub mod policy;
 pub mod time;
 pub mod tokens;
