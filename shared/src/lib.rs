@@ -4,9 +4,11 @@
 //! or knows HTTP statuses, SQL or a runtime. Time and randomness are arguments.
 
 pub mod budget;
+pub mod events;
 pub mod identity;
 pub mod ids;
 pub mod money;
 pub mod policy;
+pub mod pricing;
 pub mod time;
 pub mod tokens;

@@ -97,6 +97,11 @@ impl Usd {
         Self(div_half_even(self.0, PICO_PER_NANO) * PICO_PER_NANO)
     }
 
+    /// This amount rounded down to the nanodollar, towards minus infinity.
+    pub const fn round_down_to_nanos(self) -> Self {
+        Self(self.0.div_euclid(PICO_PER_NANO) * PICO_PER_NANO)
+    }
+
     /// True for amounts below zero (credits, refunds).
     pub const fn is_negative(self) -> bool {
         self.0 < 0

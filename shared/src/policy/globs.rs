@@ -155,6 +155,15 @@ impl ModelRules {
     pub fn allows(&self, model: &str) -> bool {
         self.ruling(model).is_allowed()
     }
+
+    /// The pattern that denies the model, if one does: where a request names a model by an alias, a denial of either
+    /// name counts, and an allowance of one is enough.
+    pub fn denied_by(&self, model: &str) -> Option<&str> {
+        match self.ruling(model) {
+            Ruling::Denied { by } => Some(by.as_str()),
+            _ => None,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -1,7 +1,13 @@
-//! MAY IT. The rules that a request is held against, in the order of a decision.
+//! MAY IT. The plan of a key, the rules in it, the decision, and the reasons to refuse.
 //!
+//! - [`key_plan`]: all that decides about one key
 //! - [`ip_ranges`]: from where
 //! - [`globs`]: which models
+//! - [`decide`]: every rule, in order
+//! - [`refusal`]: why not
 
+pub mod decide;
 pub mod globs;
 pub mod ip_ranges;
+pub mod key_plan;
+pub mod refusal;

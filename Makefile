@@ -1,0 +1,89 @@
+# Tallygate: `make run` starts the gateway with a working key, `make test` passes the tests. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+# The Node of the npm package `node` comes first: wrangler needs a newer one than many systems have.
+export PATH := $(CURDIR)/node_modules/.bin:$(CURDIR)/.tools/bin:$(PATH)
+export WRANGLER_SEND_METRICS := false
+export CARGO_TERM_COLOR ?= auto
+
+WASM_BINDGEN_VERSION := $(shell sed -n 's/^wasm-bindgen = "=\(.*\)"$$/\1/p' edge/Cargo.toml)
+WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
+SIMULATOR := target/tools/tallygate-simulator
+PYTHON := .venv/bin/python
+
+.PHONY: help run test test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
+
+run: build simulator .venv/stamp ## Build and start the gateway with a working key
+	@exec $(PYTHON) tests/support/dev.py
+
+test: test-rust test-live test-sdk ## Pass all tests
+
+test-rust: .tools/wasm-target
+	cargo test --workspace --quiet
+
+test-live: build simulator .venv/stamp
+	$(PYTHON) -m pytest tests/live tests/sdk -q
+
+test-sdk: build simulator node_modules/stamp .venv/stamp
+	$(PYTHON) tests/support/with_gateway.py node --test tests/sdk/
+
+bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
+	$(PYTHON) tests/bench/bench.py
+
+build: build/stamp ## Build the Worker into build/
+
+build/stamp: $(shell git ls-files -co --exclude-standard edge shared Cargo.toml Cargo.lock 2>/dev/null) \
+		.tools/wasm-target .tools/wasm-bindgen-$(WASM_BINDGEN_VERSION) node_modules/stamp
+	@echo "==> building the Worker"
+	cargo build --release --target wasm32-unknown-unknown -p tallygate-edge
+	@mkdir -p build
+	wasm-bindgen --target web --no-typescript --experimental-reset-state-function \
+		--out-dir build --out-name edge $(WASM)
+	wasm-opt -O3 --all-features build/edge_bg.wasm -o build/edge_bg.wasm
+	cp edge/js/*.mjs build/
+	@touch $@
+
+simulator: node_modules/stamp ## Build the provider simulator
+	@echo "==> building the provider simulator"
+	cargo build --profile tools -p tallygate-simulator
+
+.tools/wasm-target:
+	@command -v cargo >/dev/null || { echo "Rust is missing: install it from https://rustup.rs"; exit 1; }
+	@echo "==> adding the wasm32 target"
+	@command -v rustup >/dev/null && rustup target add wasm32-unknown-unknown || true
+	@mkdir -p .tools && touch $@
+
+.tools/wasm-bindgen-$(WASM_BINDGEN_VERSION):
+	@echo "==> installing wasm-bindgen $(WASM_BINDGEN_VERSION) into .tools (once, about two minutes)"
+	cargo install wasm-bindgen-cli --version $(WASM_BINDGEN_VERSION) --locked --root .tools
+	@touch $@
+
+node_modules/stamp: package.json package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Node.js from https://nodejs.org"; exit 1; }
+	@echo "==> installing npm packages"
+	npm install --no-save --no-audit --no-fund --loglevel=error
+	@touch $@
+
+.venv/stamp: tests/requirements.txt
+	@command -v python3 >/dev/null || { echo "Python 3 is missing: install python3 with its venv module"; exit 1; }
+	@echo "==> preparing the Python environment"
+	python3 -m venv .venv
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check -r tests/requirements.txt
+	@touch $@
+
+check: .tools/wasm-target ## Format and lint
+	cargo fmt --all -- --check
+	cargo clippy --workspace --all-targets -- -D warnings
+	cargo clippy -p tallygate-edge --target wasm32-unknown-unknown -- -D warnings
+
+dry-run: build ## Show that `wrangler deploy` works
+	wrangler deploy --dry-run --outdir build/dry-run
+
+clean: ## Forget the local state of `make run` (keeps what was built)
+	rm -rf .dev

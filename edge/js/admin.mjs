@@ -1,0 +1,83 @@
+// The control plane's awaits: one admin request to the object that owns the resource, and from there to the Meters or
+// Ledgers that it asks for. The core routes, authorises and answers.
+
+import { configure, inCore } from "./core.mjs";
+
+/** The largest admin request: a whole configuration, or an import of a public price map (about 2 MB). */
+const MAX_BODY_BYTES = 8 * 1024 * 1024;
+
+/** Answers one request to `/api/v1/...`. */
+export async function administer(request, env) {
+  configure(env);
+  const requestId = crypto.randomUUID();
+  try {
+    const { method, url, headers } = request;
+    const { pathname, search } = new URL(url);
+    const body = await readText(request);
+    const call = inCore((glue) =>
+      glue.admin_call(
+        JSON.stringify({
+          method,
+          path: pathname,
+          query: search.slice(1),
+          body: body ?? "",
+          body_too_large: body === null,
+          authorization: headers.get("authorization"),
+          request_id: requestId,
+        }),
+      ),
+    );
+    return respond(await carryOut(JSON.parse(call), env), requestId);
+  } catch (error) {
+    console.error(JSON.stringify({ event: "admin_failed", request_id: requestId, error: String(error) }));
+    return respond(JSON.parse(inCore((glue) => glue.admin_failed(requestId))), requestId);
+  }
+}
+
+/** Follows the core's instructions until there is an answer. */
+async function carryOut(first, env) {
+  let step = first;
+  for (;;) {
+    switch (step.do) {
+      case "respond":
+        return step;
+      case "directory":
+        step = JSON.parse(await env.DIRECTORY.getByName("directory").handle(step.call));
+        break;
+      case "workspace":
+        step = JSON.parse(await env.WORKSPACE.getByName(step.name).handle(step.call));
+        break;
+      case "meter":
+        step = JSON.parse(
+          inCore((glue) => glue.admin_answer).call(
+            null,
+            step.then ?? "",
+            await env.METER.getByName(step.name).ask(step.method, step.payload),
+          ),
+        );
+        break;
+      case "ledgers": {
+        const answers = await Promise.all(
+          step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),
+        );
+        step = JSON.parse(inCore((glue) => glue.admin_merge(step.method, step.payload, JSON.stringify(answers))));
+        break;
+      }
+      default:
+        throw new Error(`the core asked for an unknown step: ${step.do}`);
+    }
+  }
+}
+
+function respond({ status, content_type, body }, requestId) {
+  const headers = { "content-type": content_type, "x-tallygate-request-id": requestId };
+  return new Response(status === 204 ? null : body, { status, headers });
+}
+
+/** The body as text, or `null` when it is too large. */
+async function readText(request) {
+  if (request.body === null) return "";
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) return null;
+  const bytes = await request.arrayBuffer();
+  return bytes.byteLength > MAX_BODY_BYTES ? null : new TextDecoder().decode(bytes);
+}

@@ -1,0 +1,417 @@
+// One request's lifetime: receive, admit, forward, relay, settle. The core decides each step as a synchronous call; this
+// file owns every await, so that no panic in Rust can lose a settlement: the worst that it loses is its own request,
+// which is then settled here from what was seen (`recover`).
+
+import { configure, inCore, now, random } from "./core.mjs";
+
+/** The largest body that is read at all; policies can only lower it. Providers stop near 32 MB. */
+const MAX_BODY_BYTES = 32 * 1024 * 1024;
+/** The longest that a caller may take to send its body. */
+const BODY_TIMEOUT_MS = 30_000;
+/** How long an answer is read on after its caller left, to learn its cost. Cloudflare grants 30 s after a disconnect. */
+const DRAIN_MS = 25_000;
+/** The largest answer that is kept whole to be read for its usage. */
+const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+/** What is kept of a stream's two ends, for the case that its reader dies. */
+const HEAD_BYTES = 8 * 1024;
+const TAIL_BYTES = 16 * 1024;
+/** Waits between attempts to deliver a settlement. */
+const SETTLE_RETRIES_MS = [20, 200, 1_000, 5_000];
+
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+
+/** Serves one request to the data plane. */
+export function serve(request, env, ctx) {
+  configure(env);
+  const work = new Guard(request, env, ctx).run();
+  // The work goes on when the caller leaves: the provider bills the answer all the same.
+  ctx.waitUntil(work.catch(() => {}));
+  return work;
+}
+
+class Guard {
+  constructor(request, env, ctx) {
+    this.request = request;
+    this.env = env;
+    this.ctx = ctx;
+    this.startedAt = now();
+    this.asked = false;
+    this.settled = false;
+  }
+
+  async run() {
+    const body = await readBody(this.request);
+    this.body = body.bytes;
+    try {
+      const { request } = this;
+      const url = new URL(request.url);
+      this.exchange = inCore(
+        (glue) =>
+          new glue.Exchange(
+            request.method,
+            url.pathname + url.search,
+            JSON.stringify([...request.headers]),
+            this.body,
+            body.problem,
+            random(32),
+            this.startedAt,
+          ),
+      );
+      return await this.follow(this.step((exchange) => exchange.begin()));
+    } catch (error) {
+      return this.recover(error);
+    } finally {
+      if (!this.streaming) this.exchange?.free?.();
+    }
+  }
+
+  /** One call into the core; its answer is the next thing to do. */
+  step(call) {
+    return JSON.parse(inCore(() => call(this.exchange)));
+  }
+
+  async follow(first) {
+    let step = first;
+    for (;;) {
+      switch (step.do) {
+        case "respond":
+          return this.respond(step);
+        case "ask_meter":
+          step = await this.askMeter(step);
+          break;
+        case "wait":
+          await pause(step.ms);
+          step = this.step((exchange) => exchange.waited(now()));
+          break;
+        case "fetch":
+          step = await this.fetch(step);
+          break;
+        case "relay":
+          return this.relay(step);
+        case "buffer":
+          step = await this.buffer(step);
+          break;
+        default:
+          throw new Error(`the core asked for an unknown step: ${step.do}`);
+      }
+    }
+  }
+
+  async askMeter({ meter, method, call }) {
+    this.meter = meter;
+    let answer;
+    try {
+      answer = await this.meterCall(method, call);
+    } catch (error) {
+      console.error(JSON.stringify({ event: "meter_failed", method, error: String(error) }));
+      // An admission that failed set nothing aside that its expiry does not give back; once more, then refuse.
+      try {
+        answer = await this.meterCall(method, call);
+      } catch {
+        return this.step((exchange) => exchange.meter_failed());
+      }
+    }
+    this.answer = answer;
+    return this.step((exchange) => exchange.answered(answer, now()));
+  }
+
+  meterCall(method, call) {
+    const meter = this.env.METER.getByName(this.meter);
+    return method === "admit" ? meter.admit(call) : meter.ask(method, call);
+  }
+
+  async fetch({ url, method, headers, first_byte_timeout_ms, target }) {
+    this.target = target;
+    const bytes = inCore(() => this.exchange.upstream_body()) ?? this.body;
+    this.abort = new AbortController();
+    let timedOut = false;
+    const timer = setTimeout(() => {
+      timedOut = true;
+      this.abort.abort();
+    }, first_byte_timeout_ms);
+    try {
+      this.asked = true;
+      this.upstream = await fetch(url, {
+        method,
+        headers,
+        body: bytes,
+        redirect: "manual",
+        signal: this.abort.signal,
+      });
+    } catch (error) {
+      const why = timedOut ? "first_byte_timeout" : "connection_failed";
+      return this.step((exchange) => exchange.unreachable(why, String(error?.message ?? error), now()));
+    } finally {
+      clearTimeout(timer);
+    }
+    const { status } = this.upstream;
+    const received = JSON.stringify([...this.upstream.headers]);
+    const step = this.step((exchange) => exchange.received(status, received, now()));
+    if (step.do !== "relay" && step.do !== "buffer") {
+      // This answer is not used: free its connection.
+      this.upstream.body?.cancel().catch(() => {});
+    }
+    return step;
+  }
+
+  /** Reads a whole answer; the core prices it, and the next step responds with it. */
+  async buffer({ idle_timeout_ms }) {
+    const { bytes, ended } = await readAnswer(this.upstream.body, idle_timeout_ms, this.abort);
+    this.upstreamBytes = bytes;
+    return this.step((exchange) => exchange.finished(ended, bytes, now()));
+  }
+
+  respond({ status, headers, body, settlement, upstream_body }) {
+    if (settlement) this.ctx.waitUntil(this.settle(settlement));
+    return new Response(upstream_body ? this.upstreamBytes : body, { status, headers });
+  }
+
+  /** Streams the answer through as it comes. */
+  relay({ status, headers, idle_timeout_ms }) {
+    this.streaming = true;
+    const { readable, writable } = new IdentityTransformStream();
+    this.ctx.waitUntil(this.pump(writable.getWriter(), idle_timeout_ms));
+    return new Response(readable, { status, headers });
+  }
+
+  async pump(writer, idleMs) {
+    const ends = new Ends();
+    const reader = this.upstream.body.getReader();
+    let core = true;
+    let gone = false;
+    let ended = "complete";
+    let progress = 0;
+    let seen = -1;
+    let goneAt = 0;
+    const leave = () => {
+      if (gone) return;
+      gone = true;
+      goneAt = now();
+    };
+    // One timer a stream, not one a chunk. It notices a silent provider, a reader that takes nothing, and the end of
+    // the time in which an answer may be read on without its caller.
+    const dog = setInterval(() => {
+      if (gone && now() - goneAt > DRAIN_MS) ended = "client_gone";
+      else if (progress !== seen) return void (seen = progress);
+      else ended = this.writing ? "client_gone" : "stalled";
+      this.abort.abort();
+      writer.abort(new Error(ended)).catch(() => {});
+    }, Math.min(idleMs, DRAIN_MS));
+    try {
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        progress += 1;
+        ends.add(value);
+        let out = value;
+        if (core) {
+          try {
+            out = this.tap(value);
+          } catch (error) {
+            // The stream goes on unread; its two ends are kept and read when it is over.
+            core = false;
+            console.error(JSON.stringify({ event: "stream_reader_died", error: String(error) }));
+          }
+        }
+        if (gone || out === null) continue;
+        this.writing = true;
+        await writer.write(out).catch(leave);
+        this.writing = false;
+      }
+    } catch {
+      if (ended === "complete") ended = "died";
+    }
+    clearInterval(dog);
+    if (gone && ended === "died") ended = "client_gone";
+    await this.finish(writer, { core, gone, ended, ends });
+  }
+
+  /** The chunk as it goes to the caller; `null` where nothing of it does. */
+  tap(chunk) {
+    if (inCore(() => this.exchange.push(chunk)) === 0) return chunk;
+    const replaced = this.exchange.replaced();
+    return replaced.length === 0 ? null : replaced;
+  }
+
+  async finish(writer, { core, gone, ended, ends }) {
+    let result = null;
+    let held = new Uint8Array();
+    if (core) {
+      try {
+        held = inCore(() => this.exchange.flush());
+        result = this.step((exchange) => exchange.ended(ended, gone, now()));
+        this.exchange.free();
+      } catch (error) {
+        console.error(JSON.stringify({ event: "stream_reader_died", error: String(error) }));
+      }
+    }
+    result ??= this.rescue(ended, gone, ends);
+    // The record is made before the caller sees the end, so that who asks for it then will find it.
+    const settling = this.settle(result.settlement);
+    await Promise.race([settling, pause(SETTLE_RETRIES_MS[1])]);
+    if (!gone) {
+      try {
+        if (held.length > 0) await writer.write(held);
+        if (ended === "complete") await writer.write(new TextEncoder().encode(result.last));
+        // An answer that broke off upstream must not look whole to the caller.
+        if (ended === "complete") await writer.close();
+        else await writer.abort(new Error(`the provider's answer ended early: ${ended}`));
+      } catch {
+        // The caller left at the very end: the settlement stands.
+      }
+    }
+    await settling;
+  }
+
+  /** The settlement of a stream whose reader died: the new instance reads the two ends that were kept. */
+  rescue(ended, gone, ends) {
+    const { head, tail } = ends.bytes();
+    const { answer, target, upstream, startedAt } = this;
+    return JSON.parse(
+      inCore((glue) =>
+        glue.rescue(answer, target, upstream.status, ended, gone, head, tail, startedAt, now()),
+      ),
+    );
+  }
+
+  /** The core died, or something else broke, before an answer began. The caller hears of it; the hold is settled. */
+  recover(error) {
+    console.error(JSON.stringify({ event: "request_failed", error: String(error?.message ?? error) }));
+    this.abort?.abort();
+    if (this.answer !== undefined) {
+      try {
+        const { answer, target, asked, startedAt } = this;
+        const text = inCore((glue) => glue.give_up(answer, target ?? 0, asked, startedAt, now()));
+        if (text !== undefined) this.ctx.waitUntil(this.settle(text));
+      } catch (second) {
+        // The Meter's alarm settles what nobody settled.
+        console.error(JSON.stringify({ event: "settlement_left_to_alarm", error: String(second) }));
+      }
+    }
+    const { status, headers, body } = JSON.parse(
+      inCore((glue) => glue.gateway_error(new URL(this.request.url).pathname)),
+    );
+    return new Response(body, { status, headers });
+  }
+
+  /** Delivers a settlement. Idempotent at the Meter, so it is simply sent again until it is taken. */
+  async settle(settlement) {
+    if (this.settled) return;
+    this.settled = true;
+    for (const wait of SETTLE_RETRIES_MS) {
+      try {
+        await this.env.METER.getByName(this.meter).settle(settlement);
+        return;
+      } catch (error) {
+        console.error(JSON.stringify({ event: "settlement_failed", error: String(error) }));
+        await pause(wait);
+      }
+    }
+    // The hold expires and the Meter's alarm settles it.
+  }
+}
+
+/** The first and the last bytes of a stream. */
+class Ends {
+  #head = [];
+  #headBytes = 0;
+  #tail = [];
+  #tailBytes = 0;
+
+  add(chunk) {
+    if (this.#headBytes < HEAD_BYTES) {
+      this.#head.push(chunk);
+      this.#headBytes += chunk.byteLength;
+      return;
+    }
+    this.#tail.push(chunk);
+    this.#tailBytes += chunk.byteLength;
+    while (this.#tailBytes - this.#tail[0].byteLength > TAIL_BYTES) {
+      this.#tailBytes -= this.#tail.shift().byteLength;
+    }
+  }
+
+  bytes() {
+    return { head: joined(this.#head), tail: joined(this.#tail) };
+  }
+}
+
+function joined(chunks) {
+  if (chunks.length === 1) return chunks[0];
+  const all = new Uint8Array(chunks.reduce((sum, chunk) => sum + chunk.byteLength, 0));
+  let at = 0;
+  for (const chunk of chunks) {
+    all.set(chunk, at);
+    at += chunk.byteLength;
+  }
+  return all;
+}
+
+/** The caller's whole body, or why it could not be had. */
+async function readBody(request) {
+  const none = new Uint8Array();
+  if (request.body === null) return { bytes: none };
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) {
+    return { bytes: none, problem: "request_too_large" };
+  }
+  const reader = request.body.getReader();
+  const chunks = [];
+  let size = 0;
+  let late = false;
+  const timer = setTimeout(() => {
+    late = true;
+    reader.cancel().catch(() => {});
+  }, BODY_TIMEOUT_MS);
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      size += value.byteLength;
+      if (size > MAX_BODY_BYTES) {
+        reader.cancel().catch(() => {});
+        return { bytes: none, problem: "request_too_large" };
+      }
+      chunks.push(value);
+    }
+  } catch {
+    return { bytes: none, problem: late ? "request_timeout" : "request_incomplete" };
+  } finally {
+    clearTimeout(timer);
+  }
+  return late ? { bytes: none, problem: "request_timeout" } : { bytes: joined(chunks) };
+}
+
+/** A provider's whole answer, and how it ended. */
+async function readAnswer(body, idleMs, abort) {
+  if (body === null) return { bytes: new Uint8Array(), ended: "complete" };
+  const reader = body.getReader();
+  const chunks = [];
+  let size = 0;
+  let ended = "complete";
+  let progress = 0;
+  let seen = -1;
+  const dog = setInterval(() => {
+    if (progress !== seen) return void (seen = progress);
+    ended = "stalled";
+    abort.abort();
+  }, idleMs);
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      progress += 1;
+      size += value.byteLength;
+      if (size > MAX_ANSWER_BYTES) {
+        ended = "too_large";
+        abort.abort();
+        break;
+      }
+      chunks.push(value);
+    }
+  } catch {
+    if (ended === "complete") ended = "died";
+  } finally {
+    clearInterval(dog);
+  }
+  return { bytes: joined(chunks), ended };
+}

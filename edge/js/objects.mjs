@@ -1,0 +1,202 @@
+// The Durable Object classes: they carry data between storage, other objects and the Rust core, and decide nothing.
+
+import { DurableObject } from "cloudflare:workers";
+import { configure, inCore, isDeath, now, random } from "./core.mjs";
+
+/** Longest wait before a delivery that failed is tried again. */
+const RETRY_CEILING_MS = 60_000;
+/** An alarm that rings this soon is soon enough: arming it anew would be one more write. */
+const ALARM_SLACK_MS = 1_000;
+
+/** What the core sees of an object's SQLite: one statement with text parameters, rows as JSON. */
+function sqlPort(storage) {
+  return {
+    exec(statement, params) {
+      const rows = storage.sql.exec(statement, ...JSON.parse(params)).raw().toArray();
+      return rows.length === 0 ? "[]" : JSON.stringify(rows);
+    },
+  };
+}
+
+/** An object whose state machine lives in the core and is rebuilt from storage whenever it was lost. */
+class CoreObject extends DurableObject {
+  #core;
+  failures = 0;
+
+  constructor(ctx, env) {
+    super(ctx, env);
+    configure(env);
+  }
+
+  /** The core's counterpart of this object, opened from storage when there is none. */
+  open(_glue, _sql) {
+    throw new Error("each object opens its own counterpart");
+  }
+
+  /** Runs one call that writes one statement at most, or none. */
+  use(work) {
+    return this.#attempt(() => this.#call(work));
+  }
+
+  /** Runs one call whose writes are one transaction: an error rolls them back. */
+  transact(work) {
+    return this.#attempt(() => this.ctx.storage.transactionSync(() => this.#call(work)));
+  }
+
+  /** An error drops the counterpart, whose memory may be ahead of storage. */
+  #attempt(call) {
+    try {
+      return call();
+    } catch (error) {
+      this.#core = undefined;
+      if (!isDeath(error) || error instanceof WebAssembly.RuntimeError) throw error;
+    }
+    // The counterpart belonged to an instance that died in another call: open it anew, once.
+    return call();
+  }
+
+  #call(work) {
+    return inCore((glue) => {
+      this.#core ??= this.open(glue, sqlPort(this.ctx.storage));
+      return work(this.#core);
+    });
+  }
+
+  /** Arms the alarm where it is not set or set later. A write only when it changes something. */
+  async armAt(ms) {
+    if (ms === undefined || ms === null) return;
+    if (this.alarmAt !== undefined && this.alarmAt <= ms) return;
+    this.alarmAt = ms;
+    await this.ctx.storage.setAlarm(Math.max(ms, Date.now()));
+  }
+
+  backOffMs() {
+    this.failures += 1;
+    return Math.min(RETRY_CEILING_MS, 250 * 2 ** Math.min(this.failures, 12));
+  }
+}
+
+/** The Meter of one gateway key. */
+export class Meter extends CoreObject {
+  open(glue, sql) {
+    return new glue.Meter(sql, now());
+  }
+
+  /** No commit in the common case: a hold is memory under a ceiling that is durable already. */
+  async admit(call) {
+    const answer = this.use((meter) => meter.admit(call, now()));
+    await this.#arm();
+    return answer;
+  }
+
+  async settle(settlement) {
+    const answer = this.transact((meter) => meter.settle(settlement, now()));
+    await this.#arm();
+    return answer;
+  }
+
+  async applyPlan(plan) {
+    this.transact((meter) => meter.apply_plan(plan));
+    await this.#arm();
+  }
+
+  /** Answers a question about the key: `simulate`, `models`, `request` or `state`. */
+  ask(method, call) {
+    return this.use((meter) => meter.ask(method, call, now()));
+  }
+
+  state() {
+    return this.ask("state", "");
+  }
+
+  /** A ceiling above zero always has an alarm, so an admission that raises none needs none either: no write. */
+  async #arm() {
+    if (this.alarmAt !== undefined && this.alarmAt <= Date.now() + ALARM_SLACK_MS) return;
+    await this.armAt(this.use((meter) => meter.alarm_at(now())));
+  }
+
+  async alarm() {
+    this.alarmAt = undefined;
+    try {
+      await this.ring();
+      this.failures = 0;
+    } catch (error) {
+      console.error(JSON.stringify({ event: "outbox_delivery_failed", error: String(error) }));
+      await this.armAt(Date.now() + this.backOffMs());
+    }
+  }
+
+  /** Settles what nobody settled, then delivers the outbox to the Ledger, in order. */
+  async ring() {
+    const { batches } = JSON.parse(this.transact((meter) => meter.wake(now())));
+    for (const { ledger, payload, up_to } of batches) {
+      await this.env.LEDGER.getByName(ledger).apply(payload);
+      this.transact((meter) => meter.delivered(up_to));
+    }
+    await this.#arm();
+  }
+}
+
+/** One workspace's configuration. */
+export class Workspace extends CoreObject {
+  open(glue, sql) {
+    return new glue.Workspace(sql, now());
+  }
+
+  /** Answers one admin request, and has the plans it changed delivered before it answers. */
+  async handle(request) {
+    const answer = JSON.parse(this.transact((workspace) => workspace.handle(request, random(128), now())));
+    const delivered = await this.#push(answer.effects ?? []);
+    delete answer.effects;
+    if (delivered) return JSON.stringify(answer);
+    await this.armAt(Date.now() + this.backOffMs());
+    return inCore((glue) => glue.push_pending_response());
+  }
+
+  async #push(effects) {
+    const results = await Promise.allSettled(
+      effects.map(async ({ key, version, plan }) => {
+        await this.env.METER.getByName(key).applyPlan(JSON.stringify(plan));
+        this.transact((workspace) => workspace.pushed(key, String(version)));
+      }),
+    );
+    const failed = results.filter((result) => result.status === "rejected");
+    for (const { reason } of failed) {
+      console.error(JSON.stringify({ event: "plan_push_failed", error: String(reason) }));
+    }
+    return failed.length === 0;
+  }
+
+  async alarm() {
+    this.alarmAt = undefined;
+    const pending = JSON.parse(this.use((workspace) => workspace.pending(now())));
+    if (await this.#push(pending)) this.failures = 0;
+    else await this.armAt(Date.now() + this.backOffMs());
+  }
+}
+
+/** One workspace's events of one month. */
+export class Ledger extends CoreObject {
+  open(glue, sql) {
+    return new glue.Ledger(sql, now());
+  }
+
+  apply(batch) {
+    return this.transact((ledger) => ledger.apply(batch));
+  }
+
+  query(method, payload) {
+    return this.use((ledger) => ledger.query(method, payload));
+  }
+}
+
+/** The list of workspaces. */
+export class Directory extends CoreObject {
+  open(glue, sql) {
+    return new glue.Directory(sql, now());
+  }
+
+  handle(request) {
+    return this.transact((directory) => directory.handle(request, random(128), now()));
+  }
+}

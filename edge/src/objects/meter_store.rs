@@ -1,0 +1,209 @@
+//! The Meter's storage: its tables and the statements on them. Decides nothing.
+
+use serde::{Deserialize, Serialize};
+use tallygate_shared::budget::account::WINDOWS;
+use tallygate_shared::budget::rate_limit::State as RateState;
+use tallygate_shared::events::usage_event::UsageEvent;
+use tallygate_shared::ids::RequestId;
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::Timestamp;
+
+use crate::objects::migrations::migrate;
+use crate::objects::sql::{Sql, SqlError, integer, text};
+use crate::request::calls::Ticket;
+
+/// Delivered events that stay for `GET /v1/requests/{id}`: 20,000 x about 1.5 KB = 30 MB of an object's 10 GB.
+const KEPT_EVENTS: u64 = 20_000;
+
+/// The schema, one step a version; a step is never edited once it shipped.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE spent (window TEXT PRIMARY KEY, nanos INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (
+        seq INTEGER PRIMARY KEY,
+        id TEXT NOT NULL UNIQUE,
+        at_ms INTEGER NOT NULL,
+        charged_nanos INTEGER NOT NULL,
+        body TEXT NOT NULL,
+        delivered INTEGER NOT NULL DEFAULT 0
+    );
+    CREATE INDEX events_undelivered ON events (seq) WHERE delivered = 0;
+    CREATE TABLE tickets (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+"];
+
+/// What a Meter keeps beside its tables.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct StoredState {
+    /// How much may be held.
+    pub ceiling: Usd,
+    /// How much an earlier restart left unclear, and is recorded already.
+    pub unclear: Usd,
+    /// Requests per minute.
+    pub requests: RateState,
+    /// Tokens per minute.
+    pub tokens: RateState,
+}
+
+/// The tables of one Meter.
+pub struct MeterStore<S> {
+    sql: S,
+}
+
+impl<S: Sql> MeterStore<S> {
+    /// Opens the tables, and brings older ones up to date.
+    pub fn open(sql: S) -> Result<Self, SqlError> {
+        migrate(&sql, MIGRATIONS)?;
+        Ok(Self { sql })
+    }
+
+    fn meta(&self, name: &str) -> Result<Option<String>, SqlError> {
+        let rows = self.sql.exec("SELECT value FROM meta WHERE name = ?", &[Some(name)])?;
+        rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()
+    }
+
+    fn set_meta(&self, name: &str, value: &str) -> Result<(), SqlError> {
+        let upsert = "INSERT INTO meta (name, value) VALUES (?, ?)
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.sql.exec(upsert, &[Some(name), Some(value)]).map(|_| ())
+    }
+
+    /// The plan as JSON text.
+    pub fn plan(&self) -> Result<Option<String>, SqlError> {
+        self.meta("plan")
+    }
+
+    /// Replaces the plan.
+    pub fn save_plan(&self, plan: &str) -> Result<(), SqlError> {
+        self.set_meta("plan", plan)
+    }
+
+    /// The state, or an empty one.
+    pub fn state(&self) -> Result<StoredState, SqlError> {
+        let Some(state) = self.meta("state")? else { return Ok(StoredState::default()) };
+        serde_json::from_str(&state).map_err(|e| SqlError(format!("stored state: {e}")))
+    }
+
+    /// Replaces the state.
+    pub fn save_state(&self, state: &StoredState) -> Result<(), SqlError> {
+        let state = serde_json::to_string(state).map_err(|e| SqlError(e.to_string()))?;
+        self.set_meta("state", &state)
+    }
+
+    /// What is spent in the windows that `now` falls into.
+    pub fn spent(&self, now: Timestamp) -> Result<Vec<(String, Usd)>, SqlError> {
+        let keys = WINDOWS.map(|window| window.key(now));
+        let params: Vec<Option<&str>> = keys.iter().map(|key| Some(key.as_str())).collect();
+        let select = "SELECT window, CAST(nanos AS TEXT) FROM spent WHERE window IN (?, ?, ?, ?)";
+        let rows = self.sql.exec(select, &params)?;
+        rows.iter()
+            .map(|row| Ok((text(row, 0)?.to_owned(), Usd::from_nanos(integer(row, 1)?))))
+            .collect()
+    }
+
+    /// Adds to the windows' spending.
+    pub fn add_spent(&self, windows: &[String; 4], amount: Usd) -> Result<(), SqlError> {
+        let nanos = nanos(amount)?;
+        let upsert = "INSERT INTO spent (window, nanos) VALUES
+            (?1, CAST(?5 AS INTEGER)), (?2, CAST(?5 AS INTEGER)),
+            (?3, CAST(?5 AS INTEGER)), (?4, CAST(?5 AS INTEGER))
+            ON CONFLICT (window) DO UPDATE SET nanos = nanos + excluded.nanos";
+        let [day, week, month, lifetime] = windows;
+        let params = [day, week, month, lifetime, &nanos].map(|param| Some(param.as_str()));
+        self.sql.exec(upsert, &params).map(|_| ())
+    }
+
+    /// The holds that were written down.
+    pub fn tickets(&self) -> Result<Vec<Ticket>, SqlError> {
+        let rows = self.sql.exec("SELECT body FROM tickets", &[])?;
+        let ticket = |body: &str| {
+            serde_json::from_str(body).map_err(|e| SqlError(format!("stored ticket: {e}")))
+        };
+        rows.iter().map(|row| ticket(text(row, 0)?)).collect()
+    }
+
+    /// Writes a hold down.
+    pub fn remember_ticket(&self, ticket: &Ticket) -> Result<(), SqlError> {
+        let body = serde_json::to_string(ticket).map_err(|e| SqlError(e.to_string()))?;
+        let insert = "INSERT OR REPLACE INTO tickets (id, body) VALUES (?, ?)";
+        self.sql.exec(insert, &[Some(ticket.hold.id.as_str()), Some(&body)]).map(|_| ())
+    }
+
+    /// Strikes a hold out.
+    pub fn forget_ticket(&self, id: &RequestId) -> Result<(), SqlError> {
+        self.sql.exec("DELETE FROM tickets WHERE id = ?", &[Some(id.as_str())]).map(|_| ())
+    }
+
+    /// The last sequence number given, 0 before the first.
+    pub fn last_seq(&self) -> Result<u64, SqlError> {
+        let rows = self.sql.exec("SELECT CAST(COALESCE(MAX(seq), 0) AS TEXT) FROM events", &[])?;
+        rows.first().map_or(Ok(0), |row| integer(row, 0))
+    }
+
+    /// Whether a request was settled (or refused) already.
+    pub fn has_event(&self, id: &RequestId) -> Result<bool, SqlError> {
+        let rows = self.sql.exec("SELECT 1 FROM events WHERE id = ?", &[Some(id.as_str())])?;
+        Ok(!rows.is_empty())
+    }
+
+    /// One event as JSON text.
+    pub fn event(&self, id: &RequestId) -> Result<Option<String>, SqlError> {
+        let rows = self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(id.as_str())])?;
+        rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()
+    }
+
+    /// Appends an event.
+    pub fn insert_event(&self, event: &UsageEvent) -> Result<(), SqlError> {
+        let body = serde_json::to_string(event).map_err(|e| SqlError(e.to_string()))?;
+        let insert = "INSERT INTO events (seq, id, at_ms, charged_nanos, body)
+            VALUES (CAST(? AS INTEGER), ?, CAST(? AS INTEGER), CAST(? AS INTEGER), ?)";
+        let (seq, at) = (event.seq.to_string(), event.at.ms().to_string());
+        let charged = nanos(event.charged)?;
+        let params =
+            [seq.as_str(), event.id.as_str(), &at, &charged, &body].map(Some);
+        self.sql.exec(insert, &params).map(|_| ())
+    }
+
+    /// Whether the Ledger lacks events.
+    pub fn has_undelivered(&self) -> Result<bool, SqlError> {
+        let rows = self.sql.exec("SELECT 1 FROM events WHERE delivered = 0 LIMIT 1", &[])?;
+        Ok(!rows.is_empty())
+    }
+
+    /// The oldest events that the Ledger lacks: sequence number, time, JSON text.
+    pub fn undelivered(&self, limit: usize) -> Result<Vec<(u64, Timestamp, String)>, SqlError> {
+        let select = "SELECT CAST(seq AS TEXT), CAST(at_ms AS TEXT), body FROM events
+            WHERE delivered = 0 ORDER BY seq LIMIT CAST(? AS INTEGER)";
+        let rows = self.sql.exec(select, &[Some(&limit.to_string())])?;
+        rows.iter()
+            .map(|row| {
+                let at = Timestamp::from_ms(integer(row, 1)?);
+                Ok((integer(row, 0)?, at, text(row, 2)?.to_owned()))
+            })
+            .collect()
+    }
+
+    /// Marks events as delivered, and lets the oldest of the delivered go.
+    pub fn mark_delivered(&self, up_to: u64) -> Result<(), SqlError> {
+        let mark = "UPDATE events SET delivered = 1 WHERE delivered = 0 AND seq <= CAST(? AS INTEGER)";
+        self.sql.exec(mark, &[Some(&up_to.to_string())])?;
+        let oldest = up_to.saturating_sub(KEPT_EVENTS).to_string();
+        let prune = "DELETE FROM events WHERE delivered = 1 AND seq <= CAST(? AS INTEGER)";
+        self.sql.exec(prune, &[Some(&oldest)]).map(|_| ())
+    }
+
+    /// How many events are kept, and the sum of what they charged.
+    pub fn totals(&self) -> Result<(u64, Usd), SqlError> {
+        let select = "SELECT CAST(COUNT(*) AS TEXT), CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT)
+            FROM events";
+        let rows = self.sql.exec(select, &[])?;
+        let Some(row) = rows.first() else { return Ok((0, Usd::ZERO)) };
+        Ok((integer(row, 0)?, Usd::from_nanos(integer(row, 1)?)))
+    }
+}
+
+/// Money for an INTEGER column: whole nanodollars, as text.
+fn nanos(amount: Usd) -> Result<String, SqlError> {
+    let nanos = amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
+    Ok(nanos.to_string())
+}

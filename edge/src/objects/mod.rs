@@ -1,0 +1,7 @@
+//! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
+
+pub mod meter_ask;
+pub mod meter_object;
+pub mod meter_store;
+pub mod migrations;
+pub mod sql;

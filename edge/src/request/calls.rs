@@ -1,0 +1,171 @@
+//! The messages between a request (in a Worker isolate) and the Meter of its key. Both ends are this build, so the
+//! format may change with it; only the usage event is kept.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tallygate_shared::budget::hold::Hold;
+use tallygate_shared::events::usage_event::{Attempt, Outcome};
+use tallygate_shared::identity::actor::Actor;
+use tallygate_shared::ids::{RequestId, WorkspaceId};
+use tallygate_shared::money::Usd;
+use tallygate_shared::policy::decide::RequestFacts;
+use tallygate_shared::policy::refusal::Refusal;
+use tallygate_shared::pricing::{Cost, PriceRow};
+use tallygate_shared::tokens::Usage;
+
+/// "May this request go ahead?"
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmitCall {
+    /// The request's new id.
+    pub id: RequestId,
+    /// SHA-256 of the key that the caller presented, lowercase hex. The key itself does not travel.
+    pub key_sha256: String,
+    /// What the request asks for.
+    pub facts: RequestFacts,
+    /// Whether the caller asked for a stream.
+    pub stream: bool,
+    /// The signed actor token, if one came.
+    pub actor_token: Option<String>,
+    /// Unsigned labels.
+    pub labels: BTreeMap<String, String>,
+    /// A random number, as text, for weighted routes.
+    pub draw: String,
+}
+
+/// The Meter's answer.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "answer", rename_all = "snake_case")]
+pub enum AdmitAnswer {
+    /// Go ahead.
+    Admit(Box<Admitted>),
+    /// Do not.
+    Refuse {
+        /// Why not.
+        refusal: Refusal,
+        /// The state of the rate limits, for the answer's headers.
+        #[serde(default)]
+        limits: Limits,
+    },
+}
+
+/// What an admitted request may do.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Admitted {
+    /// The hold and all that its settlement must repeat, so that a Meter that restarted still knows the request.
+    pub ticket: Ticket,
+    /// The tenant, which is part of the seal of its credentials.
+    pub workspace: WorkspaceId,
+    /// Where to send the request, in order.
+    pub targets: Vec<AdmittedTarget>,
+    /// Attempts at each target.
+    pub attempts: u32,
+    /// Longest wait for an answer's headers.
+    pub first_byte_timeout_ms: u64,
+    /// Longest silence in an answer.
+    pub idle_timeout_ms: u64,
+    /// The output limit to write into the request.
+    pub set_max_output_tokens: Option<u64>,
+    /// What the tightest cap leaves after this hold.
+    pub budget_remaining: Option<Usd>,
+    /// The state of the rate limits, for the answer's headers.
+    pub limits: Limits,
+}
+
+/// One place to ask.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AdmittedTarget {
+    /// The workspace's name for the provider.
+    pub provider: String,
+    /// The kind of provider.
+    pub kind: String,
+    /// Its base URL.
+    pub base_url: String,
+    /// The sealed credential.
+    pub credential: Option<String>,
+    /// The header for it, where it is not the kind's own.
+    pub auth_header: Option<String>,
+    /// Azure's `api-version`.
+    pub api_version: Option<String>,
+    /// The region, where it changes the price.
+    pub region: Option<String>,
+    /// The model to ask for.
+    pub model: String,
+    /// What it costs. `None`: nothing prices it, and no budget depends on it.
+    pub price: Option<PriceRow>,
+}
+
+/// What the settlement of a request must repeat.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Ticket {
+    /// What is set aside.
+    pub hold: Hold,
+    /// The endpoint's path.
+    pub endpoint: String,
+    /// Whether a stream was asked for.
+    pub stream: bool,
+    /// The model as named by the caller.
+    pub requested_model: String,
+    /// Who is behind the request.
+    pub actor: Actor,
+    /// Unsigned labels.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// The state of a key's rate limits, for `x-ratelimit-*`.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Requests per minute.
+    pub requests: Option<LimitState>,
+    /// Tokens per minute.
+    pub tokens: Option<LimitState>,
+}
+
+/// One limit.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LimitState {
+    /// The limit.
+    pub limit: u64,
+    /// What is left of it now.
+    pub remaining: u64,
+    /// Milliseconds until all of it is there again.
+    pub reset_ms: u64,
+}
+
+/// "This is how the request ended." Idempotent by the ticket's id.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settlement {
+    /// What the Meter gave at admission.
+    pub ticket: Ticket,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// The stable code of a failure.
+    pub code: Option<String>,
+    /// The status that the caller got.
+    pub status: u16,
+    /// The provider that answered.
+    pub provider: Option<String>,
+    /// The model that was asked for.
+    pub model: Option<String>,
+    /// The model that answered.
+    pub response_model: Option<String>,
+    /// The provider's id of the answer.
+    pub provider_request_id: Option<String>,
+    /// Every attempt.
+    pub attempts: Vec<Attempt>,
+    /// What was consumed.
+    pub usage: Usage,
+    /// What it cost, as the caller was told.
+    pub cost: Option<Cost>,
+    /// Milliseconds from receipt to the last byte.
+    pub duration_ms: u64,
+    /// Milliseconds to the provider's first byte.
+    pub first_byte_ms: Option<u64>,
+}

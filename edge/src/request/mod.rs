@@ -1,0 +1,17 @@
+//! One request in order: what the client asked for (`body`, `headers`, `labels`), the exchange with the Meter and the
+//! provider (`exchange`, `calls`, `retry`), what passes through (`sse`, `tap`, `weigh`), how it ends (`settle`,
+//! `rescue`), and what the caller is told (`answer`, `status`).
+
+pub mod answer;
+pub mod body;
+pub mod calls;
+pub mod exchange;
+pub mod headers;
+pub mod labels;
+pub mod rescue;
+pub mod retry;
+pub mod settle;
+pub mod sse;
+pub mod status;
+pub mod tap;
+pub mod weigh;

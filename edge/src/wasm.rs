@@ -1,0 +1,314 @@
+//! The entry functions that the JavaScript shell calls: a few lines each, text in and text out.
+
+use std::cell::RefCell;
+
+use serde::{Deserialize, Serialize};
+use tallygate_shared::time::Timestamp;
+use wasm_bindgen::prelude::*;
+
+use crate::objects::meter_object::MeterObject;
+use crate::objects::sql::{Row, Sql, SqlError};
+use crate::request::exchange::{Exchange as Core, Incoming};
+use crate::request::headers::Headers;
+use crate::vault::KeyRing;
+
+#[wasm_bindgen]
+extern "C" {
+    /// An object's SQLite, as `objects.mjs` hands it over.
+    type JsSql;
+
+    #[wasm_bindgen(method, catch)]
+    fn exec(this: &JsSql, statement: &str, params: &str) -> Result<String, JsValue>;
+}
+
+impl Sql for JsSql {
+    fn exec(&self, statement: &str, params: &[Option<&str>]) -> Result<Vec<Row>, SqlError> {
+        let params = serde_json::to_string(params).map_err(|e| SqlError(e.to_string()))?;
+        let rows = JsSql::exec(self, statement, &params).map_err(|e| SqlError(text_of(&e)))?;
+        if rows == "[]" {
+            return Ok(Vec::new());
+        }
+        serde_json::from_str(&rows).map_err(|e| SqlError(format!("a row that is not text: {e}")))
+    }
+}
+
+/// What the Worker's environment configures.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    key_ring: String,
+    operator_token: String,
+    faults: bool,
+}
+
+#[derive(Default)]
+struct Configured {
+    ring: KeyRing,
+    operator_token: String,
+    faults: bool,
+}
+
+thread_local! {
+    // The Worker has one thread; the settings are the same for each of its requests.
+    static CONFIGURED: RefCell<Configured> = RefCell::default();
+}
+
+fn with_ring<T>(work: impl FnOnce(&KeyRing) -> T) -> T {
+    CONFIGURED.with_borrow(|configured| work(&configured.ring))
+}
+
+fn failed(error: impl std::fmt::Display) -> JsValue {
+    js_error(&error.to_string())
+}
+
+fn js_error(text: &str) -> JsValue {
+    JsError::new(text).into()
+}
+
+fn text_of(value: &JsValue) -> String {
+    js_sys_message(value).unwrap_or_else(|| format!("{value:?}"))
+}
+
+fn js_sys_message(value: &JsValue) -> Option<String> {
+    js_sys::Reflect::get(value, &"message".into()).ok()?.as_string()
+}
+
+fn json(value: &impl Serialize) -> Result<String, JsValue> {
+    serde_json::to_string(value).map_err(failed)
+}
+
+fn moment(ms: f64) -> Timestamp {
+    // Milliseconds since the epoch stay below 2^53 for another 285,000 years.
+    #[expect(clippy::cast_possible_truncation, reason = "whole milliseconds, far below 2^53")]
+    Timestamp::from_ms(ms as i64)
+}
+
+fn millis(at: Option<Timestamp>) -> Option<f64> {
+    #[expect(clippy::cast_precision_loss, reason = "milliseconds are far below 2^53")]
+    at.map(|at| at.ms() as f64)
+}
+
+fn headers(text: &str) -> Headers {
+    Headers::new(serde_json::from_str(text).unwrap_or_default())
+}
+
+/// Takes the environment's settings. A key ring that cannot be read stops the Worker: without it no credential opens.
+#[wasm_bindgen]
+pub fn configure(settings: &str) -> Result<(), JsValue> {
+    let settings: Settings = serde_json::from_str(settings).map_err(failed)?;
+    let ring = KeyRing::parse(&settings.key_ring).map_err(failed)?;
+    CONFIGURED.set(Configured {
+        ring,
+        operator_token: settings.operator_token,
+        faults: settings.faults,
+    });
+    Ok(())
+}
+
+/// Panics, in a test runtime: what the guard and the Meter make of it is then seen from outside.
+#[wasm_bindgen]
+pub fn panic_on_purpose() {
+    if CONFIGURED.with_borrow(|configured| configured.faults) {
+        fault();
+    }
+}
+
+#[expect(clippy::panic, reason = "a test runtime asks for it, to see that nothing is lost")]
+fn fault() {
+    panic!("a test asked for this panic");
+}
+
+/// One request under way.
+#[wasm_bindgen]
+pub struct Exchange {
+    core: Core,
+    fault: Option<String>,
+}
+
+#[wasm_bindgen]
+impl Exchange {
+    /// Takes a request in.
+    #[wasm_bindgen(constructor)]
+    pub fn new(
+        method: &str,
+        target: &str,
+        header_list: &str,
+        body: Vec<u8>,
+        body_problem: Option<String>,
+        random: &[u8],
+        now: f64,
+    ) -> Exchange {
+        let headers = headers(header_list);
+        let faults = CONFIGURED.with_borrow(|configured| configured.faults);
+        let fault = headers.get("x-tallygate-fault").filter(|_| faults).map(str::to_owned);
+        let incoming = Incoming {
+            method,
+            target,
+            headers,
+            body,
+            body_problem: body_problem.as_deref(),
+            random,
+            now: moment(now),
+        };
+        Exchange { core: Core::receive(incoming), fault }
+    }
+
+    fn maybe_panic(&self, place: &str) {
+        if self.fault.as_deref() == Some(place) {
+            fault();
+        }
+    }
+
+    /// The first step.
+    pub fn begin(&mut self) -> Result<String, JsValue> {
+        self.maybe_panic("panic-receive");
+        json(&self.core.begin())
+    }
+
+    /// The Meter answered.
+    pub fn answered(&mut self, answer: &str, now: f64) -> Result<String, JsValue> {
+        self.maybe_panic("panic-forward");
+        json(&with_ring(|ring| self.core.answered(answer, ring, moment(now))))
+    }
+
+    /// The Meter could not be asked.
+    pub fn meter_failed(&self) -> Result<String, JsValue> {
+        json(&self.core.meter_failed())
+    }
+
+    /// The body to send, where it is not the caller's own.
+    pub fn upstream_body(&mut self) -> Option<Vec<u8>> {
+        self.core.upstream_body()
+    }
+
+    /// A provider's headers are here.
+    pub fn received(&mut self, status: u16, list: &str, now: f64) -> Result<String, JsValue> {
+        let headers = headers(list);
+        json(&with_ring(|ring| self.core.received(status, headers, ring, moment(now))))
+    }
+
+    /// A provider could not be reached.
+    pub fn unreachable(&mut self, why: &str, now: f64) -> Result<String, JsValue> {
+        json(&with_ring(|ring| self.core.unreachable(why, ring, moment(now))))
+    }
+
+    /// The wait is over.
+    pub fn waited(&mut self, now: f64) -> Result<String, JsValue> {
+        json(&with_ring(|ring| self.core.waited(ring, moment(now))))
+    }
+
+    /// A chunk of a stream. True: something else goes out in its place.
+    pub fn push(&mut self, chunk: &[u8]) -> bool {
+        self.maybe_panic("panic-relay");
+        self.core.push(chunk)
+    }
+
+    /// What goes out in place of the last chunk.
+    pub fn replaced(&mut self) -> Vec<u8> {
+        self.core.replaced()
+    }
+
+    /// What was held back when a stream ended.
+    pub fn flush(&mut self) -> Vec<u8> {
+        self.core.flush()
+    }
+
+    /// A stream is over.
+    pub fn ended(&mut self, ended: &str, gone: bool, now: f64) -> Result<String, JsValue> {
+        self.maybe_panic("panic-settle");
+        let last = self.core.ended(ended, gone, moment(now));
+        json(&last.ok_or_else(|| js_error("no stream is under way"))?)
+    }
+
+    /// A whole answer was read.
+    pub fn finished(&mut self, ended: &str, bytes: &[u8], now: f64) -> Result<String, JsValue> {
+        self.maybe_panic("panic-settle");
+        json(&self.core.finished(ended, bytes, moment(now)))
+    }
+}
+
+/// The settlement of a stream whose reader died: read from the two ends that were kept.
+#[wasm_bindgen]
+#[expect(clippy::too_many_arguments, reason = "the shell's loose facts about one dead stream")]
+pub fn rescue(
+    answer: &str,
+    target: usize,
+    status: u16,
+    ended: &str,
+    gone: bool,
+    head: &[u8],
+    tail: &[u8],
+    started: f64,
+    now: f64,
+) -> Result<String, JsValue> {
+    let ends = crate::request::rescue::Ends { ended, gone, head, tail };
+    let (started, now) = (moment(started), moment(now));
+    let last = crate::request::rescue::rescue(answer, target, status, &ends, started, now);
+    json(&last.ok_or_else(|| js_error("that was no admission"))?)
+}
+
+/// The settlement of a request that broke before its answer began; `None` when nothing was admitted.
+#[wasm_bindgen]
+pub fn give_up(answer: &str, target: usize, asked: bool, started: f64, now: f64) -> Option<String> {
+    crate::request::rescue::give_up(answer, target, asked, moment(started), moment(now))
+}
+
+/// What a caller hears when the gateway itself failed.
+#[wasm_bindgen]
+pub fn gateway_error(path: &str) -> Result<String, JsValue> {
+    json(&crate::request::rescue::gateway_error(path))
+}
+
+/// The Meter of one key.
+#[wasm_bindgen]
+pub struct Meter {
+    core: MeterObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Meter {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql, now: f64) -> Result<Meter, JsValue> {
+        let core = with_ring(|ring| MeterObject::open(sql, ring, moment(now))).map_err(failed)?;
+        Ok(Meter { core })
+    }
+
+    /// May this request go ahead?
+    pub fn admit(&mut self, call: &str, now: f64) -> Result<String, JsValue> {
+        let call = serde_json::from_str(call).map_err(failed)?;
+        json(&self.core.admit(call, moment(now)).map_err(failed)?)
+    }
+
+    /// This is how it ended.
+    pub fn settle(&mut self, settlement: &str, now: f64) -> Result<bool, JsValue> {
+        let settlement = serde_json::from_str(settlement).map_err(failed)?;
+        self.core.settle(settlement, moment(now)).map_err(failed)
+    }
+
+    /// A new plan.
+    pub fn apply_plan(&mut self, plan: &str) -> Result<(), JsValue> {
+        with_ring(|ring| self.core.apply_plan(plan, ring)).map_err(failed)
+    }
+
+    /// A question: `simulate`, `models`, `request` or `state`.
+    pub fn ask(&self, method: &str, call: &str, now: f64) -> Result<String, JsValue> {
+        self.core.ask(method, call, moment(now)).map_err(failed)
+    }
+
+    /// The alarm rings.
+    pub fn wake(&mut self, now: f64) -> Result<String, JsValue> {
+        json(&self.core.wake(moment(now)).map_err(failed)?)
+    }
+
+    /// The Ledger has everything up to here.
+    pub fn delivered(&mut self, up_to: &str) -> Result<(), JsValue> {
+        let up_to = up_to.parse().map_err(failed)?;
+        self.core.delivered(up_to).map_err(failed)
+    }
+
+    /// When the alarm must ring next.
+    pub fn alarm_at(&self, now: f64) -> Option<f64> {
+        millis(self.core.alarm_at(moment(now)))
+    }
+}

@@ -1,0 +1,3 @@
+//! What happened: the record of each request.
+
+pub mod usage_event;
