@@ -1,4 +1,10 @@
-//! Can we afford it: windows, rate limits, holds, and a key's account.
+//! CAN WE pay for it. In the order of a decision: the window that spending is counted in, the rate, the money set
+//! aside, and the account that keeps all three.
+//!
+//! - [`window`]: days, weeks, months, lifetime
+//! - [`rate_limit`]: so many units in a period
+//! - [`hold`]: money for one request in flight
+//! - [`account`]: one key's spending, holds and rates
 
 pub mod account;
 pub mod hold;

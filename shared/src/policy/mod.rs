@@ -1,4 +1,10 @@
-//! May it: the plan of a key, the parts of its rules, the decision, and the reasons to refuse.
+//! MAY IT. The plan of a key, the rules in it, the decision, and the reasons to refuse.
+//!
+//! - [`key_plan`]: all that decides about one key
+//! - [`ip_ranges`]: from where
+//! - [`globs`]: which models
+//! - [`decide`]: every rule, in order
+//! - [`refusal`]: why not
 
 pub mod decide;
 pub mod globs;
