@@ -3,6 +3,8 @@
 mod import;
 mod price_book;
 mod rate;
+#[cfg(test)]
+mod rate_tests;
 
 pub use import::{ImportError, Imported, Skipped, import_litellm};
 pub use price_book::{
