@@ -228,7 +228,7 @@ class Guard {
 
   /** The chunk as it goes to the caller; `null` where nothing of it does. */
   tap(chunk) {
-    if (inCore(() => this.exchange.push(chunk)) === 0) return chunk;
+    if (!inCore(() => this.exchange.push(chunk))) return chunk;
     const replaced = this.exchange.replaced();
     return replaced.length === 0 ? null : replaced;
   }

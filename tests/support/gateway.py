@@ -135,12 +135,14 @@ class Simulator:
         call("POST", f"{self.url}/_sim/reset")
 
 
-def config_text(state: Path, port: int) -> str:
+def config_text(home: Path, state: Path, port: int) -> str:
     """The runtime's configuration: the same modules, objects and settings as `wrangler.toml` deploys."""
     modules = []
     for file in sorted(BUILD.glob("*.mjs")) + [BUILD / "edge.js", BUILD / "edge_bg.wasm"]:
         kind = "wasm" if file.suffix == ".wasm" else "esModule"
-        modules.append(f'(name = "{file.name}", {kind} = embed "{file}")')
+        # An embedded file is looked up from the folder of the configuration.
+        path = os.path.relpath(file, home)
+        modules.append(f'(name = "{file.name}", {kind} = embed "{path}")')
     # The first module is the one that the runtime enters.
     modules.sort(key=lambda module: '"entry.mjs"' not in module)
     objects = [
@@ -202,7 +204,7 @@ class Gateway:
         state = self.home / "state"
         state.mkdir(parents=True, exist_ok=True)
         config = self.home / "workerd.capnp"
-        config.write_text(config_text(state, self.port))
+        config.write_text(config_text(self.home, state, self.port))
         environment = {**os.environ, "TALLYGATE_FAULTS": "off", **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

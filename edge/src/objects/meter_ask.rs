@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::RequestId;
@@ -63,7 +62,7 @@ impl<S: Sql> MeterObject<S> {
         let id = question.id.as_deref().and_then(|id| RequestId::parse(id).ok());
         let found = id.map(|id| self.request(&id)).transpose()?.flatten();
         Ok(match found {
-            Some(event) => MeterReply::Found { status: 200, body: RawValue::from_string(event)? },
+            Some(event) => MeterReply::Found { status: 200, body: event },
             None => MeterReply::NotFound,
         })
     }
@@ -75,8 +74,7 @@ impl<S: Sql> MeterObject<S> {
         };
         let models = usable_models(plan, now);
         let list = if question.anthropic { anthropic_list(&models) } else { openai_list(&models) };
-        let body = RawValue::from_string(list.to_string())?;
-        Ok(MeterReply::Found { status: 200, body })
+        Ok(MeterReply::Found { status: 200, body: list.to_string() })
     }
 }
 

@@ -8,7 +8,6 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::value::RawValue;
 use tallygate_shared::events::usage_event::Attempt;
 use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::RequestId;
@@ -331,7 +330,7 @@ impl Exchange {
                     ("content-type".to_owned(), "application/json".to_owned()),
                     self.id_header(),
                 ];
-                Step::Respond(Answer::text(status, headers, body.get().to_owned()))
+                Step::Respond(Answer::text(status, headers, body))
             }
             MeterReply::Refused { refusal } => self.refused(&refusal, Limits::default()),
             MeterReply::NotFound => {
@@ -685,8 +684,8 @@ pub enum MeterReply {
     Found {
         /// The status.
         status: u16,
-        /// The body.
-        body: Box<RawValue>,
+        /// The body, JSON text.
+        body: String,
     },
     /// The key may not ask.
     Refused {
