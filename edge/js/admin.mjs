@@ -48,14 +48,11 @@ async function carryOut(first, env) {
         step = JSON.parse(await env.WORKSPACE.getByName(step.name).handle(step.call));
         break;
       case "meter":
-        step = JSON.parse(
-          inCore((glue) => glue.admin_answer).call(
-            null,
-            step.then ?? "",
-            await env.METER.getByName(step.name).ask(step.method, step.payload),
-          ),
-        );
-        break;
+        return {
+          status: 200,
+          content_type: "application/json",
+          body: await env.METER.getByName(step.name).ask(step.method, step.payload),
+        };
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),

@@ -140,7 +140,7 @@ export class Meter extends CoreObject {
 /** One workspace's configuration. */
 export class Workspace extends CoreObject {
   open(glue, sql) {
-    return new glue.Workspace(sql, now());
+    return new glue.Workspace(sql);
   }
 
   /** Answers one admin request, and has the plans it changed delivered before it answers. */
@@ -169,7 +169,7 @@ export class Workspace extends CoreObject {
 
   async alarm() {
     this.alarmAt = undefined;
-    const pending = JSON.parse(this.use((workspace) => workspace.pending(now())));
+    const pending = JSON.parse(this.use((workspace) => workspace.pending()));
     if (await this.#push(pending)) this.failures = 0;
     else await this.armAt(Date.now() + this.backOffMs());
   }
@@ -178,7 +178,7 @@ export class Workspace extends CoreObject {
 /** One workspace's events of one month. */
 export class Ledger extends CoreObject {
   open(glue, sql) {
-    return new glue.Ledger(sql, now());
+    return new glue.Ledger(sql);
   }
 
   apply(batch) {
@@ -193,7 +193,7 @@ export class Ledger extends CoreObject {
 /** The list of workspaces. */
 export class Directory extends CoreObject {
   open(glue, sql) {
-    return new glue.Directory(sql, now());
+    return new glue.Directory(sql);
   }
 
   handle(request) {

@@ -6,8 +6,12 @@ use serde::{Deserialize, Serialize};
 use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
+use crate::admin::call as admin;
+use crate::objects::directory_object::DirectoryObject;
+use crate::objects::ledger_object::LedgerObject;
 use crate::objects::meter_object::MeterObject;
 use crate::objects::sql::{Row, Sql, SqlError};
+use crate::objects::workspace_object::{Context, WorkspaceObject};
 use crate::request::exchange::{Exchange as Core, Incoming};
 use crate::request::headers::Headers;
 use crate::vault::KeyRing;
@@ -310,5 +314,114 @@ impl Meter {
     /// When the alarm must ring next.
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
+    }
+}
+
+/// The first step of an admin request.
+#[wasm_bindgen]
+pub fn admin_call(call: &str) -> Result<String, JsValue> {
+    let call = serde_json::from_str(call).map_err(failed)?;
+    json(&CONFIGURED.with_borrow(|configured| admin::route(call, &configured.operator_token)))
+}
+
+/// One answer from several Ledgers' answers.
+#[wasm_bindgen]
+pub fn admin_merge(method: &str, payload: &str, answers: &str) -> Result<String, JsValue> {
+    json(&admin::merge(method, payload, answers))
+}
+
+/// A change is saved; its delivery goes on.
+#[wasm_bindgen]
+pub fn push_pending_response() -> Result<String, JsValue> {
+    json(&admin::push_pending())
+}
+
+/// The gateway itself failed on an admin request.
+#[wasm_bindgen]
+pub fn admin_failed(request_id: &str) -> Result<String, JsValue> {
+    json(&admin::failed(request_id))
+}
+
+/// One workspace's configuration.
+#[wasm_bindgen]
+pub struct Workspace {
+    core: WorkspaceObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Workspace {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Workspace, JsValue> {
+        Ok(Workspace { core: WorkspaceObject::open(sql).map_err(failed)? })
+    }
+
+    /// Answers one admin request.
+    pub fn handle(&mut self, call: &str, random: &[u8], now: f64) -> Result<String, JsValue> {
+        let call = serde_json::from_str(call).map_err(failed)?;
+        let step = with_ring(|ring| {
+            self.core.handle(&Context { call: &call, ring, random, now: moment(now) })
+        });
+        json(&step.map_err(failed)?)
+    }
+
+    /// A Meter has its plan.
+    pub fn pushed(&self, key: &str, version: &str) -> Result<(), JsValue> {
+        self.core.pushed(key, version).map_err(failed)
+    }
+
+    /// Plans that their Meters may not have yet.
+    pub fn pending(&self) -> Result<String, JsValue> {
+        json(&self.core.pending().map_err(failed)?)
+    }
+}
+
+/// One month of one workspace's events.
+#[wasm_bindgen]
+pub struct Ledger {
+    core: LedgerObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Ledger {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Ledger, JsValue> {
+        Ok(Ledger { core: LedgerObject::open(sql).map_err(failed)? })
+    }
+
+    /// Applies a Meter's batch.
+    pub fn apply(&self, batch: &str) -> Result<String, JsValue> {
+        self.core.apply(batch).map_err(failed)
+    }
+
+    /// Answers a question.
+    pub fn query(&self, method: &str, payload: &str) -> Result<String, JsValue> {
+        self.core.query(method, payload).map_err(failed)
+    }
+}
+
+/// The list of workspaces.
+#[wasm_bindgen]
+pub struct Directory {
+    core: DirectoryObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Directory {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Directory, JsValue> {
+        Ok(Directory { core: DirectoryObject::open(sql).map_err(failed)? })
+    }
+
+    /// Answers the operator.
+    pub fn handle(&self, call: &str, random: &[u8], now: f64) -> Result<String, JsValue> {
+        let call = serde_json::from_str(call).map_err(failed)?;
+        let mut seed = [0; 10];
+        for (to, from) in seed.iter_mut().zip(random) {
+            *to = *from;
+        }
+        json(&self.core.handle(&call, &seed, moment(now)).map_err(failed)?)
     }
 }

@@ -1,7 +1,11 @@
 //! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
 
+pub mod directory_object;
+pub mod ledger_object;
 pub mod meter_ask;
 pub mod meter_object;
 pub mod meter_store;
 pub mod migrations;
 pub mod sql;
+mod workspace_api;
+pub mod workspace_object;

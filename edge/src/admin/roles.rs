@@ -1,0 +1,45 @@
+//! Who may do what with the admin API: one table.
+
+use serde::{Deserialize, Serialize};
+
+/// What an API token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Runs the installation: creates workspaces, and may do all an admin may.
+    Operator,
+    /// Configures the workspace.
+    Admin,
+    /// Sees money, not prompts.
+    Finance,
+    /// Sees keys and requests.
+    Developer,
+    /// Sees what happened, and the audit log.
+    Auditor,
+}
+
+/// What a request wants to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Act {
+    /// See configuration.
+    ReadConfig,
+    /// Change it.
+    WriteConfig,
+    /// See requests and usage.
+    ReadUsage,
+    /// See the audit log.
+    ReadAudit,
+}
+
+impl Role {
+    /// Whether the role may do this.
+    pub const fn may(self, act: Act) -> bool {
+        match (self, act) {
+            (Self::Operator | Self::Admin, _) => true,
+            (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => true,
+            (Self::Auditor, Act::ReadAudit) => true,
+            (Self::Finance | Self::Developer, Act::ReadAudit) => false,
+            (Self::Finance | Self::Developer | Self::Auditor, Act::WriteConfig) => false,
+        }
+    }
+}

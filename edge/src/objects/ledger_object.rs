@@ -1,0 +1,353 @@
+//! The Ledger: a workspace's usage events of one month, and what they add up to by hour and owner.
+//!
+//! Exactly once: a Meter numbers its events without gaps, and the Ledger remembers the last number it applied of each
+//! Meter, in the transaction that applies it. A batch that comes again, whole or in part, changes nothing.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+use serde_json::{Value, json};
+use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::Timestamp;
+
+use super::migrations::migrate;
+use super::sql::{Sql, SqlError, integer, text};
+
+/// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups stay for good.
+const KEPT_EVENTS: u64 = 2_000_000;
+
+/// The dimensions that usage can be grouped and requests filtered by, with the column of each.
+pub const DIMENSIONS: [&str; 16] = [
+    "key", "owner", "cost_centre", "purpose", "environment", "user", "team", "app", "feature", "agent",
+    "customer", "actor_environment", "provider", "model", "outcome", "code",
+];
+
+/// The schema.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE applied (meter TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE events (
+        id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, status INTEGER NOT NULL, charged_nanos INTEGER NOT NULL,
+        key TEXT, owner TEXT, cost_centre TEXT, purpose TEXT, environment TEXT, user TEXT, team TEXT, app TEXT,
+        feature TEXT, agent TEXT, customer TEXT, actor_environment TEXT, provider TEXT, model TEXT, outcome TEXT,
+        code TEXT, body TEXT NOT NULL
+    ) WITHOUT ROWID;
+    CREATE INDEX events_by_key ON events (key, id);
+    CREATE TABLE rollups (
+        hour_ms INTEGER NOT NULL, dimensions TEXT NOT NULL,
+        key TEXT, owner TEXT, cost_centre TEXT, purpose TEXT, environment TEXT, user TEXT, team TEXT, app TEXT,
+        feature TEXT, agent TEXT, customer TEXT, actor_environment TEXT, provider TEXT, model TEXT, outcome TEXT,
+        code TEXT,
+        requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL, cost_nanos INTEGER NOT NULL, charged_nanos INTEGER NOT NULL,
+        PRIMARY KEY (hour_ms, dimensions)
+    ) WITHOUT ROWID;
+"];
+
+/// One month of one workspace.
+pub struct LedgerObject<S> {
+    sql: S,
+}
+
+/// What a Meter delivers.
+#[derive(Deserialize)]
+struct Batch {
+    meter: String,
+    events: Vec<Box<RawValue>>,
+}
+
+/// A question about requests.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RequestsQuery {
+    /// From this moment on.
+    pub from_ms: Option<i64>,
+    /// Before this moment.
+    pub to_ms: Option<i64>,
+    /// Older than this id.
+    pub before: Option<String>,
+    /// How many.
+    pub limit: u64,
+    /// Only with these values.
+    pub filters: BTreeMap<String, String>,
+}
+
+/// A question about usage.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct UsageQuery {
+    /// From this moment on.
+    pub from_ms: Option<i64>,
+    /// Before this moment.
+    pub to_ms: Option<i64>,
+    /// Whether by `hour` or `day`; absent: the whole span in one.
+    pub bucket: Option<String>,
+    /// Dimensions to group by.
+    pub group_by: Vec<String>,
+    /// Only with these values.
+    pub filters: BTreeMap<String, String>,
+}
+
+impl<S: Sql> LedgerObject<S> {
+    /// Opens the month.
+    pub fn open(sql: S) -> Result<Self, SqlError> {
+        migrate(&sql, MIGRATIONS)?;
+        Ok(Self { sql })
+    }
+
+    /// Applies a batch, and says up to which number of that Meter everything is applied.
+    pub fn apply(&self, batch: &str) -> Result<String, SqlError> {
+        let batch: Batch = serde_json::from_str(batch).map_err(|e| SqlError(e.to_string()))?;
+        let meter = Some(batch.meter.as_str());
+        let rows = self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
+        let mut last: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
+        for raw in &batch.events {
+            let event: UsageEvent =
+                serde_json::from_str(raw.get()).map_err(|e| SqlError(format!("event: {e}")))?;
+            if event.seq <= last {
+                continue;
+            }
+            last = event.seq;
+            self.insert(&event, raw.get())?;
+        }
+        let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
+            ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
+        self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
+        Ok(json!({ "applied_up_to": last }).to_string())
+    }
+
+    fn insert(&self, event: &UsageEvent, body: &str) -> Result<(), SqlError> {
+        let values = dimensions_of(event);
+        let charged = nanos(event.charged)?;
+        let (at, status) = (event.at.ms().to_string(), event.status.to_string());
+        let columns = DIMENSIONS.join(", ");
+        let insert = format!(
+            "INSERT OR IGNORE INTO events (id, at_ms, status, charged_nanos, {columns}, body)
+             VALUES (?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER){}, ?)",
+            ", ?".repeat(DIMENSIONS.len())
+        );
+        let mut params = vec![Some(event.id.as_str()), Some(&at), Some(&status), Some(&charged)];
+        params.extend(values.iter().map(Option::as_deref));
+        params.push(Some(body));
+        self.sql.exec(&insert, &params)?;
+        self.add_to_rollup(event, &values, &charged)
+    }
+
+    fn add_to_rollup(
+        &self,
+        event: &UsageEvent,
+        values: &[Option<String>],
+        charged: &str,
+    ) -> Result<(), SqlError> {
+        let tokens = event.usage.tally().map(|tally| tally.tokens).unwrap_or_default();
+        let hour = event.at.start_of_hour().ms().to_string();
+        let dimensions = serde_json::to_string(values).map_err(|e| SqlError(e.to_string()))?;
+        let cost = nanos(event.cost.as_ref().map_or(Usd::ZERO, |cost| cost.total))?;
+        // An interruption is no request: it stands for requests that are not known.
+        let requests = if event.outcome == Outcome::Interrupted { 0 } else { event.sampled };
+        let sums = [
+            requests.to_string(),
+            tokens.input_total().to_string(),
+            tokens.cache_read_total().to_string(),
+            tokens.output_total().to_string(),
+            cost,
+            charged.to_owned(),
+        ];
+        let columns = DIMENSIONS.join(", ");
+        let upsert = format!(
+            "INSERT INTO rollups (hour_ms, dimensions, {columns}, requests, input_tokens, cached_tokens,
+                output_tokens, cost_nanos, charged_nanos)
+             VALUES (CAST(? AS INTEGER), ?{}{})
+             ON CONFLICT (hour_ms, dimensions) DO UPDATE SET
+                requests = requests + excluded.requests,
+                input_tokens = input_tokens + excluded.input_tokens,
+                cached_tokens = cached_tokens + excluded.cached_tokens,
+                output_tokens = output_tokens + excluded.output_tokens,
+                cost_nanos = cost_nanos + excluded.cost_nanos,
+                charged_nanos = charged_nanos + excluded.charged_nanos",
+            ", ?".repeat(DIMENSIONS.len()),
+            ", CAST(? AS INTEGER)".repeat(sums.len())
+        );
+        let mut params = vec![Some(hour.as_str()), Some(dimensions.as_str())];
+        params.extend(values.iter().map(Option::as_deref));
+        params.extend(sums.iter().map(|sum| Some(sum.as_str())));
+        self.sql.exec(&upsert, &params).map(|_| ())
+    }
+
+    /// Answers `requests`, `usage`, `request` or `totals`.
+    pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
+        let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
+        let answer = match method {
+            "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "request" => {
+                let rows = self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
+                let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
+                json!({ "data": bodies? })
+            }
+            _ => self.totals()?,
+        };
+        Ok(answer.to_string())
+    }
+
+    fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
+        let mut filter = Filter::default();
+        filter.span("at_ms", query.from_ms, query.to_ms);
+        filter.values(&query.filters)?;
+        if let Some(before) = &query.before {
+            filter.add("id < ?", before);
+        }
+        // One more than asked for tells whether there are more.
+        let limit = query.limit.clamp(1, 1_000) + 1;
+        let select = format!(
+            "SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}",
+            filter.clause()
+        );
+        let rows = self.sql.exec(&select, &filter.params())?;
+        let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
+        Ok(json!({ "data": bodies? }))
+    }
+
+    fn usage(&self, query: &UsageQuery) -> Result<Value, SqlError> {
+        let mut filter = Filter::default();
+        filter.span("hour_ms", query.from_ms, query.to_ms);
+        filter.values(&query.filters)?;
+        for name in &query.group_by {
+            known(name)?;
+        }
+        let bucket = match query.bucket.as_deref() {
+            Some("hour") => Some("hour_ms"),
+            Some(_) => Some("hour_ms - hour_ms % 86400000"),
+            None => None,
+        };
+        let mut groups: Vec<String> = bucket.iter().map(|b| (*b).to_owned()).collect();
+        groups.extend(query.group_by.iter().cloned());
+        let mut columns: Vec<String> = groups.iter().map(|group| format!("CAST({group} AS TEXT)")).collect();
+        let sums =
+            ["requests", "input_tokens", "cached_tokens", "output_tokens", "cost_nanos", "charged_nanos"];
+        columns.extend(sums.iter().map(|sum| format!("CAST(COALESCE(SUM({sum}), 0) AS TEXT)")));
+        let grouping = if groups.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", groups.join(", ")) };
+        let select = format!("SELECT {} FROM rollups {} {grouping}", columns.join(", "), filter.clause());
+        let rows = self.sql.exec(&select, &filter.params())?;
+        let data = rows.iter().map(|row| {
+            let mut item = serde_json::Map::new();
+            let mut at = 0;
+            if bucket.is_some() {
+                let start = Timestamp::from_ms(integer(row, 0)?);
+                item.insert("bucket_start".to_owned(), start.to_string().into());
+                at = 1;
+            }
+            for name in &query.group_by {
+                item.insert(name.clone(), row.get(at).cloned().flatten().into());
+                at += 1;
+            }
+            for sum in sums {
+                let value: i64 = integer(row, at)?;
+                at += 1;
+                match sum.strip_suffix("_nanos") {
+                    Some(name) => item.insert(format!("{name}_usd"), Usd::from_nanos(value).to_string().into()),
+                    None => item.insert(sum.to_owned(), value.into()),
+                };
+            }
+            Ok(Value::Object(item))
+        });
+        Ok(json!({ "data": data.collect::<Result<Vec<_>, SqlError>>()? }))
+    }
+
+    fn totals(&self) -> Result<Value, SqlError> {
+        let select = "SELECT CAST(COUNT(*) AS TEXT), CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT) FROM events";
+        let rows = self.sql.exec(select, &[])?;
+        let Some(row) = rows.first() else { return Ok(Value::Null) };
+        let charged = Usd::from_nanos(integer(row, 1)?);
+        Ok(json!({ "events": integer::<u64>(row, 0)?, "charged_usd": charged }))
+    }
+
+    /// Lets the oldest events go, once there are more than a month's object can hold. The rollups keep their sums.
+    pub fn prune(&self) -> Result<(), SqlError> {
+        let delete = format!(
+            "DELETE FROM events WHERE id < (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET {KEPT_EVENTS})"
+        );
+        self.sql.exec(&delete, &[]).map(|_| ())
+    }
+}
+
+/// The conditions of a query, and their parameters in order.
+#[derive(Default)]
+struct Filter {
+    conditions: Vec<String>,
+    values: Vec<String>,
+}
+
+impl Filter {
+    fn add(&mut self, condition: &str, value: &str) {
+        self.conditions.push(condition.to_owned());
+        self.values.push(value.to_owned());
+    }
+
+    fn span(&mut self, column: &str, from: Option<i64>, to: Option<i64>) {
+        if let Some(from) = from {
+            self.add(&format!("{column} >= CAST(? AS INTEGER)"), &from.to_string());
+        }
+        if let Some(to) = to {
+            self.add(&format!("{column} < CAST(? AS INTEGER)"), &to.to_string());
+        }
+    }
+
+    fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
+        for (name, value) in filters {
+            if name == "status" {
+                self.add("status = CAST(? AS INTEGER)", value);
+            } else {
+                known(name)?;
+                self.add(&format!("{name} = ?"), value);
+            }
+        }
+        Ok(())
+    }
+
+    fn clause(&self) -> String {
+        if self.conditions.is_empty() { String::new() } else { format!("WHERE {}", self.conditions.join(" AND ")) }
+    }
+
+    fn params(&self) -> Vec<Option<&str>> {
+        self.values.iter().map(|value| Some(value.as_str())).collect()
+    }
+}
+
+/// A name becomes part of a statement only when it is one of ours.
+fn known(name: &str) -> Result<(), SqlError> {
+    if DIMENSIONS.contains(&name) { Ok(()) } else { Err(SqlError(format!("no dimension `{name}`"))) }
+}
+
+fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
+    serde_json::from_str(text(row, column)?).map_err(|e| SqlError(format!("stored event: {e}")))
+}
+
+fn dimensions_of(event: &UsageEvent) -> Vec<Option<String>> {
+    let actor = &event.actor;
+    let outcome = serde_json::to_value(event.outcome).ok();
+    vec![
+        Some(event.key.as_str().to_owned()),
+        Some(event.owner.clone()),
+        Some(event.cost_centre.clone()),
+        Some(event.purpose.clone()),
+        Some(event.environment.clone()),
+        actor.user.clone(),
+        actor.team.clone(),
+        actor.app.clone(),
+        actor.feature.clone(),
+        actor.agent.clone(),
+        actor.customer.clone(),
+        actor.environment.clone(),
+        event.provider.clone(),
+        event.model.clone(),
+        outcome.and_then(|outcome| outcome.as_str().map(str::to_owned)),
+        event.code.clone(),
+    ]
+}
+
+fn nanos(amount: Usd) -> Result<String, SqlError> {
+    let nanos = amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
+    Ok(nanos.to_string())
+}

@@ -1,0 +1,474 @@
+//! The Workspace: one tenant's configuration, its secrets (as hashes or sealed), its API tokens and its audit log.
+//!
+//! A change is validated as a whole, then written with its audit rows in one transaction; the plans of the keys that it
+//! touches are queued in the same transaction and leave the queue when their Meters have them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::{Value, json};
+use tallygate_shared::identity::api_token::ApiToken;
+use tallygate_shared::ids::WorkspaceId;
+use tallygate_shared::time::Timestamp;
+
+use super::migrations::migrate;
+use super::sql::{Sql, SqlError, integer, text};
+use crate::admin::call::{Call, Push, Step};
+use crate::admin::config::{Change, Config, Secrets, flat};
+use crate::admin::problem::Problem;
+use crate::admin::roles::{Act, Role};
+use crate::vault::KeyRing;
+
+/// The schema.
+pub const MIGRATIONS: &[&str] = &["
+    CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE entries (path TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE secrets (kind TEXT NOT NULL, name TEXT NOT NULL, body TEXT NOT NULL, PRIMARY KEY (kind, name)) WITHOUT ROWID;
+    CREATE TABLE tokens (id TEXT PRIMARY KEY, sha256 TEXT NOT NULL, role TEXT NOT NULL, name TEXT NOT NULL,
+        created_at TEXT NOT NULL) WITHOUT ROWID;
+    CREATE TABLE pushes (key TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE audit (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, who TEXT NOT NULL, act TEXT NOT NULL,
+        path TEXT NOT NULL, body TEXT NOT NULL)
+"];
+
+/// Plans delivered with one answer; the rest is the alarm's: a workspace of thousands of keys must still answer.
+const PUSHES_AT_ONCE: usize = 500;
+
+/// One tenant.
+pub struct WorkspaceObject<S> {
+    sql: S,
+    id: Option<WorkspaceId>,
+    name: String,
+    created_at: String,
+    version: u64,
+    config: Config,
+    secrets: Secrets,
+}
+
+/// Who is asking.
+#[derive(Clone, Debug)]
+pub struct Principal {
+    /// For the audit log: `operator`, or `token:<id>`.
+    pub who: String,
+    /// What they may do.
+    pub role: Role,
+}
+
+/// Something refused: by storage, or with a problem for the caller.
+pub enum Refused {
+    /// Storage.
+    Storage(SqlError),
+    /// The caller's doing.
+    Problem(Box<Problem>),
+}
+
+impl From<SqlError> for Refused {
+    fn from(error: SqlError) -> Self {
+        Self::Storage(error)
+    }
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self::Problem(Box::new(problem))
+    }
+}
+
+/// One request's surroundings.
+pub struct Context<'a> {
+    /// The request.
+    pub call: &'a Call,
+    /// The ring that seals.
+    pub ring: &'a KeyRing,
+    /// 128 random bytes.
+    pub random: &'a [u8],
+    /// The time.
+    pub now: Timestamp,
+}
+
+impl Context<'_> {
+    /// Random bytes from `start` on.
+    pub fn bytes<const N: usize>(&self, start: usize) -> [u8; N] {
+        let mut bytes = [0; N];
+        for (to, from) in bytes.iter_mut().zip(self.random.iter().skip(start)) {
+            *to = *from;
+        }
+        bytes
+    }
+}
+
+impl<S: Sql> WorkspaceObject<S> {
+    /// Opens the workspace from its storage.
+    pub fn open(sql: S) -> Result<Self, SqlError> {
+        migrate(&sql, MIGRATIONS)?;
+        let mut workspace = Self {
+            sql,
+            id: None,
+            name: String::new(),
+            created_at: String::new(),
+            version: 0,
+            config: Config::default(),
+            secrets: Secrets::default(),
+        };
+        workspace.load()?;
+        Ok(workspace)
+    }
+
+    fn load(&mut self) -> Result<(), SqlError> {
+        let rows = self.sql.exec("SELECT name, value FROM meta", &[])?;
+        for row in &rows {
+            let value = text(row, 1)?;
+            match text(row, 0)? {
+                "id" => self.id = WorkspaceId::parse(value).ok(),
+                "name" => self.name = value.to_owned(),
+                "created_at" => self.created_at = value.to_owned(),
+                "version" => self.version = integer(row, 1)?,
+                _ => {}
+            }
+        }
+        let rows = self.sql.exec("SELECT path, body FROM entries", &[])?;
+        let mut sections: BTreeMap<String, Value> = BTreeMap::new();
+        for row in &rows {
+            let body: Value = stored(text(row, 1)?)?;
+            match text(row, 0)?.split_once('.') {
+                Some((section, name)) => {
+                    let items = sections.entry(section.to_owned()).or_insert_with(|| json!({}));
+                    if let Some(items) = items.as_object_mut() {
+                        items.insert(name.to_owned(), body);
+                    }
+                }
+                None => {
+                    sections.insert(text(row, 0)?.to_owned(), body);
+                }
+            }
+        }
+        self.config = stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
+        let rows = self.sql.exec("SELECT kind, name, body FROM secrets", &[])?;
+        for row in &rows {
+            let (name, body) = (text(row, 1)?.to_owned(), text(row, 2)?);
+            match text(row, 0)? {
+                "credential" => {
+                    self.secrets.credentials.insert(name, body.to_owned());
+                }
+                "key" => {
+                    self.secrets.keys.insert(name, stored(body)?);
+                }
+                _ => self.secrets.actors.push(stored(body)?),
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn config(&self) -> &Config {
+        &self.config
+    }
+
+    pub(super) fn secrets(&self) -> &Secrets {
+        &self.secrets
+    }
+
+    /// The tenant's id; a workspace that was not created has none.
+    pub(super) fn id(&self) -> Result<&WorkspaceId, Problem> {
+        self.id.as_ref().ok_or_else(|| Problem::new(404, "not_found", "There is no such workspace."))
+    }
+
+    /// Answers one request. An error is storage's: the shell then rolls everything back.
+    pub fn handle(&mut self, context: &Context<'_>) -> Result<Step, SqlError> {
+        match self.answer(context) {
+            Ok(step) => Ok(step),
+            Err(Refused::Problem(problem)) => Ok(Step::problem(&problem)),
+            Err(Refused::Storage(error)) => Err(error),
+        }
+    }
+
+    fn answer(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
+        let segments: Vec<String> = context.call.segments().into_iter().map(str::to_owned).collect();
+        let path: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
+        if path.is_empty() && context.call.method == "PUT" && context.call.operator {
+            let id = segments.get(1).map(String::as_str).unwrap_or_default();
+            return self.create(id, context);
+        }
+        self.id()?;
+        let principal = self.principal(context.call)?;
+        super::workspace_api::answer(self, context, &principal, &path)
+    }
+
+    /// Fills a new workspace and issues its first admin token.
+    fn create(&mut self, id: &str, context: &Context<'_>) -> Result<Step, Refused> {
+        if self.id.is_some() {
+            return Err(Problem::new(409, "already_exists", "The workspace is there already.").into());
+        }
+        let id = WorkspaceId::parse(id)
+            .map_err(|e| Problem::field("id", e.to_string(), "Choose another id."))?;
+        let body: Value = context.call.body()?;
+        self.name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        self.created_at = context.now.to_string();
+        for (name, value) in
+            [("id", id.as_str()), ("name", &self.name), ("created_at", &self.created_at), ("version", "0")]
+        {
+            self.set_meta(name, value)?;
+        }
+        self.id = Some(id);
+        let principal = Principal { who: "operator".to_owned(), role: Role::Operator };
+        let (token, shown) = self.issue_token("first admin", Role::Admin, context)?;
+        self.audit(&principal, "create", "workspace", &json!({ "admin_token": token }), context.now)?;
+        let mut body = self.describe();
+        if let Some(fields) = body.as_object_mut() {
+            fields.insert("admin_token".to_owned(), shown);
+        }
+        Ok(Step::json(201, &body))
+    }
+
+    /// The workspace as the API shows it.
+    pub(super) fn describe(&self) -> Value {
+        json!({ "id": self.id, "name": self.name, "created_at": self.created_at,
+                "config_version": self.version })
+    }
+
+    fn principal(&self, call: &Call) -> Result<Principal, Refused> {
+        if call.operator {
+            return Ok(Principal { who: "operator".to_owned(), role: Role::Operator });
+        }
+        let invalid = || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
+        let token = call.token().unwrap_or_default();
+        let token = ApiToken::parse(token).map_err(|_| invalid())?;
+        let id = token.token_id().as_str();
+        let rows = self.sql.exec("SELECT sha256, role FROM tokens WHERE id = ?", &[Some(id)])?;
+        let row = rows.first().ok_or_else(invalid)?;
+        use subtle::ConstantTimeEq;
+        let known = text(row, 0)?;
+        if !bool::from(known.as_bytes().ct_eq(token.secret_hash().as_str().as_bytes())) {
+            return Err(invalid().into());
+        }
+        let role = stored(&format!("\"{}\"", text(row, 1)?))?;
+        Ok(Principal { who: format!("token:{id}"), role })
+    }
+
+    /// Refuses what the principal's role does not allow.
+    pub(super) fn demand(&self, principal: &Principal, act: Act) -> Result<(), Problem> {
+        if principal.role.may(act) {
+            return Ok(());
+        }
+        let detail = "The token's role does not allow this. Ask a workspace admin.";
+        Err(Problem::new(403, "role_insufficient", detail))
+    }
+
+    /// A new API token: its public record, and what is shown once.
+    pub(super) fn issue_token(
+        &mut self,
+        name: &str,
+        role: Role,
+        context: &Context<'_>,
+    ) -> Result<(Value, Value), Refused> {
+        let scope = tallygate_shared::identity::api_token::TokenScope::Workspace(self.id()?.clone());
+        let token = ApiToken::mint(scope, &context.bytes(64));
+        let id = token.token_id().as_str().to_owned();
+        let role_text = serde_json::to_value(role).ok().and_then(|r| r.as_str().map(str::to_owned));
+        let role_text = role_text.unwrap_or_default();
+        let insert = "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
+        let hash = token.secret_hash();
+        let created_at = context.now.to_string();
+        let params = [id.as_str(), hash.as_str(), &role_text, name, &created_at].map(Some);
+        self.sql.exec(insert, &params)?;
+        let record = json!({ "id": id, "name": name, "role": role_text, "created_at": created_at });
+        let mut shown = record.clone();
+        if let Some(fields) = shown.as_object_mut() {
+            fields.insert("token".to_owned(), token.expose().into());
+        }
+        Ok((record, shown))
+    }
+
+    pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
+        let rows = self.sql.exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at", &[])?;
+        let token = |row: &super::sql::Row| {
+            Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
+                       "created_at": text(row, 3)? }))
+        };
+        rows.iter().map(token).collect()
+    }
+
+    pub(super) fn delete_token(&self, id: &str) -> Result<bool, SqlError> {
+        let found = !self.sql.exec("SELECT 1 FROM tokens WHERE id = ?", &[Some(id)])?.is_empty();
+        self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
+        Ok(found)
+    }
+
+    /// Replaces configuration and secrets: validates, writes what differs, audits each difference, and queues the plans.
+    /// Returns the plans to deliver at once.
+    pub(super) fn change(
+        &mut self,
+        config: Config,
+        secrets: Secrets,
+        principal: &Principal,
+        context: &Context<'_>,
+    ) -> Result<Vec<Push>, Refused> {
+        config.validate()?;
+        let changes = self.config.diff(&config);
+        for change in &changes {
+            self.write_entry(change)?;
+            let body = json!({ "before": change.before, "after": change.after });
+            self.audit(principal, change.change, &change.path, &body, context.now)?;
+        }
+        let secret_changes = self.write_secrets(&secrets)?;
+        for path in &secret_changes {
+            // That a secret changed is recorded, never what it is.
+            self.audit(principal, "secret_changed", path, &json!({}), context.now)?;
+        }
+        if changes.is_empty() && secret_changes.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.version += 1;
+        self.set_meta("version", &self.version.to_string())?;
+        let touched = self.touched(&config, &changes, &secret_changes);
+        (self.config, self.secrets) = (config, secrets);
+        for key in &touched {
+            let queue = "INSERT INTO pushes (key, version) VALUES (?, CAST(? AS INTEGER))
+                ON CONFLICT (key) DO UPDATE SET version = excluded.version";
+            self.sql.exec(queue, &[Some(key), Some(&self.version.to_string())])?;
+        }
+        Ok(self.pushes(touched.iter().take(PUSHES_AT_ONCE)))
+    }
+
+    /// The keys whose plans a change touches: the keys named in it, or all where something shared changed.
+    fn touched(&self, config: &Config, changes: &[Change], secrets: &[String]) -> BTreeSet<String> {
+        let paths = changes.iter().map(|change| &change.path).chain(secrets);
+        let mut touched = BTreeSet::new();
+        for path in paths {
+            match path.split_once('.') {
+                Some(("keys", id)) => {
+                    touched.insert(id.to_owned());
+                }
+                _ => return config.keys.keys().cloned().collect(),
+            }
+        }
+        touched.retain(|id| config.keys.contains_key(id));
+        touched
+    }
+
+    fn pushes<'k>(&self, keys: impl Iterator<Item = &'k String>) -> Vec<Push> {
+        let Some(workspace) = &self.id else { return Vec::new() };
+        keys.filter_map(|key| {
+            let plan = self.config.compile(workspace, self.version, key, &self.secrets)?;
+            let plan = serde_json::to_value(&plan).ok()?;
+            Some(Push { key: key.clone(), version: self.version.to_string(), plan })
+        })
+        .collect()
+    }
+
+    /// A Meter has the plan of this version.
+    pub fn pushed(&self, key: &str, version: &str) -> Result<(), SqlError> {
+        let done = "DELETE FROM pushes WHERE key = ? AND version <= CAST(? AS INTEGER)";
+        self.sql.exec(done, &[Some(key), Some(version)]).map(|_| ())
+    }
+
+    /// Plans that their Meters may not have yet.
+    pub fn pending(&self) -> Result<Vec<Push>, SqlError> {
+        let select = format!("SELECT key FROM pushes LIMIT {PUSHES_AT_ONCE}");
+        let rows = self.sql.exec(&select, &[])?;
+        let keys: Vec<String> =
+            rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_, _>>()?;
+        Ok(self.pushes(keys.iter()))
+    }
+
+    fn write_entry(&self, change: &Change) -> Result<(), SqlError> {
+        match &change.after {
+            None => self.sql.exec("DELETE FROM entries WHERE path = ?", &[Some(&change.path)])?,
+            Some(body) => {
+                let upsert = "INSERT INTO entries (path, body) VALUES (?, ?)
+                    ON CONFLICT (path) DO UPDATE SET body = excluded.body";
+                self.sql.exec(upsert, &[Some(&change.path), Some(&body.to_string())])?
+            }
+        };
+        Ok(())
+    }
+
+    /// Writes the secrets that differ; returns their paths.
+    fn write_secrets(&self, secrets: &Secrets) -> Result<Vec<String>, SqlError> {
+        let (before, after) = (secret_rows(&self.secrets), secret_rows(secrets));
+        let mut changed = Vec::new();
+        for ((kind, name), body) in &after {
+            if before.get(&(*kind, name.clone())) != Some(body) {
+                let upsert = "INSERT INTO secrets (kind, name, body) VALUES (?, ?, ?)
+                    ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body";
+                self.sql.exec(upsert, &[Some(kind), Some(name), Some(body)])?;
+                changed.push(secret_path(kind, name));
+            }
+        }
+        for (kind, name) in before.keys().filter(|key| !after.contains_key(*key)) {
+            let delete = "DELETE FROM secrets WHERE kind = ? AND name = ?";
+            self.sql.exec(delete, &[Some(kind), Some(name)])?;
+            changed.push(secret_path(kind, name));
+        }
+        Ok(changed)
+    }
+
+    fn set_meta(&self, name: &str, value: &str) -> Result<(), SqlError> {
+        let upsert = "INSERT INTO meta (name, value) VALUES (?, ?)
+            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
+        self.sql.exec(upsert, &[Some(name), Some(value)]).map(|_| ())
+    }
+
+    pub(super) fn audit(
+        &self,
+        principal: &Principal,
+        act: &str,
+        path: &str,
+        body: &Value,
+        now: Timestamp,
+    ) -> Result<(), SqlError> {
+        let insert = "INSERT INTO audit (at, who, act, path, body) VALUES (?, ?, ?, ?, ?)";
+        let (at, body) = (now.to_string(), body.to_string());
+        let params = [at.as_str(), &principal.who, act, path, &body].map(Some);
+        self.sql.exec(insert, &params).map(|_| ())
+    }
+
+    /// The audit log, newest first, older than `before`.
+    pub(super) fn audit_log(&self, before: Option<u64>, limit: u64) -> Result<Vec<Value>, SqlError> {
+        let before = before.unwrap_or(i64::MAX.unsigned_abs()).to_string();
+        let select = format!(
+            "SELECT CAST(seq AS TEXT), at, who, act, path, body FROM audit WHERE seq < CAST(? AS INTEGER)
+             ORDER BY seq DESC LIMIT {}",
+            limit.clamp(1, 1_000)
+        );
+        let rows = self.sql.exec(&select, &[Some(&before)])?;
+        let entry = |row: &super::sql::Row| {
+            Ok(json!({ "seq": integer::<u64>(row, 0)?, "at": text(row, 1)?, "who": text(row, 2)?,
+                       "act": text(row, 3)?, "path": text(row, 4)?, "change": stored::<Value>(text(row, 5)?)? }))
+        };
+        rows.iter().map(entry).collect()
+    }
+
+    /// When this workspace came to be.
+    pub(super) fn created(&self) -> Option<Timestamp> {
+        Timestamp::parse(&self.created_at)
+    }
+
+    /// Every entry of the configuration by path, for tests and for the export.
+    pub fn entries(&self) -> BTreeMap<String, Value> {
+        flat(&self.config)
+    }
+}
+
+fn stored<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, SqlError> {
+    serde_json::from_str(body).map_err(|e| SqlError(format!("stored configuration: {e}")))
+}
+
+fn secret_path(kind: &str, name: &str) -> String {
+    match kind {
+        "key" => format!("keys.{name}"),
+        "credential" => format!("providers.{name}"),
+        _ => format!("actor_secrets.{name}"),
+    }
+}
+
+fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
+    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
+    let credentials =
+        secrets.credentials.iter().map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
+    let keys =
+        secrets.keys.iter().map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
+    let actors = secrets
+        .actors
+        .iter()
+        .map(|secret| (("actor", secret.kid.clone()), json(serde_json::to_string(secret))));
+    credentials.chain(keys).chain(actors).collect()
+}
