@@ -131,7 +131,7 @@ export class Meter extends CoreObject {
     const { batches } = JSON.parse(this.transact((meter) => meter.wake(now())));
     for (const { ledger, payload, up_to } of batches) {
       await this.env.LEDGER.getByName(ledger).apply(payload);
-      this.transact((meter) => meter.delivered(up_to));
+      this.transact((meter) => meter.delivered(String(up_to)));
     }
     await this.#arm();
   }

@@ -260,16 +260,17 @@ fn choose_targets<'a>(
         if !catalog.serves(provider) {
             continue;
         }
-        // An alias must not lead around a denial, so the target's own name is checked too.
-        if let Some(pattern) = rules.denied_by(&target.model) {
-            refusal = not_allowed(&target.model, Some(pattern));
+        let priced_as = provider.models.get(&target.model).unwrap_or(&target.model).clone();
+        // Neither an alias nor a deployment's name may lead around a denial: the model behind it is checked too.
+        let denied = [&target.model, &priced_as].into_iter().find_map(|m| Some((m, rules.denied_by(m)?)));
+        if let Some((model, pattern)) = denied {
+            refusal = not_allowed(model, Some(pattern));
             continue;
         }
-        if !named_is_allowed && !rules.allows(&target.model) {
+        if !named_is_allowed && !rules.allows(&target.model) && !rules.allows(&priced_as) {
             refusal = not_allowed(&request.model, None);
             continue;
         }
-        let priced_as = provider.models.get(&target.model).unwrap_or(&target.model).clone();
         if plan.policy.refuse_floating_aliases && is_floating_alias(&priced_as) {
             refusal = Refusal::FloatingAlias { model: target.model.clone() };
             continue;

@@ -155,6 +155,14 @@ pub fn rate(
     rate_with(row, tally, at, region, |_| None)
 }
 
+/// The cost that a provider itself states it charged. It needs no price.
+pub fn rate_stated(row: String, stated: Usd) -> Cost {
+    let stated = stated.round_to_nanos();
+    let book = PriceBook::built_in().map(|book| book.version().to_owned()).unwrap_or_default();
+    let price = PriceRef { row, book, tier: "stated".to_owned(), ..PriceRef::default() };
+    Cost { total: stated, parts: CostParts { stated, ..CostParts::default() }, price }
+}
+
 /// As [`rate`]; `other` finds the rows of other models that took part in the same request.
 pub fn rate_with<'a>(
     row: &PriceRow,
@@ -171,9 +179,7 @@ pub fn rate_with<'a>(
         ..PriceRef::default()
     };
     if let Some(stated) = tally.stated_cost {
-        let stated = stated.round_to_nanos();
-        let parts = CostParts { stated, ..CostParts::default() };
-        return Ok(Cost { total: stated, parts, price });
+        return Ok(rate_stated(price.row, stated));
     }
     let mut parts = CostParts::default();
     if tally.tokens.total() > 0 || row.fees.is_empty() {
