@@ -135,7 +135,7 @@ def test_a_provider_that_sends_no_headers_is_a_504(workspace):
 def test_a_stream_that_dies_is_seen_as_broken_and_settled_from_what_came(workspace):
     route(workspace)
     key = workspace.key()
-    _, reply = open_stream(key, chat(chunks=10, die_after_chunks=4, output_tokens=100))
+    _, reply = open_stream(key, chat(chunks=10, chunk_delay_ms=20, die_after_chunks=4, output_tokens=100))
     got, whole = read_stream(reply)
     assert b"data: " in got and not whole
     event = settled_once(key, reply.headers["x-tallygate-request-id"])
@@ -147,7 +147,7 @@ def test_a_stream_that_dies_is_seen_as_broken_and_settled_from_what_came(workspa
 def test_a_message_stream_that_dies_keeps_the_reported_input(workspace):
     route(workspace, "anthropic", "claude-haiku-4-5")
     key = workspace.key()
-    sim = {"input_tokens": 1234, "cached_tokens": 77, "chunks": 10, "die_after_chunks": 4}
+    sim = {"input_tokens": 1234, "cached_tokens": 77, "chunk_delay_ms": 20, "die_after_chunks": 4}
     _, reply = open_stream(key, {**chat(**sim), "max_tokens": 100})
     read_stream(reply)
     event = settled_once(key, reply.headers["x-tallygate-request-id"])

@@ -185,8 +185,8 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
         return Problem::new(401, "token_missing", detail).into();
     };
     // An installation without an operator token has no operator, whatever is presented.
-    call.operator = !operator_token.is_empty()
-        && bool::from(token.as_bytes().ct_eq(operator_token.as_bytes()));
+    call.operator =
+        !operator_token.is_empty() && bool::from(token.as_bytes().ct_eq(operator_token.as_bytes()));
     let message = |call: &Call| serde_json::to_string(call).unwrap_or_default();
     match call.segments().as_slice() {
         ["workspaces"] if call.operator => Step::Directory { call: message(&call) },
@@ -198,7 +198,10 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
             Step::Workspace { name: (*name).to_owned(), call: message(&call) }
         }
         _ => {
-            let detail = format!("There is no resource {}.", crate::request::exchange::printable(&call.path));
+            let detail = format!(
+                "There is no resource {}.",
+                crate::request::exchange::printable(&call.path)
+            );
             Problem::new(404, "not_found", detail).into()
         }
     }
@@ -219,7 +222,8 @@ pub fn failed(request_id: &str) -> Step {
 /// One answer from the answers of several months' Ledgers, newest first.
 pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
     let answers: Vec<String> = serde_json::from_str(answers).unwrap_or_default();
-    let answers: Vec<Value> = answers.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
+    let answers: Vec<Value> =
+        answers.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
     let list = |name: &str| -> Vec<Value> {
         let lists = answers.iter().filter_map(|answer| answer.get(name)?.as_array());
         lists.flatten().cloned().collect()
@@ -246,7 +250,9 @@ fn added_up(rows: Vec<Value>) -> Vec<Value> {
     for row in rows {
         let mut group = row.clone();
         if let Some(fields) = group.as_object_mut() {
-            fields.retain(|name, _| !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str()));
+            fields.retain(|name, _| {
+                !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str())
+            });
         }
         let Some((_, sum)) = groups.iter_mut().find(|(known, _)| *known == group) else {
             groups.push((group, row));
@@ -260,7 +266,8 @@ fn added_up(rows: Vec<Value>) -> Vec<Value> {
         }
         for name in AMOUNTS {
             let amount = |r: &Value| r.get(name)?.as_str()?.parse::<Usd>().ok();
-            let both = amount(sum).unwrap_or_default().saturating_add(amount(&row).unwrap_or_default());
+            let both =
+                amount(sum).unwrap_or_default().saturating_add(amount(&row).unwrap_or_default());
             if let Some(field) = sum.get_mut(name) {
                 *field = both.to_string().into();
             }

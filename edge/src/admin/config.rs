@@ -151,7 +151,8 @@ impl Config {
         }
         for (name, row) in &self.prices {
             let field = format!("prices.{name}");
-            row.validate().map_err(|e| Problem::field(&field, e.to_string(), "Correct the row."))?;
+            row.validate()
+                .map_err(|e| Problem::field(&field, e.to_string(), "Correct the row."))?;
             if !self.providers.contains_key(&row.provider) {
                 let detail = format!("names the unknown provider `{}`", row.provider);
                 return Err(Problem::field(&field, detail, "Use the name of one of `providers`."));
@@ -159,7 +160,8 @@ impl Config {
         }
         if let Some(row) = &self.default_price {
             let wrong = |e: tallygate_shared::pricing::RowError| e.to_string();
-            row.validate().map_err(|e| Problem::field("default_price", wrong(e), "Correct the row."))?;
+            row.validate()
+                .map_err(|e| Problem::field("default_price", wrong(e), "Correct the row."))?;
         }
         self.keys.iter().try_for_each(|(id, key)| self.validate_key(id, key))
     }
@@ -195,7 +197,11 @@ impl Config {
     fn validate_key(&self, id: &str, key: &KeyConfig) -> Result<(), Problem> {
         let at = |field: &str| format!("keys.{id}.{field}");
         if KeyId::parse(id).is_err() {
-            return Err(Problem::field("keys", format!("has the bad key id `{id}`"), "Export first."));
+            return Err(Problem::field(
+                "keys",
+                format!("has the bad key id `{id}`"),
+                "Export first.",
+            ));
         }
         for (field, text) in [
             ("name", &key.name),
@@ -220,7 +226,11 @@ impl Config {
             PolicyRef::Named(name) if self.policies.contains_key(name) => Ok(()),
             PolicyRef::Named(name) => {
                 let detail = format!("names the unknown policy `{name}`");
-                Err(Problem::field(&at("policy"), detail, "Use a name of `policies`, or an object."))
+                Err(Problem::field(
+                    &at("policy"),
+                    detail,
+                    "Use a name of `policies`, or an object.",
+                ))
             }
         }
     }
@@ -338,14 +348,23 @@ impl ProviderConfig {
         let at = |field: &str| format!("providers.{name}.{field}");
         let Some(kind) = ProviderKind::parse(&self.kind) else {
             let kinds = ProviderKind::ALL.map(ProviderKind::name).join(", ");
-            return Err(Problem::field(&at("kind"), "is not known", &format!("Use one of {kinds}.")));
+            return Err(Problem::field(
+                &at("kind"),
+                "is not known",
+                &format!("Use one of {kinds}."),
+            ));
         };
         match &self.base_url {
             None if kind.facts().base_url.is_none() => {
-                return Err(Problem::field(&at("base_url"), "is missing", "This kind has none of its own."));
+                return Err(Problem::field(
+                    &at("base_url"),
+                    "is missing",
+                    "This kind has none of its own.",
+                ));
             }
             Some(url) if !is_base_url(url) => {
-                let remedy = "Give http(s)://host[:port][/path], without credentials, query or fragment.";
+                let remedy =
+                    "Give http(s)://host[:port][/path], without credentials, query or fragment.";
                 return Err(Problem::field(&at("base_url"), "is not a base URL", remedy));
             }
             _ => {}
@@ -353,17 +372,29 @@ impl ProviderConfig {
         if let Some(header) = &self.auth_header
             && !(is_plain(header) && header.len() <= 64 && *header == header.to_ascii_lowercase())
         {
-            return Err(Problem::field(&at("auth_header"), "is not a header name", "Use lower case."));
+            return Err(Problem::field(
+                &at("auth_header"),
+                "is not a header name",
+                "Use lower case.",
+            ));
         }
         if let Some(region) = &self.region
             && !matches!(region.as_str(), "us" | "eu")
         {
-            return Err(Problem::field(&at("region"), "is not known", "Use us or eu, or leave it out."));
+            return Err(Problem::field(
+                &at("region"),
+                "is not known",
+                "Use us or eu, or leave it out.",
+            ));
         }
         if let Some(version) = &self.api_version
             && !is_plain(version)
         {
-            return Err(Problem::field(&at("api_version"), "is not a version", "For example 2025-04-01."));
+            return Err(Problem::field(
+                &at("api_version"),
+                "is not a version",
+                "For example 2025-04-01.",
+            ));
         }
         self.models.iter().try_for_each(|(name, model)| {
             check_text(&at("models"), name)?;
@@ -386,7 +417,9 @@ fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
     zero("max_concurrency", policy.max_concurrency)?;
     zero("max_request_bytes", policy.max_request_bytes)?;
     let claims = ["user", "team", "app", "feature", "agent", "customer", "environment", "session"];
-    if let Some(claim) = policy.required_claims.iter().find(|claim| !claims.contains(&claim.as_str())) {
+    if let Some(claim) =
+        policy.required_claims.iter().find(|claim| !claims.contains(&claim.as_str()))
+    {
         let remedy = format!("Use one of {}.", claims.join(", "));
         let field = format!("{at}.required_claims");
         return Err(Problem::field(&field, format!("has the unknown claim `{claim}`"), &remedy));
@@ -423,7 +456,11 @@ fn check_name(section: &str, name: &str) -> Result<(), Problem> {
 
 fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     if text.trim().is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        return Err(Problem::field(field, "is missing or not plain text", "Give 1 to 128 characters."));
+        return Err(Problem::field(
+            field,
+            "is missing or not plain text",
+            "Give 1 to 128 characters.",
+        ));
     }
     Ok(())
 }

@@ -14,7 +14,12 @@ pub const OPERATIONS: &[Operation] = &[
     ("post", "/tokens", "Issue an API token; it is shown once", Some("NewToken")),
     ("delete", "/tokens/{id}", "Delete an API token", None),
     ("get", "/providers", "List providers", None),
-    ("post", "/providers", "Register a provider; its credential is write-only", Some("NewProvider")),
+    (
+        "post",
+        "/providers",
+        "Register a provider; its credential is write-only",
+        Some("NewProvider"),
+    ),
     ("get", "/providers/{name}", "Describe a provider", None),
     ("patch", "/providers/{name}", "Change a provider or its credential", Some("ProviderChange")),
     ("delete", "/providers/{name}", "Remove a provider", None),
@@ -29,7 +34,12 @@ pub const OPERATIONS: &[Operation] = &[
     ("post", "/keys/{id}/simulate", "What would this request get, and why?", Some("Thought")),
     ("get", "/keys/{id}/state", "The key's books at its Meter", None),
     ("get", "/actor-secrets", "List the secrets for actor tokens", None),
-    ("post", "/actor-secrets", "Add a secret for actor tokens; it is shown once", Some("NewActorSecret")),
+    (
+        "post",
+        "/actor-secrets",
+        "Add a secret for actor tokens; it is shown once",
+        Some("NewActorSecret"),
+    ),
     ("delete", "/actor-secrets/{kid}", "Retire a secret, after overlap_seconds if given", None),
     ("get", "/policies", "List policies", None),
     ("put", "/policies/{name}", "Create or replace a policy", Some("KeyPolicy")),
@@ -40,7 +50,12 @@ pub const OPERATIONS: &[Operation] = &[
     ("get", "/prices", "List price overrides", None),
     ("post", "/prices", "Add or replace a price override", Some("PriceRow")),
     ("delete", "/prices/{name}", "Remove a price override", None),
-    ("put", "/prices/default", "Set the price of models that nothing else prices", Some("PriceRow")),
+    (
+        "put",
+        "/prices/default",
+        "Set the price of models that nothing else prices",
+        Some("PriceRow"),
+    ),
     ("delete", "/prices/default", "Remove the default price", None),
     ("post", "/prices/import", "Import LiteLLM's price map", Some("PriceImport")),
     ("get", "/requests", "List requests, filtered and paged", None),
@@ -62,8 +77,13 @@ pub fn document() -> Value {
             item.insert(method.to_owned(), operation);
         }
     };
-    add("get", "/api/v1/workspaces", operation("List workspaces (operator)", "/api/v1/workspaces", None));
-    let create = operation("Create a workspace (operator)", "/api/v1/workspaces", Some("NewWorkspace"));
+    add(
+        "get",
+        "/api/v1/workspaces",
+        operation("List workspaces (operator)", "/api/v1/workspaces", None),
+    );
+    let create =
+        operation("Create a workspace (operator)", "/api/v1/workspaces", Some("NewWorkspace"));
     add("post", "/api/v1/workspaces", create);
     for (method, path, summary, body) in OPERATIONS {
         let path = format!("{WS}{path}");
@@ -71,7 +91,11 @@ pub fn document() -> Value {
     }
     for endpoint in crate::dialects::Endpoint::ALL {
         let summary = "Metered and passed through to a provider";
-        add(&endpoint.method().to_ascii_lowercase(), endpoint.path(), operation(summary, endpoint.path(), None));
+        add(
+            &endpoint.method().to_ascii_lowercase(),
+            endpoint.path(),
+            operation(summary, endpoint.path(), None),
+        );
     }
     let summary = "The record of one of the key's requests";
     add("get", "/v1/requests/{id}", operation(summary, "/v1/requests/{id}", None));

@@ -36,7 +36,9 @@ impl Role {
     pub const fn may(self, act: Act) -> bool {
         match (self, act) {
             (Self::Operator | Self::Admin, _) => true,
-            (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => true,
+            (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => {
+                true
+            }
             (Self::Auditor, Act::ReadAudit) => true,
             (Self::Finance | Self::Developer, Act::ReadAudit) => false,
             (Self::Finance | Self::Developer | Self::Auditor, Act::WriteConfig) => false,

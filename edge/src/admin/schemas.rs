@@ -8,9 +8,7 @@ pub fn schemas() -> Value {
     let text = || json!({ "type": "string" });
     let money = || json!({ "type": "string", "description": "US dollars as decimal text", "examples": ["12.50"] });
     let count = || json!({ "type": "integer", "minimum": 1 });
-    let object = |required: &[&str], properties: Value| {
-        json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties })
-    };
+    let object = |required: &[&str], properties: Value| json!({ "type": "object", "required": required, "additionalProperties": false, "properties": properties });
     let map = |values: Value| json!({ "type": "object", "additionalProperties": values });
     let reference = |name: &str| json!({ "$ref": format!("#/components/schemas/{name}") });
     let policy_or_name = || json!({ "oneOf": [text(), reference("KeyPolicy")] });

@@ -20,8 +20,22 @@ const KEPT_EVENTS: u64 = 2_000_000;
 
 /// The dimensions that usage can be grouped and requests filtered by, with the column of each.
 pub const DIMENSIONS: [&str; 16] = [
-    "key", "owner", "cost_centre", "purpose", "environment", "user", "team", "app", "feature", "agent",
-    "customer", "actor_environment", "provider", "model", "outcome", "code",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
 ];
 
 /// The schema.
@@ -100,7 +114,8 @@ impl<S: Sql> LedgerObject<S> {
     pub fn apply(&self, batch: &str) -> Result<String, SqlError> {
         let batch: Batch = serde_json::from_str(batch).map_err(|e| SqlError(e.to_string()))?;
         let meter = Some(batch.meter.as_str());
-        let rows = self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
+        let rows =
+            self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
         let mut last: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
         for raw in &batch.events {
             let event: UsageEvent =
@@ -182,8 +197,10 @@ impl<S: Sql> LedgerObject<S> {
             "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "request" => {
-                let rows = self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
-                let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
+                let rows =
+                    self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
+                let bodies: Result<Vec<Value>, SqlError> =
+                    rows.iter().map(|row| parsed(row, 0)).collect();
                 json!({ "data": bodies? })
             }
             _ => self.totals()?,
@@ -200,10 +217,8 @@ impl<S: Sql> LedgerObject<S> {
         }
         // One more than asked for tells whether there are more.
         let limit = query.limit.clamp(1, 1_000) + 1;
-        let select = format!(
-            "SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}",
-            filter.clause()
-        );
+        let select =
+            format!("SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}", filter.clause());
         let rows = self.sql.exec(&select, &filter.params())?;
         let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
         Ok(json!({ "data": bodies? }))
@@ -223,12 +238,24 @@ impl<S: Sql> LedgerObject<S> {
         };
         let mut groups: Vec<String> = bucket.iter().map(|b| (*b).to_owned()).collect();
         groups.extend(query.group_by.iter().cloned());
-        let mut columns: Vec<String> = groups.iter().map(|group| format!("CAST({group} AS TEXT)")).collect();
-        let sums =
-            ["requests", "input_tokens", "cached_tokens", "output_tokens", "cost_nanos", "charged_nanos"];
+        let mut columns: Vec<String> =
+            groups.iter().map(|group| format!("CAST({group} AS TEXT)")).collect();
+        let sums = [
+            "requests",
+            "input_tokens",
+            "cached_tokens",
+            "output_tokens",
+            "cost_nanos",
+            "charged_nanos",
+        ];
         columns.extend(sums.iter().map(|sum| format!("CAST(COALESCE(SUM({sum}), 0) AS TEXT)")));
-        let grouping = if groups.is_empty() { String::new() } else { format!("GROUP BY {0} ORDER BY {0}", groups.join(", ")) };
-        let select = format!("SELECT {} FROM rollups {} {grouping}", columns.join(", "), filter.clause());
+        let grouping = if groups.is_empty() {
+            String::new()
+        } else {
+            format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
+        };
+        let select =
+            format!("SELECT {} FROM rollups {} {grouping}", columns.join(", "), filter.clause());
         let rows = self.sql.exec(&select, &filter.params())?;
         let data = rows.iter().map(|row| {
             let mut item = serde_json::Map::new();
@@ -246,7 +273,8 @@ impl<S: Sql> LedgerObject<S> {
                 let value: i64 = integer(row, at)?;
                 at += 1;
                 match sum.strip_suffix("_nanos") {
-                    Some(name) => item.insert(format!("{name}_usd"), Usd::from_nanos(value).to_string().into()),
+                    Some(name) => item
+                        .insert(format!("{name}_usd"), Usd::from_nanos(value).to_string().into()),
                     None => item.insert(sum.to_owned(), value.into()),
                 };
             }
@@ -307,7 +335,11 @@ impl Filter {
     }
 
     fn clause(&self) -> String {
-        if self.conditions.is_empty() { String::new() } else { format!("WHERE {}", self.conditions.join(" AND ")) }
+        if self.conditions.is_empty() {
+            String::new()
+        } else {
+            format!("WHERE {}", self.conditions.join(" AND "))
+        }
     }
 
     fn params(&self) -> Vec<Option<&str>> {
@@ -317,7 +349,11 @@ impl Filter {
 
 /// A name becomes part of a statement only when it is one of ours.
 fn known(name: &str) -> Result<(), SqlError> {
-    if DIMENSIONS.contains(&name) { Ok(()) } else { Err(SqlError(format!("no dimension `{name}`"))) }
+    if DIMENSIONS.contains(&name) {
+        Ok(())
+    } else {
+        Err(SqlError(format!("no dimension `{name}`")))
+    }
 }
 
 fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
@@ -348,6 +384,7 @@ fn dimensions_of(event: &UsageEvent) -> Vec<Option<String>> {
 }
 
 fn nanos(amount: Usd) -> Result<String, SqlError> {
-    let nanos = amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
+    let nanos =
+        amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
     Ok(nanos.to_string())
 }

@@ -8,7 +8,9 @@ use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::KeyId;
 use tallygate_shared::policy::decide::RequestFacts;
-use tallygate_shared::policy::key_plan::{KeyPolicy, KeySecret, KeyStatus, Route, SealedActorSecret};
+use tallygate_shared::policy::key_plan::{
+    KeyPolicy, KeySecret, KeyStatus, Route, SealedActorSecret,
+};
 use tallygate_shared::pricing::{PriceRow, import_litellm};
 use tallygate_shared::time::Timestamp;
 
@@ -45,7 +47,9 @@ pub(super) fn answer<S: Sql>(
     let act = match (method, path) {
         (_, ["audit"]) => Act::ReadAudit,
         (_, ["requests" | "usage", ..]) => Act::ReadUsage,
-        ("POST", ["keys", _, "simulate"] | ["config", "validate" | "diff"]) | ("GET", _) => Act::ReadConfig,
+        ("POST", ["keys", _, "simulate"] | ["config", "validate" | "diff"]) | ("GET", _) => {
+            Act::ReadConfig
+        }
         _ => Act::WriteConfig,
     };
     api.workspace.demand(principal, act)?;
@@ -78,9 +82,9 @@ pub(super) fn answer<S: Sql>(
         ("GET", ["routes"]) => api.section(|config| json!(config.routes)),
         ("PUT", ["routes", name]) => api.put_route(name),
         ("DELETE", ["routes", name]) => api.delete_route(name),
-        ("GET", ["prices"]) => {
-            api.section(|config| json!({ "overrides": config.prices, "default": config.default_price }))
-        }
+        ("GET", ["prices"]) => api.section(
+            |config| json!({ "overrides": config.prices, "default": config.default_price }),
+        ),
         ("PUT", ["prices", "default"]) => api.put_default_price(),
         ("DELETE", ["prices", "default"]) => api.edit(200, |config, _| {
             config.default_price = None;
@@ -269,12 +273,23 @@ impl<S: Sql> Api<'_, S> {
         if !self.workspace.delete_token(id)? {
             return Err(Problem::not_found("token", id).into());
         }
-        self.workspace.audit(self.principal, "removed", "tokens", &json!({ "id": id }), self.context.now)?;
+        self.workspace.audit(
+            self.principal,
+            "removed",
+            "tokens",
+            &json!({ "id": id }),
+            self.context.now,
+        )?;
         Ok(Step::json(200, &json!({})))
     }
 
     fn providers(&self) -> Vec<Value> {
-        self.workspace.config().providers.keys().filter_map(|name| self.shown_provider(name)).collect()
+        self.workspace
+            .config()
+            .providers
+            .keys()
+            .filter_map(|name| self.shown_provider(name))
+            .collect()
     }
 
     fn shown_provider(&self, name: &str) -> Option<Value> {
@@ -288,7 +303,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     fn provider(&self, name: &str) -> Answer {
-        let shown = self.shown_provider(name).ok_or_else(|| Problem::not_found("provider", name))?;
+        let shown =
+            self.shown_provider(name).ok_or_else(|| Problem::not_found("provider", name))?;
         Ok(Step::json(200, &shown))
     }
 
@@ -296,7 +312,11 @@ impl<S: Sql> Api<'_, S> {
         let field = if kind == "provider" { "credential" } else { "secret" };
         // What goes into a header must not be able to end it.
         if secret.is_empty() || secret.len() > 4_096 || secret.chars().any(|c| c.is_control()) {
-            return Err(Problem::field(field, "is empty or not plain text", "Give it as one line."));
+            return Err(Problem::field(
+                field,
+                "is empty or not plain text",
+                "Give it as one line.",
+            ));
         }
         let context = format!("{}/{kind}/{name}", self.workspace.id()?);
         self.context.ring.seal(secret, &context, self.context.bytes(0)).map_err(|error| {
@@ -306,8 +326,19 @@ impl<S: Sql> Api<'_, S> {
 
     fn create_provider(&mut self) -> Answer {
         let new: NewProvider = self.context.call.body()?;
-        let NewProvider { name, kind, base_url, auth_header, api_version, region, models, rank, .. } = new;
-        let sealed = new.credential.map(|secret| self.sealed(&secret, "provider", &name)).transpose()?;
+        let NewProvider {
+            name,
+            kind,
+            base_url,
+            auth_header,
+            api_version,
+            region,
+            models,
+            rank,
+            ..
+        } = new;
+        let sealed =
+            new.credential.map(|secret| self.sealed(&secret, "provider", &name)).transpose()?;
         let provider =
             ProviderConfig { kind, base_url, auth_header, api_version, region, models, rank };
         let at = name.clone();
@@ -333,10 +364,13 @@ impl<S: Sql> Api<'_, S> {
 
     fn change_provider(&mut self, name: &str) -> Answer {
         let change: ProviderChange = self.context.call.body()?;
-        let sealed = change.credential.map(|secret| self.sealed(&secret, "provider", name)).transpose()?;
+        let sealed =
+            change.credential.map(|secret| self.sealed(&secret, "provider", name)).transpose()?;
         let step = self.edit(200, |config, secrets| {
-            let provider =
-                config.providers.get_mut(name).ok_or_else(|| Problem::not_found("provider", name))?;
+            let provider = config
+                .providers
+                .get_mut(name)
+                .ok_or_else(|| Problem::not_found("provider", name))?;
             provider.base_url = change.base_url.or(provider.base_url.take());
             provider.auth_header = change.auth_header.or(provider.auth_header.take());
             provider.api_version = change.api_version.or(provider.api_version.take());
@@ -357,7 +391,8 @@ impl<S: Sql> Api<'_, S> {
             let used = |route: &Route| route.targets.iter().any(|target| target.provider == name);
             let mut users = routes.filter(|(_, route)| used(route)).map(|(route, _)| route);
             if let Some(route) = users.next() {
-                let detail = format!("The route `{route}` uses the provider `{name}`. Change it first.");
+                let detail =
+                    format!("The route `{route}` uses the provider `{name}`. Change it first.");
                 return Err(Problem::new(409, "in_use", detail));
             }
             config.providers.remove(name).ok_or_else(|| Problem::not_found("provider", name))?;
@@ -390,7 +425,8 @@ impl<S: Sql> Api<'_, S> {
 
     fn issue_key(&mut self) -> Answer {
         let new: NewKey = self.context.call.body()?;
-        let NewKey { name, owner, cost_centre, purpose, environment, actor, policy, expires_at } = new;
+        let NewKey { name, owner, cost_centre, purpose, environment, actor, policy, expires_at } =
+            new;
         let key = GatewayKey::mint(&self.context.bytes(0));
         let id = key.public_id().as_str().to_owned();
         let status = KeyStatus::Active;
@@ -461,11 +497,16 @@ impl<S: Sql> Api<'_, S> {
         let step = self.edit(200, |config, secrets| {
             let entry = config.keys.get(id).ok_or_else(|| Problem::not_found("key", id))?;
             if entry.status == KeyStatus::Revoked {
-                return Err(Problem::new(409, "key_revoked", "A revoked key stays revoked. Issue a new one."));
+                return Err(Problem::new(
+                    409,
+                    "key_revoked",
+                    "A revoked key stays revoked. Issue a new one.",
+                ));
             }
             let old = secrets.keys.remove(id).unwrap_or_default();
             // One secret overlaps: the newest. An earlier one ends here.
-            let kept = old.into_iter().filter(|secret| secret.expires_at.is_none() && overlap_ms > 0);
+            let kept =
+                old.into_iter().filter(|secret| secret.expires_at.is_none() && overlap_ms > 0);
             let kept = kept.map(|secret| KeySecret { expires_at: Some(end), ..secret });
             secrets.keys.insert(id.to_owned(), kept.chain([fresh]).collect());
             Ok(Value::Null)
@@ -477,7 +518,11 @@ impl<S: Sql> Api<'_, S> {
         let step = self.edit(200, |config, _| {
             let key = config.keys.get_mut(id).ok_or_else(|| Problem::not_found("key", id))?;
             if key.status == KeyStatus::Revoked && status != KeyStatus::Revoked {
-                return Err(Problem::new(409, "key_revoked", "A revoked key stays revoked. Issue a new one."));
+                return Err(Problem::new(
+                    409,
+                    "key_revoked",
+                    "A revoked key stays revoked. Issue a new one.",
+                ));
             }
             key.status = status;
             Ok(Value::Null)
@@ -493,7 +538,10 @@ impl<S: Sql> Api<'_, S> {
             "/v1/embeddings" | "/v1/moderations" | "/v1/messages/count_tokens"
         );
         let facts = RequestFacts {
-            free: matches!(thought.endpoint.as_str(), "/v1/moderations" | "/v1/messages/count_tokens"),
+            free: matches!(
+                thought.endpoint.as_str(),
+                "/v1/moderations" | "/v1/messages/count_tokens"
+            ),
             has_output: outputs,
             endpoint: thought.endpoint,
             model: thought.model,
@@ -515,9 +563,7 @@ impl<S: Sql> Api<'_, S> {
     }
 
     fn actor_secrets(&self) -> Vec<Value> {
-        let shown = |secret: &SealedActorSecret| {
-            json!({ "kid": secret.kid, "expires_at": secret.expires_at.map(|at| at.to_string()) })
-        };
+        let shown = |secret: &SealedActorSecret| json!({ "kid": secret.kid, "expires_at": secret.expires_at.map(|at| at.to_string()) });
         self.workspace.secrets().actors.iter().map(shown).collect()
     }
 
@@ -525,7 +571,12 @@ impl<S: Sql> Api<'_, S> {
         let new: NewActorSecret = self.context.call.body()?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if new.kid.is_empty() || new.kid.len() > 64 || !new.kid.bytes().all(plain) {
-            return Err(Problem::field("kid", "is not plain", "Use 1 to 64 of A-Z, a-z, 0-9 and -_.").into());
+            return Err(Problem::field(
+                "kid",
+                "is not plain",
+                "Use 1 to 64 of A-Z, a-z, 0-9 and -_.",
+            )
+            .into());
         }
         let secret = match new.secret {
             Some(secret) if secret.len() < 32 => {
@@ -542,7 +593,11 @@ impl<S: Sql> Api<'_, S> {
                 return Err(exists("actor secret", &kid));
             }
             if secrets.actors.len() >= 8 {
-                return Err(Problem::new(409, "too_many", "There are 8 actor secrets. Delete old ones first."));
+                return Err(Problem::new(
+                    409,
+                    "too_many",
+                    "There are 8 actor secrets. Delete old ones first.",
+                ));
             }
             secrets.actors.push(SealedActorSecret { kid, sealed, expires_at: None });
             Ok(json!({ "kid": new.kid, "secret": secret }))
@@ -576,7 +631,8 @@ impl<S: Sql> Api<'_, S> {
 
     fn delete_policy(&mut self, name: &str) -> Answer {
         self.edit(200, |config, _| {
-            let uses = |key: &KeyConfig| matches!(&key.policy, PolicyRef::Named(named) if named == name);
+            let uses =
+                |key: &KeyConfig| matches!(&key.policy, PolicyRef::Named(named) if named == name);
             if let Some((id, _)) = config.keys.iter().find(|(_, key)| uses(key)) {
                 let detail = format!("The key `{id}` uses the policy `{name}`. Change it first.");
                 return Err(Problem::new(409, "in_use", detail));
@@ -629,8 +685,9 @@ impl<S: Sql> Api<'_, S> {
 
     fn import_prices(&mut self) -> Answer {
         let import: PriceImport = self.context.call.body()?;
-        let imported = import_litellm(import.map.get())
-            .map_err(|error| Problem::field("map", error.to_string(), "Send LiteLLM's price map."))?;
+        let imported = import_litellm(import.map.get()).map_err(|error| {
+            Problem::field("map", error.to_string(), "Send LiteLLM's price map.")
+        })?;
         self.edit(200, |config, _| {
             let mut taken = 0_u64;
             for mut row in imported.rows {
@@ -645,7 +702,8 @@ impl<S: Sql> Api<'_, S> {
 
     fn requests(&self) -> Answer {
         let call = self.context.call;
-        let (mut query, mut filters) = (RequestsQuery { limit: 50, ..RequestsQuery::default() }, BTreeMap::new());
+        let (mut query, mut filters) =
+            (RequestsQuery { limit: 50, ..RequestsQuery::default() }, BTreeMap::new());
         for (name, value) in call.parameters() {
             match name.as_str() {
                 "from" => query.from_ms = Some(moment("from", &value)?.ms()),
@@ -667,7 +725,8 @@ impl<S: Sql> Api<'_, S> {
 
     fn request(&self, id: &str) -> Answer {
         // A request's id begins with its time, so it names its month.
-        let ms = id.strip_prefix("req_").and_then(|hex| i64::from_str_radix(hex.get(..12)?, 16).ok());
+        let ms =
+            id.strip_prefix("req_").and_then(|hex| i64::from_str_radix(hex.get(..12)?, 16).ok());
         let ms = ms.ok_or_else(|| Problem::not_found("request", id))?;
         let names = self.ledgers(Some(ms - 3_600_000), Some(ms + 3_600_000))?;
         Ok(Step::Ledgers { names, method: "request", payload: id.to_owned() })
@@ -680,7 +739,9 @@ impl<S: Sql> Api<'_, S> {
                 "from" => query.from_ms = Some(moment("from", &value)?.ms()),
                 "to" => query.to_ms = Some(moment("to", &value)?.ms()),
                 "bucket" if matches!(value.as_str(), "hour" | "day") => query.bucket = Some(value),
-                "bucket" => return Err(Problem::field("bucket", "is not known", "Use hour or day.").into()),
+                "bucket" => {
+                    return Err(Problem::field("bucket", "is not known", "Use hour or day.").into());
+                }
                 "group_by" => {
                     for part in value.split(',').filter(|part| !part.is_empty()) {
                         query.group_by.push(dimension(part)?);
@@ -699,7 +760,9 @@ impl<S: Sql> Api<'_, S> {
     fn ledgers(&self, from: Option<i64>, to: Option<i64>) -> Result<Vec<String>, Problem> {
         let created = self.workspace.created().unwrap_or_default();
         let from = from.map_or(created, Timestamp::from_ms).max(created).date().first_of_month();
-        let to = to.map_or(self.context.now, Timestamp::from_ms).min(self.context.now.plus_ms(86_400_000));
+        let to = to
+            .map_or(self.context.now, Timestamp::from_ms)
+            .min(self.context.now.plus_ms(86_400_000));
         let id = self.workspace.id()?;
         let mut month = from;
         let mut names = Vec::new();
@@ -721,7 +784,9 @@ impl<S: Sql> Api<'_, S> {
         let config: Config = self.context.call.body()?;
         config.validate()?;
         // A key is issued, so that its secret can be shown: a document cannot make one up.
-        if let Some(id) = config.keys.keys().find(|id| !self.workspace.config().keys.contains_key(*id)) {
+        if let Some(id) =
+            config.keys.keys().find(|id| !self.workspace.config().keys.contains_key(*id))
+        {
             let remedy = "Issue it with POST .../keys, then export.";
             return Err(Problem::field("keys", format!("has the unknown key `{id}`"), remedy));
         }
@@ -755,7 +820,10 @@ impl<S: Sql> Api<'_, S> {
             let mut next = new;
             for (id, key) in &config.keys {
                 if !next.keys.contains_key(id) {
-                    next.keys.insert(id.clone(), KeyConfig { status: KeyStatus::Revoked, ..key.clone() });
+                    next.keys.insert(
+                        id.clone(),
+                        KeyConfig { status: KeyStatus::Revoked, ..key.clone() },
+                    );
                 }
             }
             *config = next;

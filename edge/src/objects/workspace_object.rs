@@ -141,7 +141,8 @@ impl<S: Sql> WorkspaceObject<S> {
                 }
             }
         }
-        self.config = stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
+        self.config =
+            stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
         let rows = self.sql.exec("SELECT kind, name, body FROM secrets", &[])?;
         for row in &rows {
             let (name, body) = (text(row, 1)?.to_owned(), text(row, 2)?);
@@ -168,7 +169,9 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// The tenant's id; a workspace that was not created has none.
     pub(super) fn id(&self) -> Result<&WorkspaceId, Problem> {
-        self.id.as_ref().ok_or_else(|| Problem::new(404, "not_found", "There is no such workspace."))
+        self.id
+            .as_ref()
+            .ok_or_else(|| Problem::new(404, "not_found", "There is no such workspace."))
     }
 
     /// Answers one request. An error is storage's: the shell then rolls everything back.
@@ -181,7 +184,8 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     fn answer(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
-        let segments: Vec<String> = context.call.segments().into_iter().map(str::to_owned).collect();
+        let segments: Vec<String> =
+            context.call.segments().into_iter().map(str::to_owned).collect();
         let path: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
         if path.is_empty() && context.call.method == "PUT" && context.call.operator {
             let id = segments.get(1).map(String::as_str).unwrap_or_default();
@@ -195,22 +199,33 @@ impl<S: Sql> WorkspaceObject<S> {
     /// Fills a new workspace and issues its first admin token.
     fn create(&mut self, id: &str, context: &Context<'_>) -> Result<Step, Refused> {
         if self.id.is_some() {
-            return Err(Problem::new(409, "already_exists", "The workspace is there already.").into());
+            return Err(
+                Problem::new(409, "already_exists", "The workspace is there already.").into()
+            );
         }
         let id = WorkspaceId::parse(id)
             .map_err(|e| Problem::field("id", e.to_string(), "Choose another id."))?;
         let body: Value = context.call.body()?;
         self.name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
         self.created_at = context.now.to_string();
-        for (name, value) in
-            [("id", id.as_str()), ("name", &self.name), ("created_at", &self.created_at), ("version", "0")]
-        {
+        for (name, value) in [
+            ("id", id.as_str()),
+            ("name", &self.name),
+            ("created_at", &self.created_at),
+            ("version", "0"),
+        ] {
             self.set_meta(name, value)?;
         }
         self.id = Some(id);
         let principal = Principal { who: "operator".to_owned(), role: Role::Operator };
         let (token, shown) = self.issue_token("first admin", Role::Admin, context)?;
-        self.audit(&principal, "create", "workspace", &json!({ "admin_token": token }), context.now)?;
+        self.audit(
+            &principal,
+            "create",
+            "workspace",
+            &json!({ "admin_token": token }),
+            context.now,
+        )?;
         let mut body = self.describe();
         if let Some(fields) = body.as_object_mut() {
             fields.insert("admin_token".to_owned(), shown);
@@ -228,7 +243,8 @@ impl<S: Sql> WorkspaceObject<S> {
         if call.operator {
             return Ok(Principal { who: "operator".to_owned(), role: Role::Operator });
         }
-        let invalid = || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
+        let invalid =
+            || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
         let token = call.token().unwrap_or_default();
         let token = ApiToken::parse(token).map_err(|_| invalid())?;
         let id = token.token_id().as_str();
@@ -259,12 +275,14 @@ impl<S: Sql> WorkspaceObject<S> {
         role: Role,
         context: &Context<'_>,
     ) -> Result<(Value, Value), Refused> {
-        let scope = tallygate_shared::identity::api_token::TokenScope::Workspace(self.id()?.clone());
+        let scope =
+            tallygate_shared::identity::api_token::TokenScope::Workspace(self.id()?.clone());
         let token = ApiToken::mint(scope, &context.bytes(64));
         let id = token.token_id().as_str().to_owned();
         let role_text = serde_json::to_value(role).ok().and_then(|r| r.as_str().map(str::to_owned));
         let role_text = role_text.unwrap_or_default();
-        let insert = "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
+        let insert =
+            "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
         let hash = token.secret_hash();
         let created_at = context.now.to_string();
         let params = [id.as_str(), hash.as_str(), &role_text, name, &created_at].map(Some);
@@ -278,7 +296,9 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
-        let rows = self.sql.exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at", &[])?;
+        let rows = self
+            .sql
+            .exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at", &[])?;
         let token = |row: &super::sql::Row| {
             Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
                        "created_at": text(row, 3)? }))
@@ -422,7 +442,11 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     /// The audit log, newest first, older than `before`.
-    pub(super) fn audit_log(&self, before: Option<u64>, limit: u64) -> Result<Vec<Value>, SqlError> {
+    pub(super) fn audit_log(
+        &self,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<Value>, SqlError> {
         let before = before.unwrap_or(i64::MAX.unsigned_abs()).to_string();
         let select = format!(
             "SELECT CAST(seq AS TEXT), at, who, act, path, body FROM audit WHERE seq < CAST(? AS INTEGER)
@@ -462,10 +486,14 @@ fn secret_path(kind: &str, name: &str) -> String {
 
 fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-    let credentials =
-        secrets.credentials.iter().map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
-    let keys =
-        secrets.keys.iter().map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
+    let credentials = secrets
+        .credentials
+        .iter()
+        .map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
+    let keys = secrets
+        .keys
+        .iter()
+        .map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
     let actors = secrets
         .actors
         .iter()

@@ -91,7 +91,8 @@ pub fn settle(admitted: &Admitted, facts: Facts<'_>, seen: Seen) -> Ending {
         _ => None,
     };
     let estimated = matches!(usage, Usage::Estimated(_));
-    if matches!(usage, Usage::Absent) && outcome == Outcome::Completed && !is_free(&ticket.endpoint) {
+    if matches!(usage, Usage::Absent) && outcome == Outcome::Completed && !is_free(&ticket.endpoint)
+    {
         code.get_or_insert_with(|| "usage_absent".to_owned());
     }
     let request_id = ticket.hold.id.as_str().to_owned();

@@ -72,7 +72,9 @@ pub(crate) fn events(content: &Content, billed: Billed, sim: &Sim, chunks: u64) 
     let delta = json!({ "stop_reason": stop_reason(content), "stop_sequence": null });
     // Cumulative, and without the split of the cache and the tier, which came at the start.
     let total = match usage.get("output_tokens") {
-        Some(output) => json!({ "input_tokens": usage.get("input_tokens"), "output_tokens": output }),
+        Some(output) => {
+            json!({ "input_tokens": usage.get("input_tokens"), "output_tokens": output })
+        }
         None => usage,
     };
     push("message_delta", json!({ "delta": delta, "usage": total }));

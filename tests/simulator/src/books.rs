@@ -83,8 +83,13 @@ impl Books {
             .filter(|((of, _), _)| wanted(of))
             .map(|(_, total)| total.cost_nanodollars)
             .sum();
-        let entries: Vec<&Entry> =
-            self.entries.iter().rev().filter(|entry| wanted(&entry.credential)).take(limit).collect();
+        let entries: Vec<&Entry> = self
+            .entries
+            .iter()
+            .rev()
+            .filter(|entry| wanted(&entry.credential))
+            .take(limit)
+            .collect();
         json!({ "totals": totals, "cost_nanodollars": sum, "entries": entries })
     }
 }

@@ -135,15 +135,26 @@ async fn provider(State(shared): State<Arc<Shared>>, request: Request) -> Respon
 fn place(uri: &Uri) -> (String, String) {
     let mut segments: Vec<&str> = uri.path().split('/').filter(|s| !s.is_empty()).collect();
     let known = [
-        "openai", "anthropic", "azure", "gemini", "mistral", "groq", "openrouter", "perplexity",
-        "deepseek", "xai", "cohere", "vllm",
+        "openai",
+        "anthropic",
+        "azure",
+        "gemini",
+        "mistral",
+        "groq",
+        "openrouter",
+        "perplexity",
+        "deepseek",
+        "xai",
+        "cohere",
+        "vllm",
     ];
     let flavour = match segments.first() {
         Some(first) if known.contains(first) => segments.remove(0),
         _ if uri.path().contains("/messages") => "anthropic",
         _ => "openai",
     };
-    let endpoints = ["chat/completions", "responses", "completions", "embeddings", "moderations", "models"];
+    let endpoints =
+        ["chat/completions", "responses", "completions", "embeddings", "moderations", "models"];
     let endpoints = endpoints.iter().chain(&["messages/count_tokens", "messages"]);
     let path = segments.join("/");
     let endpoint = endpoints.copied().find(|endpoint| path.ends_with(endpoint)).unwrap_or_default();

@@ -34,7 +34,8 @@ impl Content {
         let letters: Vec<char> = text.chars().collect();
         let count = usize::try_from(chunks).unwrap_or(1).max(1);
         let size = letters.len().div_ceil(count).max(1);
-        let mut pieces: Vec<String> = letters.chunks(size).map(|piece| piece.iter().collect()).collect();
+        let mut pieces: Vec<String> =
+            letters.chunks(size).map(|piece| piece.iter().collect()).collect();
         // A test that asks for more chunks than there are letters gets them, filled up.
         while pieces.len() < count && self.tool.is_none() {
             pieces.push(".".to_owned());
@@ -124,7 +125,9 @@ pub(crate) fn chat_events(
     for piece in content.pieces(chunks) {
         let delta = match (&content.tool, legacy) {
             (_, true) => json!(piece),
-            (Some(_), _) => json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] }),
+            (Some(_), _) => {
+                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": piece } }] })
+            }
             (None, _) => json!({ "content": piece }),
         };
         events.push((None, base(choice(delta, Value::Null)).to_string()));
@@ -135,7 +138,9 @@ pub(crate) fn chat_events(
     if unasked {
         put_usage(&mut last, usage.clone());
     }
-    if flavour == "groq" && let Some(fields) = last.as_object_mut() {
+    if flavour == "groq"
+        && let Some(fields) = last.as_object_mut()
+    {
         fields.insert("x_groq".to_owned(), json!({ "id": content.id, "usage": usage }));
     }
     events.push((None, last.to_string()));
@@ -152,10 +157,14 @@ pub(crate) fn chat_events(
 pub(crate) fn response(content: &Content, usage: Value, status: &str) -> Value {
     let output = match (&content.tool, status) {
         (_, "in_progress") => json!([]),
-        (Some((name, arguments)), _) => json!([{ "type": "function_call", "id": "fc_1", "call_id": "call_1",
-            "name": name, "arguments": arguments, "status": "completed" }]),
-        (None, _) => json!([{ "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
-            "content": [{ "type": "output_text", "text": content.text, "annotations": [], "logprobs": [] }] }]),
+        (Some((name, arguments)), _) => {
+            json!([{ "type": "function_call", "id": "fc_1", "call_id": "call_1",
+            "name": name, "arguments": arguments, "status": "completed" }])
+        }
+        (None, _) => {
+            json!([{ "type": "message", "id": "msg_1", "status": "completed", "role": "assistant",
+            "content": [{ "type": "output_text", "text": content.text, "annotations": [], "logprobs": [] }] }])
+        }
     };
     let mut answer = json!({
         "id": content.id, "object": "response", "created_at": 1_790_000_000, "status": status,
@@ -183,29 +192,63 @@ pub(crate) fn response_events(content: &Content, usage: Value, chunks: u64) -> V
     push("response.created", json!({ "response": started }));
     push("response.in_progress", json!({ "response": started }));
     if let Some((name, arguments)) = &content.tool {
-        let item = |arguments: &str, status: &str| json!({ "type": "function_call", "id": "fc_1",
-            "call_id": "call_1", "name": name, "arguments": arguments, "status": status });
-        push("response.output_item.added", json!({ "output_index": 0, "item": item("", "in_progress") }));
-        push("response.function_call_arguments.delta", json!({ "item_id": "fc_1", "output_index": 0, "delta": arguments }));
-        push("response.function_call_arguments.done", json!({ "item_id": "fc_1", "output_index": 0,
-            "name": name, "arguments": arguments }));
-        push("response.output_item.done", json!({ "output_index": 0, "item": item(arguments, "completed") }));
+        let item = |arguments: &str, status: &str| {
+            json!({ "type": "function_call", "id": "fc_1",
+            "call_id": "call_1", "name": name, "arguments": arguments, "status": status })
+        };
+        push(
+            "response.output_item.added",
+            json!({ "output_index": 0, "item": item("", "in_progress") }),
+        );
+        push(
+            "response.function_call_arguments.delta",
+            json!({ "item_id": "fc_1", "output_index": 0, "delta": arguments }),
+        );
+        push(
+            "response.function_call_arguments.done",
+            json!({ "item_id": "fc_1", "output_index": 0,
+            "name": name, "arguments": arguments }),
+        );
+        push(
+            "response.output_item.done",
+            json!({ "output_index": 0, "item": item(arguments, "completed") }),
+        );
     } else {
         let part = |text: &str| json!({ "type": "output_text", "text": text, "annotations": [], "logprobs": [] });
-        let item = |status: &str, content: Value| json!({ "type": "message", "id": "msg_1", "status": status,
-            "role": "assistant", "content": content });
-        push("response.output_item.added", json!({ "output_index": 0, "item": item("in_progress", json!([])) }));
-        push("response.content_part.added", json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part("") }));
+        let item = |status: &str, content: Value| {
+            json!({ "type": "message", "id": "msg_1", "status": status,
+            "role": "assistant", "content": content })
+        };
+        push(
+            "response.output_item.added",
+            json!({ "output_index": 0, "item": item("in_progress", json!([])) }),
+        );
+        push(
+            "response.content_part.added",
+            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part("") }),
+        );
         let mut text = String::new();
         for piece in content.pieces(chunks) {
             text.push_str(&piece);
-            push("response.output_text.delta", json!({ "item_id": "msg_1", "output_index": 0,
-                "content_index": 0, "delta": piece, "logprobs": [] }));
+            push(
+                "response.output_text.delta",
+                json!({ "item_id": "msg_1", "output_index": 0,
+                "content_index": 0, "delta": piece, "logprobs": [] }),
+            );
         }
-        push("response.output_text.done", json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0,
-            "text": text, "logprobs": [] }));
-        push("response.content_part.done", json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part(&text) }));
-        push("response.output_item.done", json!({ "output_index": 0, "item": item("completed", json!([part(&text)])) }));
+        push(
+            "response.output_text.done",
+            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0,
+            "text": text, "logprobs": [] }),
+        );
+        push(
+            "response.content_part.done",
+            json!({ "item_id": "msg_1", "output_index": 0, "content_index": 0, "part": part(&text) }),
+        );
+        push(
+            "response.output_item.done",
+            json!({ "output_index": 0, "item": item("completed", json!([part(&text)])) }),
+        );
     }
     push("response.completed", json!({ "response": response(content, usage, "completed") }));
     events
@@ -214,7 +257,9 @@ pub(crate) fn response_events(content: &Content, usage: Value, chunks: u64) -> V
 /// Embeddings, as floats or, as the SDKs ask, in base64.
 pub(crate) fn embeddings(request: &Value, model: &str, billed: Billed, sim: &Sim) -> Value {
     let count = match request.get("input") {
-        Some(Value::Array(items)) if items.first().is_some_and(|item| !item.is_number()) => items.len(),
+        Some(Value::Array(items)) if items.first().is_some_and(|item| !item.is_number()) => {
+            items.len()
+        }
         _ => 1,
     };
     let base64 = request.get("encoding_format").and_then(Value::as_str) == Some("base64");
@@ -231,7 +276,8 @@ pub(crate) fn embeddings(request: &Value, model: &str, billed: Billed, sim: &Sim
     let mut answer = json!({ "object": "list", "data": data, "model": model });
     let usage = billed.chat("openai", sim);
     let input = usage.get("prompt_tokens").cloned();
-    let usage = input.map_or(usage, |input| json!({ "prompt_tokens": input, "total_tokens": input }));
+    let usage =
+        input.map_or(usage, |input| json!({ "prompt_tokens": input, "total_tokens": input }));
     put_usage(&mut answer, usage);
     answer
 }

@@ -104,7 +104,13 @@ fn text_of(request: &Value, field: &str) -> String {
     request.get(field).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
-fn respond(shared: Arc<Shared>, call: &Call, request: &Value, sim: Sim, mut entry: Entry) -> Response {
+fn respond(
+    shared: Arc<Shared>,
+    call: &Call,
+    request: &Value,
+    sim: Sim,
+    mut entry: Entry,
+) -> Response {
     let (content, billed) = content_of(&shared, call, request, &sim, &entry);
     if let Some(body) = strange_body(&sim) {
         entry.status = "completed";
@@ -141,12 +147,19 @@ fn respond(shared: Arc<Shared>, call: &Call, request: &Value, sim: Sim, mut entr
 }
 
 /// What to say, and what it is billed.
-fn content_of(shared: &Shared, call: &Call, request: &Value, sim: &Sim, entry: &Entry) -> (Content, Billed) {
+fn content_of(
+    shared: &Shared,
+    call: &Call,
+    request: &Value,
+    sim: &Sim,
+    entry: &Entry,
+) -> (Content, Billed) {
     let inputs = ["messages", "input", "prompt", "system", "tools"].map(|field| request.get(field));
     let letters: u64 = inputs.into_iter().flatten().map(letters_of).sum();
     let input = sim.input_tokens.unwrap_or(letters.div_ceil(4).max(1));
     let mut text = sim.text.clone().unwrap_or_else(|| {
-        structured(request).unwrap_or_else(|| format!("This is the simulator's answer, seed {}.", shared.seed))
+        structured(request)
+            .unwrap_or_else(|| format!("This is the simulator's answer, seed {}.", shared.seed))
     });
     if sim.echo {
         text = json!({ "headers": call.headers, "body_sha256": entry.body_sha256 }).to_string();
@@ -158,7 +171,8 @@ fn content_of(shared: &Shared, call: &Call, request: &Value, sim: &Sim, entry: &
     let limit = limits.iter().filter_map(|name| request.get(*name)?.as_u64()).min();
     let cut = limit.is_some_and(|limit| asked > limit);
     let output = limit.map_or(asked, |limit| asked.min(limit));
-    let none = matches!(call.endpoint.as_str(), "embeddings" | "moderations" | "messages/count_tokens");
+    let none =
+        matches!(call.endpoint.as_str(), "embeddings" | "moderations" | "messages/count_tokens");
     let output = if none { 0 } else { output };
     let billed = Billed {
         input,
@@ -212,13 +226,16 @@ fn tool_of(request: &Value) -> Option<(String, String)> {
 fn structured(request: &Value) -> Option<String> {
     let chat = request.pointer("/response_format/json_schema/schema");
     let responses = request.pointer("/text/format/schema");
-    let messages = request.pointer("/output_config/format/schema").or(request.pointer("/output_format/schema"));
+    let messages = request
+        .pointer("/output_config/format/schema")
+        .or(request.pointer("/output_format/schema"));
     Some(sample(chat.or(responses).or(messages)?).to_string())
 }
 
 /// The simplest value that fits a JSON schema.
 fn sample(schema: &Value) -> Value {
-    if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(|list| list.first()) {
+    if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(|list| list.first())
+    {
         return first.clone();
     }
     match schema.get("type").and_then(Value::as_str) {
@@ -248,7 +265,8 @@ fn strange_body(sim: &Sim) -> Option<Response> {
 
 fn json_answer(status: u16, body: &Value, id: &str) -> Response {
     let mut response = bytes_answer(body.to_string().into_bytes(), id);
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     response
 }
 
@@ -282,7 +300,8 @@ fn error(call: &Call, status: u16, message: &str, sim: &Sim) -> Response {
         openai::error(status, message)
     };
     let mut response = strange_body(sim).unwrap_or_else(|| json_answer(status, &body, "sim_error"));
-    *response.status_mut() = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    *response.status_mut() =
+        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     if let Some(Ok(value)) = sim.retry_after.map(|seconds| seconds.to_string().parse()) {
         response.headers_mut().insert("retry-after", value);
     }
@@ -381,7 +400,8 @@ fn stream_answer(
         events.insert(1.min(events.len()), (None, long.to_string()));
     }
     let pieces = pieces_of(&events, &sim);
-    let content_chunks = u64::try_from(pieces.iter().filter(|(_, is_content)| *is_content).count()).unwrap_or(1);
+    let content_chunks =
+        u64::try_from(pieces.iter().filter(|(_, is_content)| *is_content).count()).unwrap_or(1);
     let id = entry.id.clone();
     let state = Stream {
         shared,

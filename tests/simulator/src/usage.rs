@@ -47,13 +47,16 @@ impl Billed {
             }
             "xai" => add("cost_in_usd_ticks", (self.nanos("grok") * 10).into()),
             "openrouter" => add("cost", dollars(self.nanos("openrouter"))),
-            "perplexity" => add("cost", json!({ "total_cost": dollars(self.nanos("perplexity") + 5_000_000) })),
+            "perplexity" => {
+                add("cost", json!({ "total_cost": dollars(self.nanos("perplexity") + 5_000_000) }))
+            }
             _ => {}
         }
-        if self.cache_write_5m > 0 {
-            if let Some(details) = usage.get_mut("prompt_tokens_details").and_then(Value::as_object_mut) {
-                details.insert("cache_write_tokens".to_owned(), self.cache_write_5m.into());
-            }
+        if self.cache_write_5m > 0
+            && let Some(details) =
+                usage.get_mut("prompt_tokens_details").and_then(Value::as_object_mut)
+        {
+            details.insert("cache_write_tokens".to_owned(), self.cache_write_5m.into());
         }
         usage
     }
@@ -105,8 +108,12 @@ fn prices(model: &str) -> [u128; 5] {
         m if m.starts_with("gpt-6-luna") => [100_000, 10_000, 125_000, 0, 500_000],
         m if m.starts_with("gpt-6-sol") => [2_000_000, 200_000, 2_500_000, 0, 10_000_000],
         m if m.starts_with("gpt-5.4-mini") => [750_000, 75_000, 750_000, 0, 4_500_000],
-        m if m.starts_with("claude-haiku-4-5") => [1_000_000, 100_000, 1_250_000, 2_000_000, 5_000_000],
-        m if m.starts_with("claude-sonnet-5-5") => [2_000_000, 100_000, 2_500_000, 4_000_000, 10_000_000],
+        m if m.starts_with("claude-haiku-4-5") => {
+            [1_000_000, 100_000, 1_250_000, 2_000_000, 5_000_000]
+        }
+        m if m.starts_with("claude-sonnet-5-5") => {
+            [2_000_000, 100_000, 2_500_000, 4_000_000, 10_000_000]
+        }
         m if m.starts_with("text-embedding-3-small") => [20_000, 0, 0, 0, 0],
         "grok" => [2_000_000, 500_000, 0, 0, 6_000_000],
         "perplexity" => [1_000_000, 0, 0, 0, 1_000_000],
