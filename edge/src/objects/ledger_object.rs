@@ -15,8 +15,11 @@ use tallygate_shared::time::Timestamp;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 
-/// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups stay for good.
+/// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups and totals stay for good.
 const KEPT_EVENTS: u64 = 2_000_000;
+/// Events that go at once, when there are too many: more than a batch brings, so their number falls, and few enough
+/// that no delivery waits for a long deletion.
+const PRUNED_AT_ONCE: u64 = 5_000;
 
 /// The dimensions that usage can be grouped and requests filtered by, with the column of each.
 pub const DIMENSIONS: [&str; 16] = [
@@ -38,15 +41,15 @@ pub const DIMENSIONS: [&str; 16] = [
     "code",
 ];
 
-/// The schema.
+/// The schema. The tables are strict, so that a sum beyond 64 bits is an error: SQLite would make a float of it.
 pub const MIGRATIONS: &[&str] = &["
-    CREATE TABLE applied (meter TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE TABLE applied (meter TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID, STRICT;
     CREATE TABLE events (
-        id TEXT PRIMARY KEY, at_ms INTEGER NOT NULL, status INTEGER NOT NULL, charged_nanos INTEGER NOT NULL,
-        key TEXT, owner TEXT, cost_centre TEXT, purpose TEXT, environment TEXT, user TEXT, team TEXT, app TEXT,
+        id TEXT NOT NULL, at_ms INTEGER NOT NULL, status INTEGER NOT NULL, charged_nanos INTEGER NOT NULL,
+        key TEXT NOT NULL, owner TEXT, cost_centre TEXT, purpose TEXT, environment TEXT, user TEXT, team TEXT, app TEXT,
         feature TEXT, agent TEXT, customer TEXT, actor_environment TEXT, provider TEXT, model TEXT, outcome TEXT,
-        code TEXT, body TEXT NOT NULL
-    ) WITHOUT ROWID;
+        code TEXT, body TEXT NOT NULL, PRIMARY KEY (id, key)
+    ) WITHOUT ROWID, STRICT;
     CREATE INDEX events_by_key ON events (key, id);
     CREATE TABLE rollups (
         hour_ms INTEGER NOT NULL, dimensions TEXT NOT NULL,
@@ -56,7 +59,12 @@ pub const MIGRATIONS: &[&str] = &["
         requests INTEGER NOT NULL, input_tokens INTEGER NOT NULL, cached_tokens INTEGER NOT NULL,
         output_tokens INTEGER NOT NULL, cost_nanos INTEGER NOT NULL, charged_nanos INTEGER NOT NULL,
         PRIMARY KEY (hour_ms, dimensions)
-    ) WITHOUT ROWID;
+    ) WITHOUT ROWID, STRICT;
+    CREATE TABLE totals (
+        one INTEGER PRIMARY KEY CHECK (one = 1), events INTEGER NOT NULL, kept INTEGER NOT NULL,
+        charged_nanos INTEGER NOT NULL, tokens INTEGER NOT NULL
+    ) STRICT;
+    INSERT INTO totals (one, events, kept, charged_nanos, tokens) VALUES (1, 0, 0, 0, 0);
 "];
 
 /// One month of one workspace.
@@ -117,6 +125,7 @@ impl<S: Sql> LedgerObject<S> {
         let rows =
             self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
         let mut last: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
+        let before = last;
         for raw in &batch.events {
             let event: UsageEvent =
                 serde_json::from_str(raw.get()).map_err(|e| SqlError(format!("event: {e}")))?;
@@ -126,9 +135,12 @@ impl<S: Sql> LedgerObject<S> {
             last = event.seq;
             self.insert(&event, raw.get())?;
         }
-        let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
-            ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
-        self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
+        if last > before {
+            let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
+                ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
+            self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
+            self.prune(KEPT_EVENTS)?;
+        }
         Ok(json!({ "applied_up_to": last }).to_string())
     }
 
@@ -138,7 +150,7 @@ impl<S: Sql> LedgerObject<S> {
         let (at, status) = (event.at.ms().to_string(), event.status.to_string());
         let columns = DIMENSIONS.join(", ");
         let insert = format!(
-            "INSERT OR IGNORE INTO events (id, at_ms, status, charged_nanos, {columns}, body)
+            "INSERT INTO events (id, at_ms, status, charged_nanos, {columns}, body)
              VALUES (?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER){}, ?)",
             ", ?".repeat(DIMENSIONS.len())
         );
@@ -146,6 +158,10 @@ impl<S: Sql> LedgerObject<S> {
         params.extend(values.iter().map(Option::as_deref));
         params.push(Some(body));
         self.sql.exec(&insert, &params)?;
+        let tokens = event.usage.tally().map_or(0, |tally| tally.tokens.total()).to_string();
+        let add = "UPDATE totals SET events = events + 1, kept = kept + 1,
+            charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";
+        self.sql.exec(add, &[Some(&charged), Some(&tokens)])?;
         self.add_to_rollup(event, &values, &charged)
     }
 
@@ -283,20 +299,32 @@ impl<S: Sql> LedgerObject<S> {
         Ok(json!({ "data": data.collect::<Result<Vec<_>, SqlError>>()? }))
     }
 
+    /// What was ever applied here: for the reconciliation of Meters, Ledger and bill.
     fn totals(&self) -> Result<Value, SqlError> {
-        let select = "SELECT CAST(COUNT(*) AS TEXT), CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT) FROM events";
+        let select = "SELECT CAST(events AS TEXT), CAST(kept AS TEXT), CAST(charged_nanos AS TEXT),
+            CAST(tokens AS TEXT) FROM totals";
         let rows = self.sql.exec(select, &[])?;
-        let Some(row) = rows.first() else { return Ok(Value::Null) };
-        let charged = Usd::from_nanos(integer(row, 1)?);
-        Ok(json!({ "events": integer::<u64>(row, 0)?, "charged_usd": charged }))
+        let row = rows.first().ok_or_else(|| SqlError("totals have no row".to_owned()))?;
+        let charged = Usd::from_nanos(integer(row, 2)?);
+        Ok(json!({ "events": integer::<u64>(row, 0)?, "kept": integer::<u64>(row, 1)?,
+                   "charged_usd": charged, "tokens": integer::<u64>(row, 3)? }))
     }
 
-    /// Lets the oldest events go, once there are more than a month's object can hold. The rollups keep their sums.
-    pub fn prune(&self) -> Result<(), SqlError> {
-        let delete = format!(
-            "DELETE FROM events WHERE id < (SELECT id FROM events ORDER BY id DESC LIMIT 1 OFFSET {KEPT_EVENTS})"
-        );
-        self.sql.exec(&delete, &[]).map(|_| ())
+    /// Lets the oldest events go, once there are more than the object may hold. Rollups and totals keep their sums.
+    pub(super) fn prune(&self, kept: u64) -> Result<(), SqlError> {
+        let rows = self.sql.exec("SELECT CAST(kept AS TEXT) FROM totals", &[])?;
+        let present: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
+        let excess = present.saturating_sub(kept).min(PRUNED_AT_ONCE).to_string();
+        if excess == "0" {
+            return Ok(());
+        }
+        // A request's id begins with its time.
+        let delete = "DELETE FROM events WHERE (id, key) IN
+            (SELECT id, key FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
+        self.sql.exec(delete, &[Some(&excess)])?;
+        self.sql
+            .exec("UPDATE totals SET kept = kept - CAST(? AS INTEGER)", &[Some(&excess)])
+            .map(|_| ())
     }
 }
 

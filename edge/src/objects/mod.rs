@@ -9,3 +9,8 @@ pub mod migrations;
 pub mod sql;
 mod workspace_api;
 pub mod workspace_object;
+
+#[cfg(test)]
+mod ledger_object_tests;
+#[cfg(test)]
+pub(crate) mod test_sql;
