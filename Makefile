@@ -31,7 +31,7 @@ test-live: build simulator .venv/stamp
 	$(PYTHON) -m pytest tests/live tests/sdk -q
 
 test-sdk: build simulator node_modules/stamp .venv/stamp
-	$(PYTHON) tests/support/with_gateway.py node --test tests/sdk/
+	$(PYTHON) tests/support/with_gateway.py node --test 'tests/sdk/*.test.mjs'
 
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
 	$(PYTHON) tests/bench/bench.py

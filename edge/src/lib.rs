@@ -12,4 +12,4 @@ pub mod request;
 pub mod vault;
 
 #[cfg(target_arch = "wasm32")]
-mod wasm;
+pub mod wasm;

@@ -19,7 +19,7 @@ use crate::vault::KeyRing;
 #[wasm_bindgen]
 extern "C" {
     /// An object's SQLite, as `objects.mjs` hands it over.
-    type JsSql;
+    pub type JsSql;
 
     #[wasm_bindgen(method, catch)]
     fn exec(this: &JsSql, statement: &str, params: &str) -> Result<String, JsValue>;
