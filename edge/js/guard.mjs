@@ -6,6 +6,8 @@ import { configure, inCore, now, random } from "./core.mjs";
 
 /** The largest body that is read at all; policies can only lower it. Providers stop near 32 MB. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
+/** A body beyond this is not even read to be dropped. */
+const DISCARDED_BODY_BYTES = 4 * MAX_BODY_BYTES;
 /** The longest that a caller may take to send its body. */
 const BODY_TIMEOUT_MS = 30_000;
 /** How long an answer is read on after its caller left, to learn its cost. Cloudflare grants 30 s after a disconnect. */
@@ -361,9 +363,6 @@ function joined(chunks) {
 async function readBody(request) {
   const none = new Uint8Array();
   if (request.body === null) return { bytes: none };
-  if (Number(request.headers.get("content-length") ?? 0) > MAX_BODY_BYTES) {
-    return { bytes: none, problem: "request_too_large" };
-  }
   const reader = request.body.getReader();
   const chunks = [];
   let size = 0;
@@ -377,12 +376,15 @@ async function readBody(request) {
       const { done, value } = await reader.read();
       if (done) break;
       size += value.byteLength;
-      if (size > MAX_BODY_BYTES) {
+      if (size <= MAX_BODY_BYTES) chunks.push(value);
+      else chunks.length = 0;
+      // What is too large is read on for a while and dropped: a client that is still sending hears no answer.
+      if (size > DISCARDED_BODY_BYTES) {
         reader.cancel().catch(() => {});
-        return { bytes: none, problem: "request_too_large" };
+        break;
       }
-      chunks.push(value);
     }
+    if (size > MAX_BODY_BYTES) return { bytes: none, problem: "request_too_large" };
   } catch {
     return { bytes: none, problem: late ? "request_timeout" : "request_incomplete" };
   } finally {
