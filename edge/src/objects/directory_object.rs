@@ -62,7 +62,8 @@ impl<S: Sql> DirectoryObject<S> {
             return Ok(Problem::field("name", "is missing", "Give 1 to 128 characters.").into());
         }
         let id = new.id.unwrap_or_else(|| WorkspaceId::mint(random));
-        let found = self.sql.exec("SELECT 1 FROM workspaces WHERE id = ?", &[Some(id.as_str())])?;
+        let found =
+            self.sql.exec("SELECT '1' FROM workspaces WHERE id = ?", &[Some(id.as_str())])?;
         if !found.is_empty() {
             let detail = format!("The workspace `{id}` is there already.");
             return Ok(Problem::new(409, "already_exists", detail).into());

@@ -142,7 +142,7 @@ impl<S: Sql> MeterStore<S> {
 
     /// Whether a request was settled (or refused) already.
     pub fn has_event(&self, id: &RequestId) -> Result<bool, SqlError> {
-        let rows = self.sql.exec("SELECT 1 FROM events WHERE id = ?", &[Some(id.as_str())])?;
+        let rows = self.sql.exec("SELECT '1' FROM events WHERE id = ?", &[Some(id.as_str())])?;
         Ok(!rows.is_empty())
     }
 
@@ -165,7 +165,7 @@ impl<S: Sql> MeterStore<S> {
 
     /// Whether the Ledger lacks events.
     pub fn has_undelivered(&self) -> Result<bool, SqlError> {
-        let rows = self.sql.exec("SELECT 1 FROM events WHERE delivered = 0 LIMIT 1", &[])?;
+        let rows = self.sql.exec("SELECT '1' FROM events WHERE delivered = 0 LIMIT 1", &[])?;
         Ok(!rows.is_empty())
     }
 

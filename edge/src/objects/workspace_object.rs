@@ -307,7 +307,7 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     pub(super) fn delete_token(&self, id: &str) -> Result<bool, SqlError> {
-        let found = !self.sql.exec("SELECT 1 FROM tokens WHERE id = ?", &[Some(id)])?.is_empty();
+        let found = !self.sql.exec("SELECT '1' FROM tokens WHERE id = ?", &[Some(id)])?.is_empty();
         self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
         Ok(found)
     }
