@@ -34,6 +34,7 @@ test-sdk: build simulator node_modules/stamp .venv/stamp
 	$(PYTHON) tests/support/with_gateway.py node --test 'tests/sdk/*.test.mjs'
 
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
+	cargo build --quiet --profile tools -p tallygate-load
 	$(PYTHON) tests/bench/bench.py
 
 build: build/stamp ## Build the Worker into build/
