@@ -175,6 +175,11 @@ class Guard {
 
   respond({ status, headers, body, settlement, upstream_body }) {
     if (settlement) this.ctx.waitUntil(this.settle(settlement));
+    // Who shows no key of ours has no Meter to be recorded at: the log has the code and the id, never the key.
+    if (this.meter === undefined) {
+      const { "x-tallygate-code": code, "x-tallygate-request-id": id } = Object.fromEntries(headers);
+      console.log(JSON.stringify({ event: "refused", status, code, request_id: id }));
+    }
     return new Response(upstream_body ? this.upstreamBytes : body, { status, headers });
   }
 

@@ -144,7 +144,7 @@ impl<S: Sql> MeterObject<S> {
         if unclear.amount > known
             && let Some(plan) = &self.plan
         {
-            let id = RequestId::mint(now, &self.interruption_seed());
+            let id = RequestId::mint(now, &self.interruption_seed(&plan.key));
             let facts = RequestFacts::default();
             let mut event = blank_event(plan, id, &facts, now);
             event.outcome = Outcome::Interrupted;
@@ -155,11 +155,16 @@ impl<S: Sql> MeterObject<S> {
         self.save_state()
     }
 
-    /// An interruption's id needs no randomness: the sequence number makes it this Meter's own.
-    fn interruption_seed(&self) -> [u8; 10] {
-        let mut seed = [0; 10];
-        for (to, from) in seed.iter_mut().zip(self.next_seq.to_be_bytes()) {
-            *to = from;
+    /// An interruption's id needs no randomness: the key and its sequence number make it the only one of its kind.
+    fn interruption_seed(&self, key: &KeyId) -> [u8; 10] {
+        let mut seed = [0_u8; 10];
+        for (place, byte) in key.as_str().bytes().enumerate() {
+            if let Some(to) = seed.get_mut(place % 10) {
+                *to = to.rotate_left(3) ^ byte;
+            }
+        }
+        for (to, from) in seed.iter_mut().rev().zip(self.next_seq.to_le_bytes()) {
+            *to ^= from;
         }
         seed
     }

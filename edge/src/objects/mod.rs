@@ -4,6 +4,8 @@ pub mod directory_object;
 pub mod ledger_object;
 pub mod meter_ask;
 pub mod meter_object;
+#[cfg(test)]
+mod meter_object_tests;
 pub mod meter_store;
 pub mod migrations;
 pub mod sql;

@@ -7,6 +7,8 @@
 //! - [`refusal`]: why not
 
 pub mod decide;
+#[cfg(test)]
+mod decide_tests;
 pub mod globs;
 pub mod ip_ranges;
 pub mod key_plan;

@@ -108,7 +108,8 @@ async fn answer(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> std::io::Result
         }
         more(stream, buffer).await?;
     };
-    let head = String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
+    let head =
+        String::from_utf8_lossy(buffer.get(..head_end).unwrap_or_default()).to_ascii_lowercase();
     let length = head.split("content-length:").nth(1).and_then(|rest| rest.split("\r\n").next());
     match length.and_then(|text| text.trim().parse::<usize>().ok()) {
         Some(length) => {
