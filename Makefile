@@ -85,5 +85,8 @@ check: .tools/wasm-target ## Format and lint
 dry-run: build ## Show that `wrangler deploy` works
 	wrangler deploy --dry-run --outdir build/dry-run
 
+licences: ## Check the licences of all crates
+	python3 tests/support/licences.py
+
 clean: ## Forget the local state of `make run` (keeps what was built)
 	rm -rf .dev

@@ -61,8 +61,18 @@ class Guard {
     } catch (error) {
       return this.recover(error);
     } finally {
-      if (!this.streaming) this.exchange?.free?.();
+      if (!this.streaming) this.release();
     }
+  }
+
+  /** Gives the exchange's memory back; one of an instance that died has none. */
+  release() {
+    try {
+      this.exchange?.free();
+    } catch {
+      // It went with its instance.
+    }
+    this.exchange = undefined;
   }
 
   /** One call into the core; its answer is the next thing to do. */
@@ -240,12 +250,12 @@ class Guard {
       try {
         held = inCore(() => this.exchange.flush());
         result = this.step((exchange) => exchange.ended(ended, gone, now()));
-        this.exchange.free();
       } catch (error) {
         console.error(JSON.stringify({ event: "stream_reader_died", error: String(error) }));
       }
     }
     result ??= this.rescue(ended, gone, ends);
+    this.release();
     // The record is made before the caller sees the end, so that who asks for it then will find it.
     const settling = this.settle(result.settlement);
     await Promise.race([settling, pause(SETTLE_RETRIES_MS[1])]);

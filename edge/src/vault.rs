@@ -23,7 +23,9 @@ pub struct KeyRing {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VaultError {
     /// The ring's text cannot be read.
-    #[error("TALLYGATE_KEY_RING must be `<id>:<base64 of 32 bytes>`, several joined by commas; entry {entry} is not")]
+    #[error(
+        "TALLYGATE_KEY_RING must be `<id>:<base64 of 32 bytes>`, several joined by commas; entry {entry} is not"
+    )]
     BadRing {
         /// The entry, from 1.
         entry: usize,

@@ -175,7 +175,11 @@ impl Call {
 
     /// The body of an operation that also works without one.
     pub fn optional_body<T: serde::de::DeserializeOwned + Default>(&self) -> Result<T, Problem> {
-        if self.body.trim().is_empty() && !self.body_too_large { Ok(T::default()) } else { self.body() }
+        if self.body.trim().is_empty() && !self.body_too_large {
+            Ok(T::default())
+        } else {
+            self.body()
+        }
     }
 }
 
@@ -184,10 +188,11 @@ pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let Some((&byte, after)) = rest.split_first() {
-        let escaped = after.split_at_checked(2).filter(|_| byte == b'%').and_then(|(digits, after)| {
-            let value = std::str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?;
-            Some((u8::from_str_radix(value, 16).ok()?, after))
-        });
+        let escaped =
+            after.split_at_checked(2).filter(|_| byte == b'%').and_then(|(digits, after)| {
+                let value = std::str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?;
+                Some((u8::from_str_radix(value, 16).ok()?, after))
+            });
         let (byte, after) = escaped.unwrap_or((byte, after));
         bytes.push(byte);
         rest = after;
@@ -243,7 +248,8 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
 /// issued, the workspace knows.
 fn check_scope(token: &str, workspace: &WorkspaceId) -> Result<(), Problem> {
     let invalid = |detail: String| Problem::new(401, "token_invalid", detail);
-    let token = ApiToken::parse(token).map_err(|error| invalid(format!("The API token {error}.")))?;
+    let token =
+        ApiToken::parse(token).map_err(|error| invalid(format!("The API token {error}.")))?;
     match token.scope() {
         TokenScope::Workspace(scope) if scope == workspace => Ok(()),
         TokenScope::Workspace(_) | TokenScope::Operator => {

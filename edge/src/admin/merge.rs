@@ -50,7 +50,8 @@ fn one(mut rows: Vec<Value>) -> Step {
     match rows.pop() {
         Some(event) => Step::json(200, &event),
         None => {
-            let detail = "There is no such request, or its record is not in the ledger yet or no longer.";
+            let detail =
+                "There is no such request, or its record is not in the ledger yet or no longer.";
             Problem::new(404, "not_found", detail).into()
         }
     }
@@ -77,7 +78,9 @@ fn usage(rows: Vec<Value>) -> Option<Step> {
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows {
         let mut group = row.as_object()?.clone();
-        group.retain(|name, _| !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str()));
+        group.retain(|name, _| {
+            !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str())
+        });
         let place = *places.entry(Value::Object(group).to_string()).or_insert(sums.len());
         match sums.get_mut(place) {
             Some(sum) => add(sum, &row)?,
@@ -93,7 +96,11 @@ fn usage(rows: Vec<Value>) -> Option<Step> {
 /// What the caller hears when an answer would be too large.
 pub(crate) fn too_many_rows() -> Problem {
     let detail = "makes more than 10,000 rows";
-    Problem::field("group_by", detail, "Ask for fewer dimensions, a shorter time, or day instead of hour.")
+    Problem::field(
+        "group_by",
+        detail,
+        "Ask for fewer dimensions, a shorter time, or day instead of hour.",
+    )
 }
 
 /// Adds a row to a sum; `None` when something is no number or the sum does not fit.
@@ -135,17 +142,25 @@ mod tests {
         let (status, body) = merged("usage", &json!({}), &answers);
         assert_eq!(status, 200);
         assert_eq!(body["data"].as_array().unwrap().len(), 2);
-        assert_eq!((&body["data"][0]["requests"], &body["data"][0]["input_tokens"]), (&json!(4), &json!(2)));
+        assert_eq!(
+            (&body["data"][0]["requests"], &body["data"][0]["input_tokens"]),
+            (&json!(4), &json!(2))
+        );
         assert_eq!(body["data"][0]["charged_usd"], "9007199.254740994");
     }
 
     #[test]
     fn a_page_over_two_months_is_in_order_and_says_where_it_goes_on() {
         let list = |ids: &[&str]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
-        let (_, body) = merged("requests", &json!({ "limit": 3 }), &[list(&["b", "a"]), list(&["d", "c"])]);
+        let (_, body) =
+            merged("requests", &json!({ "limit": 3 }), &[list(&["b", "a"]), list(&["d", "c"])]);
         let ids: Vec<_> = body["data"].as_array().unwrap().iter().map(id_of).collect();
-        assert_eq!((ids.as_slice(), &body["next_cursor"]), (["d", "c", "b"].as_slice(), &json!("b")));
-        let (_, body) = merged("requests", &json!({ "limit": 4 }), &[list(&["b", "a"]), list(&["d", "c"])]);
+        assert_eq!(
+            (ids.as_slice(), &body["next_cursor"]),
+            (["d", "c", "b"].as_slice(), &json!("b"))
+        );
+        let (_, body) =
+            merged("requests", &json!({ "limit": 4 }), &[list(&["b", "a"]), list(&["d", "c"])]);
         assert_eq!(body["next_cursor"], Value::Null);
     }
 
@@ -161,7 +176,8 @@ mod tests {
         let bad = [json!({ "data": [row("a", 1, "1")] }), json!({ "error": "down" })];
         assert_eq!(merged("usage", &json!({}), &bad).0, 500);
         assert_eq!(merged("requests", &json!({ "limit": 5 }), &bad).0, 500);
-        let bad = [json!({ "data": [row("a", 1, "1")] }), json!({ "data": [row("a", u64::MAX, "1")] })];
+        let bad =
+            [json!({ "data": [row("a", 1, "1")] }), json!({ "data": [row("a", u64::MAX, "1")] })];
         assert_eq!(merged("usage", &json!({}), &bad).0, 500);
     }
 }

@@ -109,7 +109,17 @@ const fn change(
     summary: &'static str,
 ) -> Spec {
     let act = Act::WriteConfig;
-    Spec { operation, method, path, act, summary, body: None, status: 200, answer: "Done", query: &[] }
+    Spec {
+        operation,
+        method,
+        path,
+        act,
+        summary,
+        body: None,
+        status: 200,
+        answer: "Done",
+        query: &[],
+    }
 }
 
 impl Spec {
@@ -133,12 +143,49 @@ const CONFIG: &str = "/workspaces/{workspace}/config";
 
 /// The dimensions that requests and usage are filtered by.
 const REQUEST_QUERY: &[&str] = &[
-    "from", "to", "cursor", "limit", "status", "key", "owner", "cost_centre", "purpose", "environment", "user",
-    "team", "app", "feature", "agent", "customer", "actor_environment", "provider", "model", "outcome", "code",
+    "from",
+    "to",
+    "cursor",
+    "limit",
+    "status",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
 ];
 const USAGE_QUERY: &[&str] = &[
-    "from", "to", "bucket", "group_by", "key", "owner", "cost_centre", "purpose", "environment", "user", "team",
-    "app", "feature", "agent", "customer", "actor_environment", "provider", "model", "outcome", "code",
+    "from",
+    "to",
+    "bucket",
+    "group_by",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
 ];
 
 /// The table. Where two paths match, the first one counts.
@@ -344,7 +391,11 @@ mod tests {
     fn each_operation_is_found_by_its_own_row_and_no_other() {
         for spec in OPERATIONS {
             let path = format!("/api/v1{}", spec.path.replace(['{', '}'], ""));
-            assert_eq!(found(spec.method, &path).map(|(operation, _)| operation), Some(spec.operation), "{path}");
+            assert_eq!(
+                found(spec.method, &path).map(|(operation, _)| operation),
+                Some(spec.operation),
+                "{path}"
+            );
             let rows = OPERATIONS.iter().filter(|other| other.operation == spec.operation);
             assert_eq!(rows.count(), 1, "{:?}", spec.operation);
         }
@@ -353,17 +404,32 @@ mod tests {
     #[test]
     fn a_name_may_be_encoded_and_a_price_may_have_slashes() {
         let path = "/api/v1/workspaces/ws_a/policies/a%2Fb%3Ac";
-        assert_eq!(found("PUT", path), Some((Operation::PutPolicy, vec!["ws_a".into(), "a/b:c".into()])));
-        for path in ["openrouter/anthropic/claude@2026-01-01", "openrouter%2Fanthropic%2Fclaude%402026-01-01"] {
+        assert_eq!(
+            found("PUT", path),
+            Some((Operation::PutPolicy, vec!["ws_a".into(), "a/b:c".into()]))
+        );
+        for path in [
+            "openrouter/anthropic/claude@2026-01-01",
+            "openrouter%2Fanthropic%2Fclaude%402026-01-01",
+        ] {
             let path = format!("/api/v1/workspaces/ws_a/prices/{path}");
             let price = "openrouter/anthropic/claude@2026-01-01".to_owned();
-            assert_eq!(found("DELETE", &path), Some((Operation::DeletePrice, vec!["ws_a".into(), price])));
+            assert_eq!(
+                found("DELETE", &path),
+                Some((Operation::DeletePrice, vec!["ws_a".into(), price]))
+            );
         }
     }
 
     #[test]
     fn a_path_that_is_not_there_and_a_method_that_does_not_fit_are_told_apart() {
-        for path in ["/api/v1", "/api/v2/workspaces", "/api/v1/workspaces/ws_a/nothing", "/api/v1/workspaces//keys", ""] {
+        for path in [
+            "/api/v1",
+            "/api/v2/workspaces",
+            "/api/v1/workspaces/ws_a/nothing",
+            "/api/v1/workspaces//keys",
+            "",
+        ] {
             assert!(matches!(find("GET", path), Match::Unknown), "{path}");
         }
         match find("PUT", "/api/v1/workspaces/ws_a/keys/") {

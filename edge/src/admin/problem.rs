@@ -58,9 +58,15 @@ impl Problem {
     /// Something in the request's body is wrong.
     pub fn field(field: &str, detail: impl Into<String>, remedy: &str) -> Self {
         let detail = detail.into();
-        let error =
-            FieldError { field: field.to_owned(), detail: detail.clone(), remedy: remedy.to_owned() };
-        Self { errors: vec![error], ..Self::new(422, "invalid_field", format!("`{field}` {detail}")) }
+        let error = FieldError {
+            field: field.to_owned(),
+            detail: detail.clone(),
+            remedy: remedy.to_owned(),
+        };
+        Self {
+            errors: vec![error],
+            ..Self::new(422, "invalid_field", format!("`{field}` {detail}"))
+        }
     }
 
     /// A configuration with all that is wrong with it.

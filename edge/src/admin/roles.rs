@@ -41,7 +41,9 @@ impl Role {
             (Self::Operator, _) => true,
             (_, Act::Operate) => false,
             (Self::Admin, _) => true,
-            (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => true,
+            (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => {
+                true
+            }
             (Self::Auditor, Act::ReadAudit) => true,
             (Self::Finance | Self::Developer, Act::ReadAudit) => false,
             (Self::Finance | Self::Developer | Self::Auditor, Act::WriteConfig) => false,

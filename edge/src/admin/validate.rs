@@ -92,11 +92,16 @@ impl Config {
         rows.sort_by_cached_key(|row| key(row));
         for (earlier, later) in rows.iter().zip(rows.iter().skip(1)) {
             let same = (&earlier.provider, &earlier.model) == (&later.provider, &later.model);
-            let apart = earlier.effective_to.zip(later.effective_from).is_some_and(|(to, from)| to <= from);
+            let apart =
+                earlier.effective_to.zip(later.effective_from).is_some_and(|(to, from)| to <= from);
             if same && !apart {
                 let field = format!("prices.{}", price_name(later));
                 let detail = format!("is in force together with `{}`", price_name(earlier));
-                return Err(Problem::field(&field, detail, "Give the earlier one an `effective_to`."));
+                return Err(Problem::field(
+                    &field,
+                    detail,
+                    "Give the earlier one an `effective_to`.",
+                ));
             }
         }
         Ok(())
@@ -108,7 +113,11 @@ impl Config {
         for (id, key) in self.keys.iter().filter(|(_, key)| key.status != KeyStatus::Revoked) {
             if !names.insert(&key.name) {
                 let detail = format!("is `{}`, which another key has", key.name);
-                return Err(Problem::field(&format!("keys.{id}.name"), detail, "Choose another name."));
+                return Err(Problem::field(
+                    &format!("keys.{id}.name"),
+                    detail,
+                    "Choose another name.",
+                ));
             }
         }
         Ok(())
@@ -145,7 +154,11 @@ impl Config {
     fn validate_key(&self, id: &str, key: &KeyConfig) -> Result<(), Problem> {
         let at = |field: &str| format!("keys.{id}.{field}");
         if KeyId::parse(id).is_err() {
-            return Err(Problem::field("keys", format!("has the bad key id `{}`", printable(id)), "Export first."));
+            return Err(Problem::field(
+                "keys",
+                format!("has the bad key id `{}`", printable(id)),
+                "Export first.",
+            ));
         }
         for (field, text) in [
             ("name", &key.name),
@@ -170,7 +183,11 @@ impl Config {
             PolicyRef::Named(name) if self.policies.contains_key(name) => Ok(()),
             PolicyRef::Named(name) => {
                 let detail = format!("names the unknown policy `{name}`");
-                Err(Problem::field(&at("policy"), detail, "Use a name of `policies`, or an object."))
+                Err(Problem::field(
+                    &at("policy"),
+                    detail,
+                    "Use a name of `policies`, or an object.",
+                ))
             }
         }
     }
@@ -206,14 +223,23 @@ impl ProviderConfig {
         let at = |field: &str| format!("providers.{name}.{field}");
         let Some(kind) = ProviderKind::parse(&self.kind) else {
             let kinds = ProviderKind::ALL.map(ProviderKind::name).join(", ");
-            return Err(Problem::field(&at("kind"), "is not known", &format!("Use one of {kinds}.")));
+            return Err(Problem::field(
+                &at("kind"),
+                "is not known",
+                &format!("Use one of {kinds}."),
+            ));
         };
         match &self.base_url {
             None if kind.facts().base_url.is_none() => {
-                return Err(Problem::field(&at("base_url"), "is missing", "This kind has none of its own."));
+                return Err(Problem::field(
+                    &at("base_url"),
+                    "is missing",
+                    "This kind has none of its own.",
+                ));
             }
             Some(url) if !is_base_url(url) => {
-                let remedy = "Give http(s)://host[:port][/path], without credentials, query or fragment.";
+                let remedy =
+                    "Give http(s)://host[:port][/path], without credentials, query or fragment.";
                 return Err(Problem::field(&at("base_url"), "is not a base URL", remedy));
             }
             _ => {}
@@ -221,17 +247,29 @@ impl ProviderConfig {
         if let Some(header) = &self.auth_header
             && !is_credential_header(header)
         {
-            return Err(Problem::field(&at("auth_header"), "cannot carry a credential", "Use a header name in lower case, for example api-key."));
+            return Err(Problem::field(
+                &at("auth_header"),
+                "cannot carry a credential",
+                "Use a header name in lower case, for example api-key.",
+            ));
         }
         if let Some(region) = &self.region
             && !matches!(region.as_str(), "us" | "eu")
         {
-            return Err(Problem::field(&at("region"), "is not known", "Use us or eu, or leave it out."));
+            return Err(Problem::field(
+                &at("region"),
+                "is not known",
+                "Use us or eu, or leave it out.",
+            ));
         }
         if let Some(version) = &self.api_version
             && !is_plain(version)
         {
-            return Err(Problem::field(&at("api_version"), "is not a version", "For example 2025-04-01."));
+            return Err(Problem::field(
+                &at("api_version"),
+                "is not a version",
+                "For example 2025-04-01.",
+            ));
         }
         if self.models.len() > MAX_RULES {
             return Err(Problem::field(&at("models"), "has too many entries", "Use at most 500."));
@@ -258,10 +296,16 @@ fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
     zero("max_request_bytes", policy.max_request_bytes)?;
     let ranges = policy.ip_ranges.clone().map_or(0, |ranges| Vec::from(ranges).len());
     if policy.models.allow.len() + policy.models.deny.len() + ranges > MAX_RULES {
-        return Err(Problem::field(at, "has too many model patterns or addresses", "Use at most 500."));
+        return Err(Problem::field(
+            at,
+            "has too many model patterns or addresses",
+            "Use at most 500.",
+        ));
     }
     let claims = ["user", "team", "app", "feature", "agent", "customer", "environment", "session"];
-    if let Some(claim) = policy.required_claims.iter().find(|claim| !claims.contains(&claim.as_str())) {
+    if let Some(claim) =
+        policy.required_claims.iter().find(|claim| !claims.contains(&claim.as_str()))
+    {
         let remedy = format!("Use one of {}.", claims.join(", "));
         let field = format!("{at}.required_claims");
         return Err(Problem::field(&field, format!("has the unknown claim `{claim}`"), &remedy));
@@ -291,7 +335,11 @@ fn check_name(section: &str, name: &str) -> Result<(), Problem> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@".contains(&b);
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
         let remedy = "Use 1 to 128 of A-Z, a-z, 0-9 and -_.:@";
-        return Err(Problem::field(section, format!("has the bad name `{}`", printable(name)), remedy));
+        return Err(Problem::field(
+            section,
+            format!("has the bad name `{}`", printable(name)),
+            remedy,
+        ));
     }
     Ok(())
 }
@@ -301,7 +349,11 @@ fn check_alias(name: &str) -> Result<(), Problem> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@/".contains(&b);
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
         let remedy = "Use 1 to 128 of A-Z, a-z, 0-9 and -_.:@/";
-        return Err(Problem::field("routes", format!("has the bad name `{}`", printable(name)), remedy));
+        return Err(Problem::field(
+            "routes",
+            format!("has the bad name `{}`", printable(name)),
+            remedy,
+        ));
     }
     Ok(())
 }
@@ -309,7 +361,11 @@ fn check_alias(name: &str) -> Result<(), Problem> {
 /// Refuses a text for people that is empty, too long, or has control characters.
 pub fn check_text(field: &str, text: &str) -> Result<(), Problem> {
     if text.trim().is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        return Err(Problem::field(field, "is missing or not plain text", "Give 1 to 128 characters."));
+        return Err(Problem::field(
+            field,
+            "is missing or not plain text",
+            "Give 1 to 128 characters.",
+        ));
     }
     Ok(())
 }
@@ -321,10 +377,20 @@ fn is_plain(text: &str) -> bool {
 /// A header that may be set: those that frame the message belong to the connection.
 fn is_credential_header(name: &str) -> bool {
     const FRAMING: [&str; 9] = [
-        "connection", "content-encoding", "content-length", "content-type", "expect", "host", "te",
-        "transfer-encoding", "upgrade",
+        "connection",
+        "content-encoding",
+        "content-length",
+        "content-type",
+        "expect",
+        "host",
+        "te",
+        "transfer-encoding",
+        "upgrade",
     ];
-    is_plain(name) && name.len() <= 64 && *name == name.to_ascii_lowercase() && !FRAMING.contains(&name)
+    is_plain(name)
+        && name.len() <= 64
+        && *name == name.to_ascii_lowercase()
+        && !FRAMING.contains(&name)
 }
 
 /// `http(s)://host[:port][/path]`: no credentials, query or fragment, and nothing that another reader could take for
@@ -342,7 +408,8 @@ fn is_base_url(url: &str) -> bool {
             true => name.parse::<std::net::Ipv6Addr>().is_ok(),
             false => !name.is_empty() && name.bytes().all(name_fits),
         };
-        let is_port = port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
+        let is_port =
+            port.is_empty() || port.strip_prefix(':').is_some_and(|p| p.parse::<u16>().is_ok());
         let path_fits = |b: u8| b.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@/".contains(&b);
         url.len() <= MAX_URL
             && is_host
@@ -368,9 +435,25 @@ mod tests {
             assert!(is_base_url(good), "{good}");
         }
         for bad in [
-            "", "api.openai.com", "ftp://a", "https://", "https:///v1", "https://user:pw@a/v1", "https://a@b",
-            "https://a/v1?x=1", "https://a/v1#x", "https://a/../b", "https://a b", "https://a:99999", "https://a:x",
-            "https://[::1", "https://[zz]", "https://a\\b", "https://a/%2e%2e/", "https://ä", "https://a\n.b",
+            "",
+            "api.openai.com",
+            "ftp://a",
+            "https://",
+            "https:///v1",
+            "https://user:pw@a/v1",
+            "https://a@b",
+            "https://a/v1?x=1",
+            "https://a/v1#x",
+            "https://a/../b",
+            "https://a b",
+            "https://a:99999",
+            "https://a:x",
+            "https://[::1",
+            "https://[zz]",
+            "https://a\\b",
+            "https://a/%2e%2e/",
+            "https://ä",
+            "https://a\n.b",
         ] {
             assert!(!is_base_url(bad), "{bad}");
         }

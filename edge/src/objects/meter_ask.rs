@@ -55,7 +55,11 @@ impl<S: Sql> MeterObject<S> {
         })
     }
 
-    fn answer_request(&self, question: &Question, now: Timestamp) -> Result<MeterReply, MeterError> {
+    fn answer_request(
+        &self,
+        question: &Question,
+        now: Timestamp,
+    ) -> Result<MeterReply, MeterError> {
         if let Err(refusal) = self.authenticate(&question.key_sha256, now) {
             return Ok(MeterReply::Refused { refusal });
         }

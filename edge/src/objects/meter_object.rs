@@ -110,7 +110,8 @@ impl<S: Sql> MeterObject<S> {
     /// Opens the Meter from its storage. What was in flight before a restart is restored or counted as unclear.
     pub fn open(sql: S, ring: &KeyRing, now: Timestamp) -> Result<Self, MeterError> {
         let store = MeterStore::open(sql)?;
-        let plan: Option<KeyPlan> = store.plan()?.map(|text| serde_json::from_str(&text)).transpose()?;
+        let plan: Option<KeyPlan> =
+            store.plan()?.map(|text| serde_json::from_str(&text)).transpose()?;
         let state = store.state()?;
         let tickets: BTreeMap<RequestId, Ticket> =
             store.tickets()?.into_iter().map(|ticket| (ticket.hold.id.clone(), ticket)).collect();
@@ -285,10 +286,14 @@ impl<S: Sql> MeterObject<S> {
         }
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let hold = settlement.ticket.hold.clone();
-        let charged =
-            charge(settlement.outcome, settlement.cost.as_ref().map(|cost| cost.total), hold.amount);
+        let charged = charge(
+            settlement.outcome,
+            settlement.cost.as_ref().map(|cost| cost.total),
+            hold.amount,
+        );
         let tokens_used = settlement.usage.tally().map(|tally| tally.tokens.total());
-        let tokens_used = if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
+        let tokens_used =
+            if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
         let event = event_of(plan, settlement, charged, now);
         self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
@@ -468,10 +473,6 @@ impl<S: Sql> MeterObject<S> {
             events_charged_usd: charged,
             undelivered: self.undelivered,
         })
-    }
-
-    pub(super) fn plan(&self) -> Option<&KeyPlan> {
-        self.plan.as_ref()
     }
 
     fn actor_of(

@@ -159,8 +159,7 @@ impl<S: Sql> MeterStore<S> {
             VALUES (CAST(? AS INTEGER), ?, CAST(? AS INTEGER), CAST(? AS INTEGER), ?)";
         let (seq, at) = (event.seq.to_string(), event.at.ms().to_string());
         let charged = nanos(event.charged)?;
-        let params =
-            [seq.as_str(), event.id.as_str(), &at, &charged, &body].map(Some);
+        let params = [seq.as_str(), event.id.as_str(), &at, &charged, &body].map(Some);
         self.sql.exec(insert, &params).map(|_| ())
     }
 
@@ -185,7 +184,8 @@ impl<S: Sql> MeterStore<S> {
 
     /// Marks events as delivered, and lets the oldest of the delivered go.
     pub fn mark_delivered(&self, up_to: u64) -> Result<(), SqlError> {
-        let mark = "UPDATE events SET delivered = 1 WHERE delivered = 0 AND seq <= CAST(? AS INTEGER)";
+        let mark =
+            "UPDATE events SET delivered = 1 WHERE delivered = 0 AND seq <= CAST(? AS INTEGER)";
         self.sql.exec(mark, &[Some(&up_to.to_string())])?;
         let oldest = up_to.saturating_sub(KEPT_EVENTS).to_string();
         let prune = "DELETE FROM events WHERE delivered = 1 AND seq <= CAST(? AS INTEGER)";
@@ -204,6 +204,7 @@ impl<S: Sql> MeterStore<S> {
 
 /// Money for an INTEGER column: whole nanodollars, as text.
 fn nanos(amount: Usd) -> Result<String, SqlError> {
-    let nanos = amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
+    let nanos =
+        amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
     Ok(nanos.to_string())
 }

@@ -18,7 +18,7 @@ pub trait Sql {
 }
 
 /// The text of a cell, or an error that names the column, for cells that the schema declares NOT NULL.
-pub fn text<'a>(row: &'a Row, column: usize) -> Result<&'a str, SqlError> {
+pub fn text(row: &Row, column: usize) -> Result<&str, SqlError> {
     row.get(column)
         .and_then(Option::as_deref)
         .ok_or_else(|| SqlError(format!("column {column} is missing or NULL")))

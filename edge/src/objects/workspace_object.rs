@@ -117,7 +117,8 @@ impl<S: Sql> WorkspaceObject<S> {
     /// Opens the workspace from its storage. Nothing is stored for one that was not created, so that a stranger cannot
     /// fill storage with names.
     pub fn open(sql: S) -> Result<Self, SqlError> {
-        let known = "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'";
+        let known =
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'";
         let created = !sql.exec(known, &[])?.is_empty();
         let mut workspace = Self {
             sql,
@@ -163,7 +164,8 @@ impl<S: Sql> WorkspaceObject<S> {
                 }
             }
         }
-        self.config = stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
+        self.config =
+            stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
         let rows = self.sql.exec("SELECT kind, name, body FROM secrets", &[])?;
         for row in &rows {
             let (name, body) = (text(row, 1)?.to_owned(), text(row, 2)?);
@@ -190,7 +192,9 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// The tenant's id; a workspace that was not created has none.
     pub(super) fn id(&self) -> Result<&WorkspaceId, Problem> {
-        self.id.as_ref().ok_or_else(|| Problem::new(404, "not_found", "There is no such workspace."))
+        self.id
+            .as_ref()
+            .ok_or_else(|| Problem::new(404, "not_found", "There is no such workspace."))
     }
 
     /// Answers one request. An error is storage's: the shell then rolls everything back.
@@ -213,11 +217,15 @@ impl<S: Sql> WorkspaceObject<S> {
         };
         let principal = self.principal(call)?;
         if !principal.role.may(spec.act) {
-            let detail =
-                format!("The role {} does not allow this. Ask a workspace admin.", principal.role.name());
+            let detail = format!(
+                "The role {} does not allow this. Ask a workspace admin.",
+                principal.role.name()
+            );
             return Err(Problem::new(403, "role_insufficient", detail).into());
         }
-        if let Some((name, _)) = call.parameters().iter().find(|(name, _)| !spec.query.contains(&name.as_str())) {
+        if let Some((name, _)) =
+            call.parameters().iter().find(|(name, _)| !spec.query.contains(&name.as_str()))
+        {
             let remedy = match spec.query {
                 [] => "Leave it out.".to_owned(),
                 known => format!("Use one of {}.", known.join(", ")),
@@ -232,21 +240,33 @@ impl<S: Sql> WorkspaceObject<S> {
     fn create(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
         let NewWorkspace { id, name } = context.call.body()?;
         if self.id.is_some() {
-            return Err(Problem::new(409, "already_exists", "The workspace is there already.").into());
+            return Err(
+                Problem::new(409, "already_exists", "The workspace is there already.").into()
+            );
         }
-        let id = id.ok_or_else(|| Problem::field("id", "is missing", "Send the Directory's message."))?;
+        let id =
+            id.ok_or_else(|| Problem::field("id", "is missing", "Send the Directory's message."))?;
         migrate(&self.sql, MIGRATIONS)?;
         self.name = name;
         self.created_at = context.now.to_string();
-        for (name, value) in
-            [("id", id.as_str()), ("name", &self.name), ("created_at", &self.created_at), ("version", "0")]
-        {
+        for (name, value) in [
+            ("id", id.as_str()),
+            ("name", &self.name),
+            ("created_at", &self.created_at),
+            ("version", "0"),
+        ] {
             self.set_meta(name, value)?;
         }
         self.id = Some(id);
         let principal = Principal { who: "operator".to_owned(), role: Role::Operator };
         let (token, shown) = self.issue_token("first admin", Role::Admin, context)?;
-        self.audit(&principal, "added", "workspace", &json!({ "after": { "admin_token": token } }), context.now)?;
+        self.audit(
+            &principal,
+            "added",
+            "workspace",
+            &json!({ "after": { "admin_token": token } }),
+            context.now,
+        )?;
         let mut body = self.describe();
         if let Some(fields) = body.as_object_mut() {
             fields.insert("admin_token".to_owned(), shown);
@@ -266,14 +286,16 @@ impl<S: Sql> WorkspaceObject<S> {
             return Ok(Principal { who: "operator".to_owned(), role: Role::Operator });
         }
         // Whether a workspace exists is nobody's business who has no token of it.
-        let invalid = || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
+        let invalid =
+            || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
         self.id().map_err(|_| invalid())?;
         let token = call.token().unwrap_or_default();
         let token = ApiToken::parse(token).map_err(|_| invalid())?;
         let id = token.token_id().as_str();
         let rows = self.sql.exec("SELECT sha256, role FROM tokens WHERE id = ?", &[Some(id)])?;
         let row = rows.first().ok_or_else(invalid)?;
-        let known = SecretHash::parse(text(row, 0)?).map_err(|e| SqlError(format!("stored token {e}")))?;
+        let known =
+            SecretHash::parse(text(row, 0)?).map_err(|e| SqlError(format!("stored token {e}")))?;
         if !known.matches(&token) {
             return Err(invalid().into());
         }
@@ -291,12 +313,14 @@ impl<S: Sql> WorkspaceObject<S> {
         let scope = TokenScope::Workspace(self.id()?.clone());
         let token = ApiToken::mint(scope, &context.bytes(64));
         let id = token.token_id().as_str().to_owned();
-        let insert = "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
+        let insert =
+            "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
         let hash = token.secret_hash();
         let created_at = context.now.to_string();
         let params = [id.as_str(), hash.as_str(), role.name(), name, &created_at].map(Some);
         self.sql.exec(insert, &params)?;
-        let record = json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at });
+        let record =
+            json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at });
         let mut shown = record.clone();
         if let Some(fields) = shown.as_object_mut() {
             fields.insert("token".to_owned(), token.expose().into());
@@ -305,7 +329,9 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
-        let rows = self.sql.exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at, id", &[])?;
+        let rows = self
+            .sql
+            .exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at, id", &[])?;
         let token = |row: &super::sql::Row| {
             Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
                        "created_at": text(row, 3)? }))
@@ -315,7 +341,10 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// Deletes a token; `None` when there is none, else its public record.
     pub(super) fn delete_token(&self, id: &str) -> Result<Option<Value>, SqlError> {
-        let known = self.tokens()?.into_iter().find(|token| token.get("id").and_then(Value::as_str) == Some(id));
+        let known = self
+            .tokens()?
+            .into_iter()
+            .find(|token| token.get("id").and_then(Value::as_str) == Some(id));
         if known.is_some() {
             self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
         }
@@ -364,13 +393,16 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// All keys share nearly all of their plans, so one is measured.
     fn check_plan_size(&self, config: &Config, secrets: &Secrets) -> Result<(), Problem> {
-        let Some((workspace, key)) = self.id.as_ref().zip(config.keys.keys().next()) else { return Ok(()) };
+        let Some((workspace, key)) = self.id.as_ref().zip(config.keys.keys().next()) else {
+            return Ok(());
+        };
         let plan = config.compile(workspace, self.version, key, secrets);
         let size = serde_json::to_string(&plan).map_or(usize::MAX, |text| text.len());
         if size <= MAX_PLAN_BYTES {
             return Ok(());
         }
-        let detail = format!("make plans of {size} bytes; at most {MAX_PLAN_BYTES} fit a key's Meter");
+        let detail =
+            format!("make plans of {size} bytes; at most {MAX_PLAN_BYTES} fit a key's Meter");
         let remedy = "Remove routes, deployments or prices that are not used.";
         Err(Problem::field("providers, routes and prices", detail, remedy))
     }
@@ -398,7 +430,9 @@ impl<S: Sql> WorkspaceObject<S> {
         let mut pushes = Vec::new();
         for key in keys.take(PUSHES_AT_ONCE) {
             let plan = self.config.compile(workspace, self.version, key, &self.secrets);
-            let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else { continue };
+            let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else {
+                continue;
+            };
             left = left.saturating_sub(plan.len());
             pushes.push(Push { key: key.clone(), version: self.version.to_string(), plan });
             if left == 0 {
@@ -476,7 +510,11 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     /// The audit log, newest first, older than `before`.
-    pub(super) fn audit_log(&self, before: Option<u64>, limit: u64) -> Result<Vec<Value>, SqlError> {
+    pub(super) fn audit_log(
+        &self,
+        before: Option<u64>,
+        limit: u64,
+    ) -> Result<Vec<Value>, SqlError> {
         let before = before.unwrap_or(i64::MAX.unsigned_abs()).to_string();
         let select = format!(
             "SELECT CAST(seq AS TEXT), at, who, act, path, body FROM audit WHERE seq < CAST(? AS INTEGER)
@@ -495,7 +533,6 @@ impl<S: Sql> WorkspaceObject<S> {
     pub(super) fn created(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.created_at)
     }
-
 }
 
 fn stored<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, SqlError> {
@@ -512,10 +549,14 @@ fn secret_path(kind: &str, name: &str) -> String {
 
 fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
     let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-    let credentials =
-        secrets.credentials.iter().map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
-    let keys =
-        secrets.keys.iter().map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
+    let credentials = secrets
+        .credentials
+        .iter()
+        .map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
+    let keys = secrets
+        .keys
+        .iter()
+        .map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
     let actors = secrets
         .actors
         .iter()

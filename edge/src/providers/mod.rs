@@ -4,9 +4,9 @@
 //! disjoint buckets, so that nothing behind this folder has to know whose report it was. What does not add up is
 //! flagged; what cannot be read is an error, and never a zero.
 
-pub mod catalog;
 mod anthropic;
 mod azure;
+pub mod catalog;
 mod cohere;
 mod compatible;
 mod count;

@@ -62,7 +62,8 @@ impl Answer {
         request_id: &str,
     ) -> Self {
         let message = detail.to_owned();
-        let error = CallerError { status, code, message, param: None, metadata: Map::new(), request_id };
+        let error =
+            CallerError { status, code, message, param: None, metadata: Map::new(), request_id };
         Self::rendered(dialect, &error, retry_after_s.map(|s| s * 1000))
     }
 
@@ -84,7 +85,13 @@ impl Answer {
             }
             None => {}
         }
-        Self { status: error.status, headers, body: Some(body), upstream_body: false, settlement: None }
+        Self {
+            status: error.status,
+            headers,
+            body: Some(body),
+            upstream_body: false,
+            settlement: None,
+        }
     }
 
     /// The same with a settlement.

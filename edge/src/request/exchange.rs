@@ -219,7 +219,8 @@ impl Exchange {
             scheme.eq_ignore_ascii_case("bearer").then(|| key.trim())
         });
         let named = ["x-api-key", "api-key", "x-goog-api-key"].map(|name| self.headers.get(name));
-        let candidates = || std::iter::once(bearer).chain(named).flatten().filter(|key| !key.is_empty());
+        let candidates =
+            || std::iter::once(bearer).chain(named).flatten().filter(|key| !key.is_empty());
         let ours = candidates().find(|key| key.starts_with("tg_"));
         let Some(key) = ours.or_else(|| candidates().next()) else {
             let detail = "No gateway key. Send it as `authorization: Bearer tg_...`, or in x-api-key, \
@@ -334,7 +335,8 @@ impl Exchange {
             }
             MeterReply::Refused { refusal } => self.refused(&refusal, Limits::default()),
             MeterReply::NotFound => {
-                let detail = "No such request of this key. Older ones are in the workspace's ledger.";
+                let detail =
+                    "No such request of this key. Older ones are in the workspace's ledger.";
                 self.error(404, "request_not_found", detail, None)
             }
         }
@@ -412,7 +414,8 @@ impl Exchange {
         kind: ProviderKind,
         endpoint: Endpoint,
     ) -> Result<Option<Vec<u8>>, String> {
-        let model = (target.model != admitted.ticket.requested_model).then_some(target.model.as_str());
+        let model =
+            (target.model != admitted.ticket.requested_model).then_some(target.model.as_str());
         let limit = admitted.set_max_output_tokens;
         let max_output = kind.max_output_field(endpoint).zip(limit);
         let include_usage =
@@ -460,7 +463,13 @@ impl Exchange {
     }
 
     /// A provider's headers are here.
-    pub fn received(&mut self, status: u16, headers: Headers, ring: &KeyRing, now: Timestamp) -> Step {
+    pub fn received(
+        &mut self,
+        status: u16,
+        headers: Headers,
+        ring: &KeyRing,
+        now: Timestamp,
+    ) -> Step {
         self.note_attempt(Some(status), None, now);
         if is_retryable(status) {
             let retry_after = headers.retry_after_ms();
@@ -491,7 +500,12 @@ impl Exchange {
     }
 
     /// Another attempt, if there is one: at the same target after a wait, or at the next at once.
-    fn retry(&mut self, retry_after_ms: Option<u64>, ring: &KeyRing, now: Timestamp) -> Option<Step> {
+    fn retry(
+        &mut self,
+        retry_after_ms: Option<u64>,
+        ring: &KeyRing,
+        now: Timestamp,
+    ) -> Option<Step> {
         let admitted = self.admitted.as_ref()?;
         let more_targets = self.forward.target + 1 < admitted.targets.len();
         self.forward.tries += 1;
@@ -551,13 +565,16 @@ impl Exchange {
     pub fn ended(&mut self, ended: &str, gone: bool, now: Timestamp) -> Option<Last> {
         let observed = self.tap.take()?.finish();
         let status = self.upstream.as_ref().map_or(0, |upstream| upstream.status);
-        let seen = Seen { end: End::of_stream(ended, gone), status, code: None, observed: Some(observed) };
+        let seen =
+            Seen { end: End::of_stream(ended, gone), status, code: None, observed: Some(observed) };
         self.settle(seen, now).map(Ending::into_last)
     }
 
     /// A whole answer was read. `ended` is `complete`, `died`, `stalled` or `too_large`.
     pub fn finished(&mut self, ended: &str, bytes: &[u8], now: Timestamp) -> Step {
-        let Some(upstream) = &self.upstream else { return self.gateway_error("no answer to finish") };
+        let Some(upstream) = &self.upstream else {
+            return self.gateway_error("no answer to finish");
+        };
         let status = upstream.status;
         let good = (200..300).contains(&status);
         if ended != "complete" {
@@ -575,7 +592,9 @@ impl Exchange {
         let end = if good { End::Complete } else { End::ProviderError };
         let observed = if good { self.observe(bytes) } else { None };
         let seen = Seen { end, status, code: None, observed };
-        let Some(ending) = self.settle(seen, now) else { return self.gateway_error("not admitted") };
+        let Some(ending) = self.settle(seen, now) else {
+            return self.gateway_error("not admitted");
+        };
         let headers = self.response_headers(Some(&ending));
         Step::Respond(Answer::upstream(status, headers, ending.settlement))
     }
@@ -587,8 +606,7 @@ impl Exchange {
     fn tap_config(&self, streaming: bool) -> Option<TapConfig> {
         let kind = ProviderKind::parse(&self.target()?.kind)?;
         let endpoint = self.endpoint?;
-        let injected =
-            streaming && !self.facts.include_usage && kind.needs_include_usage(endpoint);
+        let injected = streaming && !self.facts.include_usage && kind.needs_include_usage(endpoint);
         Some(self.facts.tap_config(kind, endpoint, injected))
     }
 
@@ -711,6 +729,7 @@ fn split_random(random: &[u8]) -> ([u8; 10], u64) {
     for (to, from) in seed.iter_mut().zip(random) {
         *to = *from;
     }
-    let draw = random.iter().skip(10).take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
+    let draw =
+        random.iter().skip(10).take(8).fold(0_u64, |bits, byte| bits << 8 | u64::from(*byte));
     (seed, draw)
 }

@@ -35,7 +35,8 @@ pub fn next_wait(
 ) -> Retry {
     let patient = retry_after_ms.is_none_or(|wait| wait <= MAX_WAIT_MS);
     if tries < attempts && patient {
-        let ceiling = FIRST_WAIT_MS.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(MAX_WAIT_MS);
+        let ceiling =
+            FIRST_WAIT_MS.saturating_mul(1 << tries.saturating_sub(1).min(10)).min(MAX_WAIT_MS);
         // Half of the wait is fixed and half is drawn, so that callers who failed together do not return together.
         let jittered = ceiling / 2 + draw.rotate_left(tries) % (ceiling / 2 + 1);
         return Retry::SameTarget { wait_ms: retry_after_ms.map_or(jittered, |wait| wait.max(1)) };

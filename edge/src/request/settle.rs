@@ -2,7 +2,7 @@
 //! writes it down. Every ending of every request comes through [`settle`].
 
 use tallygate_shared::events::usage_event::Outcome;
-use tallygate_shared::pricing::{Cost, PriceBook, rate_with};
+use tallygate_shared::pricing::{Cost, PriceBook, rate_stated, rate_with};
 use tallygate_shared::tokens::{Tally, Tokens, Usage};
 
 use crate::providers::catalog::price_book_name;
@@ -91,7 +91,8 @@ pub fn settle(admitted: &Admitted, facts: Facts<'_>, seen: Seen) -> Ending {
         _ => None,
     };
     let estimated = matches!(usage, Usage::Estimated(_));
-    if matches!(usage, Usage::Absent) && outcome == Outcome::Completed && !is_free(&ticket.endpoint) {
+    if matches!(usage, Usage::Absent) && outcome == Outcome::Completed && !is_free(&ticket.endpoint)
+    {
         code.get_or_insert_with(|| "usage_absent".to_owned());
     }
     let request_id = ticket.hold.id.as_str().to_owned();
@@ -152,7 +153,11 @@ fn price(
     if is_free(&ticket.endpoint) {
         return Ok(None);
     }
-    let Some(row) = &target.price else { return Err("model_unpriced".to_owned()) };
+    let Some(row) = &target.price else {
+        let named = format!("{}/{}", target.provider, target.model);
+        let stated = tally.stated_cost.map(|stated| rate_stated(named, stated));
+        return stated.map(Some).ok_or_else(|| "model_unpriced".to_owned());
+    };
     let at = ticket.hold.at;
     let book = PriceBook::built_in().map_err(|_| "price_book_unreadable".to_owned())?;
     let provider = price_book_name(&target.kind);

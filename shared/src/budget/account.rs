@@ -175,8 +175,8 @@ impl Account {
         self.holds.is_empty() && self.unclear.is_none()
     }
 
-    /// Settles `hold` at `charged`, counted in the windows of the time it was admitted, and gives back the tokens
-    /// that were reserved and not used. The caller has made sure that it was not settled before; it may be a hold
+    /// Settles `hold` at `charged`, counted in the windows of the time it was admitted, and trues up the
+    /// tokens: what was reserved and not used is given back, what was used beyond is counted. The caller has made sure that it was not settled before; it may be a hold
     /// that a restart has forgotten, which then leaves the unclear money.
     pub fn settle(
         &mut self,
@@ -201,8 +201,10 @@ impl Account {
         self.drop_old_windows(now);
         if let (Some(limit), Some(used)) = (tokens_per_minute, tokens_used) {
             let gcra = Gcra { limit, period_ms: 60_000 };
-            let unused = hold.tokens.saturating_sub(used);
-            self.tokens = gcra.refund(&self.tokens, unused, now);
+            self.tokens = match hold.tokens.checked_sub(used) {
+                Some(unused) => gcra.refund(&self.tokens, unused, now),
+                None => gcra.charge(&self.tokens, used.saturating_sub(hold.tokens), now),
+            };
         }
     }
 

@@ -65,6 +65,12 @@ impl Gcra {
         State { level: drained.level.saturating_sub(fit(self.weight(unused))), ..drained }
     }
 
+    /// The state after units that were used beyond what was reserved: they are counted, even beyond the limit.
+    pub fn charge(&self, state: &State, excess: u64, now: Timestamp) -> State {
+        let drained = self.drained(state, now);
+        State { level: drained.level.saturating_add(fit(self.weight(excess))), ..drained }
+    }
+
     /// Units that may pass now.
     pub fn remaining(&self, state: &State, now: Timestamp) -> u64 {
         let free = self.capacity().saturating_sub(u128::from(self.drained(state, now).level));

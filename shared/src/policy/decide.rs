@@ -70,7 +70,12 @@ pub trait Catalog {
     /// Whether `provider` speaks the endpoint's dialect.
     fn serves(&self, provider: &ProviderPlan) -> bool;
     /// The price of `model` at `provider`, the workspace's overrides first; not the default price.
-    fn price<'a>(&'a self, plan: &'a KeyPlan, provider: &ProviderPlan, model: &str) -> Option<&'a PriceRow>;
+    fn price<'a>(
+        &'a self,
+        plan: &'a KeyPlan,
+        provider: &ProviderPlan,
+        model: &str,
+    ) -> Option<&'a PriceRow>;
 }
 
 /// What an admitted request may do, and what is set aside for it.
@@ -200,8 +205,10 @@ fn check_address(plan: &KeyPlan, request: &RequestFacts) -> Result<(), Refusal> 
 }
 
 fn check_actor(plan: &KeyPlan, actor: &Result<Actor, ActorError>) -> Result<(), Refusal> {
-    let refuse =
-        |error: &ActorError| Refusal::Actor { code: error.code().to_owned(), detail: error.to_string() };
+    let refuse = |error: &ActorError| Refusal::Actor {
+        code: error.code().to_owned(),
+        detail: error.to_string(),
+    };
     let actor = match actor {
         Ok(actor) => actor,
         // A key that asks for no actor can do without; a token that is there but no good is refused all the same.
@@ -256,20 +263,24 @@ fn choose_targets<'a>(
     let mut chosen = Vec::with_capacity(route.targets.len());
     let mut refusal = Refusal::ModelNotFound { model: request.model.clone() };
     for target in &route.targets {
-        let Some(provider) = plan.providers.iter().find(|p| p.name == target.provider) else { continue };
+        let Some(provider) = plan.providers.iter().find(|p| p.name == target.provider) else {
+            continue;
+        };
         if !catalog.serves(provider) {
             continue;
         }
-        // An alias must not lead around a denial, so the target's own name is checked too.
-        if let Some(pattern) = rules.denied_by(&target.model) {
-            refusal = not_allowed(&target.model, Some(pattern));
+        let priced_as = provider.models.get(&target.model).unwrap_or(&target.model).clone();
+        // Neither an alias nor a deployment's name may lead around a denial: the model behind it is checked too.
+        let denied =
+            [&target.model, &priced_as].into_iter().find_map(|m| Some((m, rules.denied_by(m)?)));
+        if let Some((model, pattern)) = denied {
+            refusal = not_allowed(model, Some(pattern));
             continue;
         }
-        if !named_is_allowed && !rules.allows(&target.model) {
+        if !named_is_allowed && !rules.allows(&target.model) && !rules.allows(&priced_as) {
             refusal = not_allowed(&request.model, None);
             continue;
         }
-        let priced_as = provider.models.get(&target.model).unwrap_or(&target.model).clone();
         if plan.policy.refuse_floating_aliases && is_floating_alias(&priced_as) {
             refusal = Refusal::FloatingAlias { model: target.model.clone() };
             continue;
@@ -341,7 +352,9 @@ fn output_limit(plan: &KeyPlan, request: &RequestFacts) -> Result<Output, Refusa
     }
     match (plan.policy.max_output_tokens, request.max_output_tokens) {
         (None, asked) => Ok(Output { limit: asked, write: None }),
-        (Some(limit), Some(asked)) if asked <= limit => Ok(Output { limit: Some(asked), write: None }),
+        (Some(limit), Some(asked)) if asked <= limit => {
+            Ok(Output { limit: Some(asked), write: None })
+        }
         (Some(limit), Some(asked)) if plan.policy.on_output_excess == OutputExcess::Refuse => {
             Err(Refusal::OutputLimitExceeded { asked, limit })
         }
@@ -363,8 +376,10 @@ fn hold_of(
     }
     let budgeted = !plan.policy.spend_caps.is_empty() || plan.policy.max_request_usd.is_some();
     for target in targets {
-        let unpriced =
-            |cause: &str| Refusal::ModelUnpriced { model: target.model.clone(), cause: cause.to_owned() };
+        let unpriced = |cause: &str| Refusal::ModelUnpriced {
+            model: target.model.clone(),
+            cause: cause.to_owned(),
+        };
         let Some(row) = target.price else {
             if budgeted {
                 return Err(unpriced("model_unpriced"));
@@ -386,7 +401,9 @@ fn hold_of(
 
 fn check_request_cost(plan: &KeyPlan, hold: Usd) -> Result<(), Refusal> {
     match plan.policy.max_request_usd {
-        Some(limit) if hold > limit => Err(Refusal::RequestCostExceeded { worst_case: hold, limit }),
+        Some(limit) if hold > limit => {
+            Err(Refusal::RequestCostExceeded { worst_case: hold, limit })
+        }
         _ => Ok(()),
     }
 }
@@ -450,11 +467,25 @@ fn check_caps(caps: &[SpendCap], load: &Load, hold: Usd, now: Timestamp) -> Resu
         let spent_up = spent.saturating_add(hold) > cap || spent >= cap;
         if spent_up {
             let resets_at = window.end(now);
-            return Err(Refusal::BudgetExceeded { window: name, cap, spent, held, hold, resets_at });
+            return Err(Refusal::BudgetExceeded {
+                window: name,
+                cap,
+                spent,
+                held,
+                hold,
+                resets_at,
+            });
         }
         if spent.saturating_add(held).saturating_add(hold) > cap {
             let retry_after_ms = HELD_RETRY_AFTER_MS;
-            return Err(Refusal::BudgetHeld { window: name, cap, spent, held, hold, retry_after_ms });
+            return Err(Refusal::BudgetHeld {
+                window: name,
+                cap,
+                spent,
+                held,
+                hold,
+                retry_after_ms,
+            });
         }
     }
     Ok(())

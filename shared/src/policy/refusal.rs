@@ -41,7 +41,9 @@ pub enum Refusal {
         detail: String,
     },
     /// A claim that the policy requires is not there.
-    #[error("This key requires the actor claim `{claim}`. Add it to the token in x-tallygate-actor.")]
+    #[error(
+        "This key requires the actor claim `{claim}`. Add it to the token in x-tallygate-actor."
+    )]
     ActorClaimMissing {
         /// The claim.
         claim: String,
@@ -73,7 +75,9 @@ pub enum Refusal {
         pattern: Option<String>,
     },
     /// A name whose meaning moves, where the policy wants fixed ones.
-    #[error("The model `{model}` is a floating alias, which this key's policy refuses. Name a dated model.")]
+    #[error(
+        "The model `{model}` is a floating alias, which this key's policy refuses. Name a dated model."
+    )]
     FloatingAlias {
         /// The alias.
         model: String,
@@ -85,7 +89,9 @@ pub enum Refusal {
         model: String,
     },
     /// Nothing says what the model costs, and a budget depends on it.
-    #[error("The model `{model}` has no price, and this key has a budget. Add a price for it, or a default price.")]
+    #[error(
+        "The model `{model}` has no price, and this key has a budget. Add a price for it, or a default price."
+    )]
     ModelUnpriced {
         /// The model.
         model: String,
@@ -101,7 +107,9 @@ pub enum Refusal {
         limit: u64,
     },
     /// The request could cost more than one request may.
-    #[error("The request could cost {worst_case} USD; this key allows {limit} USD a request. Lower the maximum output tokens.")]
+    #[error(
+        "The request could cost {worst_case} USD; this key allows {limit} USD a request. Lower the maximum output tokens."
+    )]
     RequestCostExceeded {
         /// Its worst case.
         worst_case: Usd,
@@ -119,7 +127,9 @@ pub enum Refusal {
         retry_after_ms: u64,
     },
     /// Only money that is set aside for requests in flight stands in the way.
-    #[error("The {window} budget of {cap} USD is held by requests in flight ({held} USD held, {spent} USD spent). Try again shortly.")]
+    #[error(
+        "The {window} budget of {cap} USD is held by requests in flight ({held} USD held, {spent} USD spent). Try again shortly."
+    )]
     BudgetHeld {
         /// `day`, `month`, ...
         window: String,
@@ -135,7 +145,9 @@ pub enum Refusal {
         retry_after_ms: u64,
     },
     /// The money is spent.
-    #[error("The {window} budget of {cap} USD is exhausted: {spent} USD spent, and this request could cost {hold} USD.")]
+    #[error(
+        "The {window} budget of {cap} USD is exhausted: {spent} USD spent, and this request could cost {hold} USD."
+    )]
     BudgetExceeded {
         /// `day`, `month`, ...
         window: String,

@@ -120,7 +120,9 @@ fn apply(row: &mut PriceRow, key: &str, raw: &str) -> Result<(), String> {
     let (key_left, tier) = ["batches", "priority", "flex"]
         .into_iter()
         .find_map(|suffix| Some((key.strip_suffix(&format!("_{suffix}"))?, suffix)))
-        .map_or((key, "standard"), |(left, tier)| (left, if tier == "batches" { "batch" } else { tier }));
+        .map_or((key, "standard"), |(left, tier)| {
+            (left, if tier == "batches" { "batch" } else { tier })
+        });
     let (base, threshold) = split_threshold(key_left);
     let field: fn(&mut Prices, Usd) = match base {
         "input_cost_per_token" => |prices, price| prices.input = Some(price),
@@ -140,10 +142,15 @@ fn apply(row: &mut PriceRow, key: &str, raw: &str) -> Result<(), String> {
     match threshold {
         None => field(row.prices.entry(tier.to_owned()).or_default(), price),
         Some(threshold_tokens) => {
-            let place = row.long_context.iter().position(|long| long.threshold_tokens == threshold_tokens);
+            let place =
+                row.long_context.iter().position(|long| long.threshold_tokens == threshold_tokens);
             let place = place.unwrap_or_else(|| {
                 let prices = BTreeMap::new();
-                row.long_context.push(LongContext { threshold_tokens, at_threshold: false, prices });
+                row.long_context.push(LongContext {
+                    threshold_tokens,
+                    at_threshold: false,
+                    prices,
+                });
                 row.long_context.len() - 1
             });
             if let Some(long) = row.long_context.get_mut(place) {
@@ -214,14 +221,13 @@ mod tests {
 
     #[test]
     fn prices_are_read_exactly_and_per_million() {
-        let imported = one(
-            r#"{"litellm_provider": "acme", "mode": "chat", "max_output_tokens": 4096,
+        let imported =
+            one(r#"{"litellm_provider": "acme", "mode": "chat", "max_output_tokens": 4096,
                 "input_cost_per_token": 3.75e-08, "output_cost_per_token": 1.1e-06,
                 "cache_read_input_token_cost": 1e-09, "cache_creation_input_token_cost": 4e-08,
                 "cache_creation_input_token_cost_above_1hr": 8e-08,
                 "input_cost_per_token_above_200k_tokens": 7.5e-08,
-                "input_cost_per_token_batches": 1.875e-08, "supports_vision": true}"#,
-        );
+                "input_cost_per_token_batches": 1.875e-08, "supports_vision": true}"#);
         assert_eq!(imported.skipped, vec![]);
         let row = imported.rows.first().unwrap();
         assert_eq!((row.provider.as_str(), row.model.as_str()), ("acme", "m"));
@@ -242,7 +248,11 @@ mod tests {
         let check = |entry: &str, reason: &str| {
             let imported = one(entry);
             assert_eq!(imported.rows, vec![], "{entry}");
-            assert!(imported.skipped.first().unwrap().reason.contains(reason), "{:?}", imported.skipped);
+            assert!(
+                imported.skipped.first().unwrap().reason.contains(reason),
+                "{:?}",
+                imported.skipped
+            );
         };
         check(r#"{"input_cost_per_token": 1e-06}"#, "no provider");
         check(r#"{"litellm_provider": "acme", "input_cost_per_token": 0}"#, "no price above 0");

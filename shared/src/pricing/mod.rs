@@ -11,4 +11,4 @@ pub use price_book::{
     Call, Day, Fee, LongContext, Multiplier, OffPeak, PriceBook, PriceBookError, PriceRow, Prices,
     RowError, Window, is_floating_alias,
 };
-pub use rate::{Cost, CostParts, PriceRef, RateError, rate, rate_with, worst_case};
+pub use rate::{Cost, CostParts, PriceRef, RateError, rate, rate_stated, rate_with, worst_case};

@@ -179,7 +179,11 @@ impl TryFrom<String> for Multiplier {
     fn try_from(text: String) -> Result<Self, MoneyError> {
         let millionths = parse_decimal(&text, 6)?;
         // A factor outside 0..=1000 is a typing error, and would overflow what it multiplies.
-        if (0..=1000 * Self::ONE).contains(&millionths) { Ok(Self(millionths)) } else { Err(MoneyError::TooLarge) }
+        if (0..=1000 * Self::ONE).contains(&millionths) {
+            Ok(Self(millionths))
+        } else {
+            Err(MoneyError::TooLarge)
+        }
     }
 }
 
@@ -257,16 +261,21 @@ impl PriceRow {
         if self.effective_from.zip(self.effective_to).is_some_and(|(from, to)| from >= to) {
             return fail("effective_to", "must be a later day than `effective_from`");
         }
-        let tiers = self.prices.values().chain(self.long_context.iter().flat_map(|l| l.prices.values()));
+        let tiers =
+            self.prices.values().chain(self.long_context.iter().flat_map(|l| l.prices.values()));
         let amounts = tiers
             .flat_map(|p| {
-                [p.input, p.output, p.cache_read].into_iter().flatten().chain(p.cache_write.values().copied())
+                [p.input, p.output, p.cache_read]
+                    .into_iter()
+                    .flatten()
+                    .chain(p.cache_write.values().copied())
             })
             .chain(self.modalities.values().copied())
             .chain(self.fees.iter().flat_map(|fee| fee.usd.values().copied()));
         for amount in amounts {
             // $10,000 per million tokens: a hundred times the dearest model. Beyond, a unit was mixed up.
-            if amount.is_negative() || amount > Usd::from_pico(10_000 * crate::money::PICO_PER_USD) {
+            if amount.is_negative() || amount > Usd::from_pico(10_000 * crate::money::PICO_PER_USD)
+            {
                 return fail("prices", "must be from 0 to 10000 USD per million tokens");
             }
         }
@@ -310,7 +319,8 @@ impl PriceBook {
 
     /// Reads a book from its JSON text.
     pub fn parse(text: &str) -> Result<Self, PriceBookError> {
-        let file: BookFile = serde_json::from_str(text).map_err(|e| PriceBookError(e.to_string()))?;
+        let file: BookFile =
+            serde_json::from_str(text).map_err(|e| PriceBookError(e.to_string()))?;
         let mut index: HashMap<String, Vec<usize>> = HashMap::new();
         for (place, row) in file.rows.iter().enumerate() {
             index.entry(index_key(&row.provider, &row.model)).or_default().push(place);
@@ -330,8 +340,7 @@ impl PriceBook {
 
     /// The row of a model at a moment. A dated name (`gpt-4o-2024-08-06`) without a row of its own has the undated one's.
     pub fn find(&self, provider: &str, model: &str, at: Timestamp) -> Option<&PriceRow> {
-        self.exact(provider, model, at)
-            .or_else(|| self.exact(provider, without_date(model)?, at))
+        self.exact(provider, model, at).or_else(|| self.exact(provider, without_date(model)?, at))
     }
 
     fn exact(&self, provider: &str, model: &str, at: Timestamp) -> Option<&PriceRow> {
@@ -443,6 +452,8 @@ mod tests {
                 "effective_from":"2026-01-02","effective_to":"2026-01-02"}"#,
             "effective_to",
         );
-        assert!(serde_json::from_str::<PriceRow>(r#"{"provider":"a","model":"b","price":1}"#).is_err());
+        assert!(
+            serde_json::from_str::<PriceRow>(r#"{"provider":"a","model":"b","price":1}"#).is_err()
+        );
     }
 }

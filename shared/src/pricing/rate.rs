@@ -158,6 +158,14 @@ pub fn rate(
     rate_with(row, tally, at, region, |_| None)
 }
 
+/// The cost that a provider itself states it charged. It needs no price.
+pub fn rate_stated(row: String, stated: Usd) -> Cost {
+    let stated = stated.round_to_nanos();
+    let book = PriceBook::built_in().map(|book| book.version().to_owned()).unwrap_or_default();
+    let price = PriceRef { row, book, tier: "stated".to_owned(), ..PriceRef::default() };
+    Cost { total: stated, parts: CostParts { stated, ..CostParts::default() }, price }
+}
+
 /// As [`rate`]; `other` finds the rows of other models that took part in the same request.
 pub fn rate_with<'a>(
     row: &PriceRow,
@@ -174,9 +182,7 @@ pub fn rate_with<'a>(
         ..PriceRef::default()
     };
     if let Some(stated) = tally.stated_cost {
-        let stated = stated.round_to_nanos();
-        let parts = CostParts { stated, ..CostParts::default() };
-        return Ok(Cost { total: stated, parts, price });
+        return Ok(rate_stated(price.row, stated));
     }
     let mut parts = CostParts::default();
     if tally.tokens.total() > 0 || row.fees.is_empty() {
@@ -193,7 +199,8 @@ pub fn rate_with<'a>(
         let row = other(&entry.model).ok_or_else(unpriced)?;
         let tokens = Tally { tokens: entry.tokens, ..without_tokens(tally) };
         let cost = rate(row, &tokens, at, region)?;
-        parts.other_models = parts.other_models.checked_add(cost.total).ok_or(RateError::Overflow)?;
+        parts.other_models =
+            parts.other_models.checked_add(cost.total).ok_or(RateError::Overflow)?;
     }
     Ok(Cost { total: parts.total()?, parts, price })
 }
@@ -226,7 +233,8 @@ fn prices_of(
     at: Timestamp,
 ) -> Result<(Prices, bool), RateError> {
     let unpriced = || RateError::TierUnpriced { tier: tier.to_owned() };
-    let is_long = |threshold: u64, inclusive: bool| input > threshold || (inclusive && input == threshold);
+    let is_long =
+        |threshold: u64, inclusive: bool| input > threshold || (inclusive && input == threshold);
     let long = row
         .long_context
         .iter()
@@ -413,10 +421,12 @@ fn fees(fees: &[Fee], calls: &Calls, size: Option<&str>) -> Result<Usd, RateErro
     ];
     let mut total = Usd::ZERO;
     for (call, count) in counted.into_iter().filter(|(_, count)| *count > 0) {
-        let fee = fees.iter().find(|fee| fee.call == call).ok_or(RateError::CallUnpriced { call })?;
+        let fee =
+            fees.iter().find(|fee| fee.call == call).ok_or(RateError::CallUnpriced { call })?;
         // Where the size decides and nobody stated it, the dearest is taken.
         let stated = size.and_then(|size| fee.usd.get(size)).or_else(|| fee.usd.get("any"));
-        let usd = stated.or_else(|| fee.usd.values().max()).ok_or(RateError::CallUnpriced { call })?;
+        let usd =
+            stated.or_else(|| fee.usd.values().max()).ok_or(RateError::CallUnpriced { call })?;
         let amount = i128::from(count).checked_mul(usd.pico()).ok_or(RateError::Overflow)?;
         let unit = i128::from(fee.per).checked_mul(crate::money::PICO_PER_NANO);
         let nanos = div_half_even(amount, unit.filter(|u| *u > 0).ok_or(RateError::Overflow)?);
@@ -446,7 +456,9 @@ pub fn worst_case(
     }
     let mut factor = factor_of(row, &Tally::default(), region, &mut Vec::new())?;
     for name in ["inference_geo_us", "speed_fast"] {
-        if let Some(multiplier) = row.multipliers.get(name).filter(|m| m.millionths() > Multiplier::ONE) {
+        if let Some(multiplier) =
+            row.multipliers.get(name).filter(|m| m.millionths() > Multiplier::ONE)
+        {
             factor = factor.times(*multiplier)?;
         }
     }
@@ -460,9 +472,13 @@ pub fn worst_case(
         }
         let inputs = [prices.input, prices.cache_read].into_iter().flatten();
         let inputs = inputs.chain(prices.cache_write.values().copied());
-        let inputs = inputs.chain(modal(row, &["input_audio", "input_image", "cache_read_audio", "cache_read_image"]));
+        let inputs = inputs.chain(modal(
+            row,
+            &["input_audio", "input_image", "cache_read_audio", "cache_read_image"],
+        ));
         let outputs = prices.output.into_iter();
-        let outputs = outputs.chain(modal(row, &["output_audio", "output_image", "output_reasoning"]));
+        let outputs =
+            outputs.chain(modal(row, &["output_audio", "output_image", "output_reasoning"]));
         let mut sum = Sum { factor: &factor, total: 0 };
         sum.add(input_tokens, inputs.max().unwrap_or(Usd::ZERO))?;
         sum.add(max_output_tokens, outputs.max().unwrap_or(Usd::ZERO))?;

@@ -212,7 +212,8 @@ fn halves_of_a_nanodollar_round_to_even_once_a_component() {
     let standard = row.prices.get_mut("standard").unwrap();
     standard.input = Some("0.0005".parse().unwrap());
     for (input, expect) in [(1, "0"), (3, "0.000000002"), (5, "0.000000002"), (7, "0.000000004")] {
-        let cost = rate(&row, &tally(Tokens { input, ..Tokens::default() }), at(NOW), None).unwrap();
+        let cost =
+            rate(&row, &tally(Tokens { input, ..Tokens::default() }), at(NOW), None).unwrap();
         assert_eq!(cost.total.to_string(), expect, "{input}");
     }
 }

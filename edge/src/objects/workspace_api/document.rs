@@ -18,12 +18,15 @@ impl<S: Sql> Api<'_, S> {
         // A key is issued, so that its secret can be shown: a document cannot make one up.
         if let Some(id) = target.keys.keys().find(|id| !current.keys.contains_key(*id)) {
             let remedy = "Issue it with POST .../keys, then export.";
-            let detail = format!("has the unknown key `{}`", crate::request::exchange::printable(id));
+            let detail =
+                format!("has the unknown key `{}`", crate::request::exchange::printable(id));
             return Err(Problem::field("keys", detail, remedy));
         }
         for (id, key) in &current.keys {
             match target.keys.get(id).map(|key| key.status) {
-                Some(KeyStatus::Active | KeyStatus::Suspended) if key.status == KeyStatus::Revoked => {
+                Some(KeyStatus::Active | KeyStatus::Suspended)
+                    if key.status == KeyStatus::Revoked =>
+                {
                     return Err(stays_revoked(id));
                 }
                 Some(_) => {}

@@ -39,17 +39,29 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn issue_key(&mut self) -> Answer {
         let new: NewKey = self.context.call.body()?;
-        let NewKey { name, owner, cost_centre, purpose, environment, actor, policy, expires_at } = new;
+        let NewKey { name, owner, cost_centre, purpose, environment, actor, policy, expires_at } =
+            new;
         let key = GatewayKey::mint(&self.context.bytes(0));
         let id = key.public_id().as_str().to_owned();
         let status = KeyStatus::Active;
-        let fresh =
-            KeyConfig { name, owner, cost_centre, purpose, environment, actor, policy, status, expires_at };
+        let fresh = KeyConfig {
+            name,
+            owner,
+            cost_centre,
+            purpose,
+            environment,
+            actor,
+            policy,
+            status,
+            expires_at,
+        };
         let secret = KeySecret { sha256: key.secret_hash().as_str().to_owned(), expires_at: None };
         let at = id.clone();
         self.edit_and_show(
             |config, secrets| {
-                let same = |known: &KeyConfig| known.name == fresh.name && known.status != KeyStatus::Revoked;
+                let same = |known: &KeyConfig| {
+                    known.name == fresh.name && known.status != KeyStatus::Revoked
+                };
                 if config.keys.values().any(same) {
                     return Err(exists("key", &fresh.name));
                 }
@@ -107,7 +119,8 @@ impl<S: Sql> Api<'_, S> {
                 }
                 let old = secrets.keys.remove(id).unwrap_or_default();
                 // One secret overlaps: the newest. An earlier one ends here.
-                let kept = old.into_iter().filter(|secret| secret.expires_at.is_none() && overlap_ms > 0);
+                let kept =
+                    old.into_iter().filter(|secret| secret.expires_at.is_none() && overlap_ms > 0);
                 let kept = kept.map(|secret| KeySecret { expires_at: Some(end), ..secret });
                 secrets.keys.insert(id.to_owned(), kept.chain([fresh]).collect());
                 Ok(())
@@ -170,5 +183,9 @@ fn with_key(mut shown: Value, key: &GatewayKey) -> Option<Value> {
 }
 
 pub(super) fn stays_revoked(id: &str) -> Problem {
-    Problem::new(409, "key_revoked", format!("The key `{id}` is revoked and stays so. Issue a new one."))
+    Problem::new(
+        409,
+        "key_revoked",
+        format!("The key `{id}` is revoked and stays so. Issue a new one."),
+    )
 }

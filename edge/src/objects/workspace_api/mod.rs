@@ -73,9 +73,9 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowRoute => api.route(name),
         Operation::PutRoute => api.put_route(name),
         Operation::DeleteRoute => api.delete_route(name),
-        Operation::ListPrices => {
-            api.section(|config| json!({ "overrides": config.prices, "default": config.default_price }))
-        }
+        Operation::ListPrices => api.section(
+            |config| json!({ "overrides": config.prices, "default": config.default_price }),
+        ),
         Operation::AddPrice => api.add_price(),
         Operation::PutDefaultPrice => api.put_default_price(),
         Operation::DeleteDefaultPrice => api.delete_default_price(),
@@ -107,7 +107,10 @@ fn in_use(detail: String) -> Problem {
 impl<S: Sql> Api<'_, S> {
     /// Edits a copy of configuration and secrets; the workspace takes it whole or not at all. The answer is what `work`
     /// returns.
-    fn edit(&mut self, work: impl FnOnce(&mut Config, &mut Secrets) -> Result<Value, Problem>) -> Answer {
+    fn edit(
+        &mut self,
+        work: impl FnOnce(&mut Config, &mut Secrets) -> Result<Value, Problem>,
+    ) -> Answer {
         let (body, delivery) = self.applied(work)?;
         Ok(self.answered(&body, delivery))
     }

@@ -12,7 +12,12 @@ use crate::objects::sql::Sql;
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn providers(&self) -> Vec<Value> {
-        self.workspace.config().providers.keys().filter_map(|name| self.shown_provider(name)).collect()
+        self.workspace
+            .config()
+            .providers
+            .keys()
+            .filter_map(|name| self.shown_provider(name))
+            .collect()
     }
 
     fn shown_provider(&self, name: &str) -> Option<Value> {
@@ -25,15 +30,28 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn provider(&self, name: &str) -> Answer {
-        let shown = self.shown_provider(name).ok_or_else(|| Problem::not_found("provider", name))?;
+        let shown =
+            self.shown_provider(name).ok_or_else(|| Problem::not_found("provider", name))?;
         Ok(Step::json(200, &shown))
     }
 
     pub(super) fn create_provider(&mut self) -> Answer {
         let new: NewProvider = self.context.call.body()?;
-        let NewProvider { name, kind, credential, base_url, auth_header, api_version, region, models, rank } = new;
-        let sealed = credential.map(|secret| self.sealed(&secret, "provider", &name)).transpose()?;
-        let provider = ProviderConfig { kind, base_url, auth_header, api_version, region, models, rank };
+        let NewProvider {
+            name,
+            kind,
+            credential,
+            base_url,
+            auth_header,
+            api_version,
+            region,
+            models,
+            rank,
+        } = new;
+        let sealed =
+            credential.map(|secret| self.sealed(&secret, "provider", &name)).transpose()?;
+        let provider =
+            ProviderConfig { kind, base_url, auth_header, api_version, region, models, rank };
         let at = name.clone();
         self.edit_and_show(
             |config, secrets| {
@@ -57,8 +75,10 @@ impl<S: Sql> Api<'_, S> {
         };
         self.edit_and_show(
             |config, secrets| {
-                let provider =
-                    config.providers.get_mut(name).ok_or_else(|| Problem::not_found("provider", name))?;
+                let provider = config
+                    .providers
+                    .get_mut(name)
+                    .ok_or_else(|| Problem::not_found("provider", name))?;
                 for (field, new) in [
                     (&mut provider.base_url, change.base_url),
                     (&mut provider.auth_header, change.auth_header),
@@ -95,10 +115,14 @@ impl<S: Sql> Api<'_, S> {
             }
             let uses = |route: &Route| route.targets.iter().any(|target| target.provider == name);
             if let Some((route, _)) = config.routes.iter().find(|(_, route)| uses(route)) {
-                return Err(in_use(format!("The route `{route}` uses the provider `{name}`. Change it first.")));
+                return Err(in_use(format!(
+                    "The route `{route}` uses the provider `{name}`. Change it first."
+                )));
             }
             if let Some((price, _)) = config.prices.iter().find(|(_, row)| row.provider == name) {
-                return Err(in_use(format!("The price `{price}` is one of the provider `{name}`. Remove it first.")));
+                return Err(in_use(format!(
+                    "The price `{price}` is one of the provider `{name}`. Remove it first."
+                )));
             }
             config.providers.remove(name);
             secrets.credentials.remove(name);

@@ -54,7 +54,9 @@ impl<S: Sql> Api<'_, S> {
                 "from" => query.from_ms = Some(moment("from", &value)?.ms()),
                 "to" => query.to_ms = Some(moment("to", &value)?.ms()),
                 "bucket" if matches!(value.as_str(), "hour" | "day") => query.bucket = Some(value),
-                "bucket" => return Err(Problem::field("bucket", "is not known", "Use hour or day.").into()),
+                "bucket" => {
+                    return Err(Problem::field("bucket", "is not known", "Use hour or day.").into());
+                }
                 "group_by" => {
                     for part in value.split(',').filter(|part| !part.is_empty()) {
                         let part = dimension(part)?;

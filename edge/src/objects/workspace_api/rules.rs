@@ -32,9 +32,12 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn delete_policy(&mut self, name: &str) -> Answer {
         self.edit(|config, _| {
-            let uses = |key: &KeyConfig| matches!(&key.policy, PolicyRef::Named(named) if named == name);
+            let uses =
+                |key: &KeyConfig| matches!(&key.policy, PolicyRef::Named(named) if named == name);
             if let Some((id, _)) = config.keys.iter().find(|(_, key)| uses(key)) {
-                return Err(in_use(format!("The key `{id}` uses the policy `{name}`. Change it first.")));
+                return Err(in_use(format!(
+                    "The key `{id}` uses the policy `{name}`. Change it first."
+                )));
             }
             config.policies.remove(name).ok_or_else(|| Problem::not_found("policy", name))?;
             Ok(json!({}))
@@ -97,8 +100,9 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn import_prices(&mut self) -> Answer {
         let import: PriceImport = self.context.call.body()?;
-        let imported = import_litellm(import.map.get())
-            .map_err(|error| Problem::field("map", error.to_string(), "Send LiteLLM's price map."))?;
+        let imported = import_litellm(import.map.get()).map_err(|error| {
+            Problem::field("map", error.to_string(), "Send LiteLLM's price map.")
+        })?;
         self.edit(|config, _| {
             let mut taken = 0_u64;
             for mut row in imported.rows {

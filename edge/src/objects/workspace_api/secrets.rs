@@ -37,7 +37,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn delete_token(&mut self, id: &str) -> Answer {
-        let record = self.workspace.delete_token(id)?.ok_or_else(|| Problem::not_found("token", id))?;
+        let record =
+            self.workspace.delete_token(id)?.ok_or_else(|| Problem::not_found("token", id))?;
         let change = json!({ "before": record });
         self.workspace.audit(self.principal, "removed", "tokens", &change, self.context.now)?;
         Ok(Step::json(200, &json!({})))
@@ -47,8 +48,15 @@ impl<S: Sql> Api<'_, S> {
     pub(super) fn sealed(&self, secret: &str, kind: &str, name: &str) -> Result<String, Problem> {
         let field = if kind == "provider" { "credential" } else { "secret" };
         // What goes into a header must not be able to end it.
-        if secret.is_empty() || secret.len() > MAX_SECRET_BYTES || secret.chars().any(char::is_control) {
-            return Err(Problem::field(field, "is empty, too long or not one line", "Give it as one line."));
+        if secret.is_empty()
+            || secret.len() > MAX_SECRET_BYTES
+            || secret.chars().any(char::is_control)
+        {
+            return Err(Problem::field(
+                field,
+                "is empty, too long or not one line",
+                "Give it as one line.",
+            ));
         }
         self.seal(secret, kind, name, self.context.bytes(0))
     }
@@ -57,7 +65,13 @@ impl<S: Sql> Api<'_, S> {
         Ok(format!("{}/{kind}/{name}", self.workspace.id()?))
     }
 
-    fn seal(&self, secret: &str, kind: &str, name: &str, nonce: [u8; 12]) -> Result<String, Problem> {
+    fn seal(
+        &self,
+        secret: &str,
+        kind: &str,
+        name: &str,
+        nonce: [u8; 12],
+    ) -> Result<String, Problem> {
         let sealed = self.context.ring.seal(secret, &self.context_of(kind, name)?, nonce);
         sealed.map_err(|error| {
             Problem::new(503, "key_ring_missing", format!("Secrets cannot be sealed: {error}."))
@@ -77,7 +91,12 @@ impl<S: Sql> Api<'_, S> {
         let NewActorSecret { kid, secret } = self.context.call.body()?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if kid.is_empty() || kid.len() > 64 || !kid.bytes().all(plain) {
-            return Err(Problem::field("kid", "is not plain", "Use 1 to 64 of A-Z, a-z, 0-9 and -_.").into());
+            return Err(Problem::field(
+                "kid",
+                "is not plain",
+                "Use 1 to 64 of A-Z, a-z, 0-9 and -_.",
+            )
+            .into());
         }
         let secret = match secret {
             Some(secret) if secret.len() < MIN_ACTOR_SECRET_BYTES => {
@@ -96,7 +115,8 @@ impl<S: Sql> Api<'_, S> {
             // What no longer opens anything makes room.
             secrets.actors.retain(|known| known.expires_at.is_none_or(|end| end > now));
             if secrets.actors.len() >= MAX_ACTOR_SECRETS {
-                let detail = format!("There are {MAX_ACTOR_SECRETS} actor secrets. Retire old ones first.");
+                let detail =
+                    format!("There are {MAX_ACTOR_SECRETS} actor secrets. Retire old ones first.");
                 return Err(Problem::new(409, "too_many", detail));
             }
             let body = json!({ "kid": kid, "secret": secret });
@@ -128,13 +148,16 @@ impl<S: Sql> Api<'_, S> {
         let secrets = self.workspace.secrets();
         let providers = secrets.credentials.iter().map(|(name, sealed)| ("provider", name, sealed));
         let actors = secrets.actors.iter().map(|secret| ("actor", &secret.kid, &secret.sealed));
-        let old = providers.chain(actors).filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
+        let old =
+            providers.chain(actors).filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
         let mut anew = Vec::new();
         for (place, (kind, name, sealed)) in old.enumerate() {
-            let plain = self.context.ring.open(sealed, &self.context_of(kind, name)?).map_err(|error| {
-                let detail = format!("The secret of the {kind} `{name}` does not open: {error}.");
-                Problem::new(409, "secret_lost", detail)
-            })?;
+            let plain =
+                self.context.ring.open(sealed, &self.context_of(kind, name)?).map_err(|error| {
+                    let detail =
+                        format!("The secret of the {kind} `{name}` does not open: {error}.");
+                    Problem::new(409, "secret_lost", detail)
+                })?;
             anew.push((kind, name.clone(), self.seal(&plain, kind, name, self.nonce(place))?));
         }
         let count = anew.len();
@@ -142,7 +165,9 @@ impl<S: Sql> Api<'_, S> {
             for (kind, name, sealed) in anew {
                 if kind == "provider" {
                     secrets.credentials.insert(name, sealed);
-                } else if let Some(secret) = secrets.actors.iter_mut().find(|secret| secret.kid == name) {
+                } else if let Some(secret) =
+                    secrets.actors.iter_mut().find(|secret| secret.kid == name)
+                {
                     secret.sealed = sealed;
                 }
             }
