@@ -18,4 +18,7 @@ pub mod problem;
 pub mod roles;
 mod validate;
 
+#[cfg(test)]
+mod openapi_tests;
+
 pub use validate::{check_text, price_name};

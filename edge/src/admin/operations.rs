@@ -303,7 +303,7 @@ pub const OPERATIONS: &[Spec] = &[
         .answers("UsageEvent"),
     get(Operation::ShowUsage, "/workspaces/{workspace}/usage", "Add up usage by hour or day and any dimensions")
         .with(Act::ReadUsage)
-        .answers("Usage")
+        .answers("UsageReport")
         .asks(USAGE_QUERY),
     get(Operation::ListAudit, "/workspaces/{workspace}/audit", "Who changed what, newest first")
         .with(Act::ReadAudit)

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use tallygate_shared::ids::KeyId;
 use tallygate_shared::money::Usd;
-use tallygate_shared::policy::key_plan::{KeyPolicy, KeyStatus, Route};
+use tallygate_shared::policy::key_plan::{KeyPolicy, KeyStatus, Route, Strategy};
 use tallygate_shared::pricing::PriceRow;
 use tallygate_shared::time::Timestamp;
 
@@ -19,6 +19,8 @@ const MAX_NAME: usize = 128;
 const MAX_URL: usize = 500;
 /// Patterns or addresses in one policy.
 const MAX_RULES: usize = 500;
+/// Largest limit of tokens, requests or bytes: beyond every use, and far below what a JavaScript number holds exactly.
+const MAX_COUNT: u64 = 1_000_000_000_000;
 /// Errors in one answer.
 const MAX_ERRORS: usize = 50;
 /// Entries of each section. A key's plan holds all but the keys, and is one value in its Meter's storage, where 2 MB is
@@ -134,6 +136,12 @@ impl Config {
                 return Err(Problem::field(&field, detail, "Use the name of one of `providers`."));
             }
             check_text(&field, &target.model)?;
+        }
+        if route.strategy == Strategy::Weighted
+            && route.targets.iter().all(|target| target.weight == 0)
+        {
+            let remedy = "Give one target a weight above 0.";
+            return Err(Problem::field(&field, "have no weight", remedy));
         }
         if !(1..=10).contains(&route.attempts) {
             let field = format!("routes.{name}.attempts");
@@ -282,18 +290,19 @@ impl ProviderConfig {
 }
 
 fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
-    let zero = |field: &str, value: Option<u64>| match value {
-        Some(0) => {
+    let bounded = |field: &str, value: Option<u64>| match value {
+        None | Some(1..=MAX_COUNT) => Ok(()),
+        Some(_) => {
             let field = format!("{at}.{field}");
-            Err(Problem::field(&field, "must be at least 1", "To stop a key, suspend it."))
+            let remedy = "Leave it out for no limit; to stop a key, suspend it.";
+            Err(Problem::field(&field, "must be from 1 to 1,000,000,000,000", remedy))
         }
-        _ => Ok(()),
     };
-    zero("max_output_tokens", policy.max_output_tokens)?;
-    zero("requests_per_minute", policy.requests_per_minute)?;
-    zero("tokens_per_minute", policy.tokens_per_minute)?;
-    zero("max_concurrency", policy.max_concurrency)?;
-    zero("max_request_bytes", policy.max_request_bytes)?;
+    bounded("max_output_tokens", policy.max_output_tokens)?;
+    bounded("requests_per_minute", policy.requests_per_minute)?;
+    bounded("tokens_per_minute", policy.tokens_per_minute)?;
+    bounded("max_concurrency", policy.max_concurrency)?;
+    bounded("max_request_bytes", policy.max_request_bytes)?;
     let ranges = policy.ip_ranges.clone().map_or(0, |ranges| Vec::from(ranges).len());
     if policy.models.allow.len() + policy.models.deny.len() + ranges > MAX_RULES {
         return Err(Problem::field(

@@ -116,7 +116,7 @@ pub struct Fee {
 
 /// What a fee is charged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "FeeCall"))]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
     /// A web search on the provider's side.
@@ -146,7 +146,7 @@ pub struct OffPeak {
 
 /// A span of the day on some weekdays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "PriceHours"))]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// ISO weekdays: 1 is Monday.
@@ -159,7 +159,11 @@ pub struct Window {
 
 /// A factor, in millionths: 1.1 is 1,100,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[cfg_attr(
+    feature = "openapi",
+    derive(schemars::JsonSchema),
+    schemars(description = "A factor as decimal text: \"1.1\".")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Multiplier(i128);
 
