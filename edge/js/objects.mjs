@@ -5,6 +5,8 @@ import { configure, inCore, isDeath, now, random } from "./core.mjs";
 
 /** Longest wait before a delivery that failed is tried again. */
 const RETRY_CEILING_MS = 60_000;
+/** How long a change's own delivery may take before the alarm looks after it. */
+const PUSH_GRACE_MS = 5_000;
 /** An alarm that rings this soon is soon enough: arming it anew would be one more write. */
 const ALARM_SLACK_MS = 1_000;
 
@@ -146,18 +148,31 @@ export class Workspace extends CoreObject {
   /** Answers one admin request, and has the plans it changed delivered before it answers. */
   async handle(request) {
     const answer = JSON.parse(this.transact((workspace) => workspace.handle(request, random(128), now())));
-    const delivered = await this.#push(answer.effects ?? []);
+    const { effects = [], more = false } = answer;
+    if (effects.length === 0) return JSON.stringify(answer);
+    // Armed first: if this object dies in the middle, the alarm delivers what it did not.
+    await this.armAt(Date.now() + PUSH_GRACE_MS);
+    const delivered = (await this.#push(effects)) && (!more || (await this.#pushPending()));
+    if (!delivered) return inCore((glue) => glue.push_pending_response());
     delete answer.effects;
-    if (delivered) return JSON.stringify(answer);
-    await this.armAt(Date.now() + this.backOffMs());
-    return inCore((glue) => glue.push_pending_response());
+    delete answer.more;
+    return JSON.stringify(answer);
+  }
+
+  /** Delivers everything that waits, one handful after the other. */
+  async #pushPending() {
+    for (;;) {
+      const pending = JSON.parse(this.use((workspace) => workspace.pending()));
+      if (pending.length === 0) return true;
+      if (!(await this.#push(pending))) return false;
+    }
   }
 
   async #push(effects) {
     const results = await Promise.allSettled(
       effects.map(async ({ key, version, plan }) => {
-        await this.env.METER.getByName(key).applyPlan(JSON.stringify(plan));
-        this.transact((workspace) => workspace.pushed(key, String(version)));
+        await this.env.METER.getByName(key).applyPlan(plan);
+        this.transact((workspace) => workspace.pushed(key, version));
       }),
     );
     const failed = results.filter((result) => result.status === "rejected");
@@ -169,8 +184,7 @@ export class Workspace extends CoreObject {
 
   async alarm() {
     this.alarmAt = undefined;
-    const pending = JSON.parse(this.use((workspace) => workspace.pending()));
-    if (await this.#push(pending)) this.failures = 0;
+    if (await this.#pushPending()) this.failures = 0;
     else await this.armAt(Date.now() + this.backOffMs());
   }
 }

@@ -327,7 +327,7 @@ pub fn admin_call(call: &str) -> Result<String, JsValue> {
 /// One answer from several Ledgers' answers.
 #[wasm_bindgen]
 pub fn admin_merge(method: &str, payload: &str, answers: &str) -> Result<String, JsValue> {
-    json(&admin::merge(method, payload, answers))
+    json(&crate::admin::merge::merge(method, payload, answers))
 }
 
 /// A change is saved; its delivery goes on.

@@ -29,6 +29,7 @@ macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $kind:literal, $expected:literal) => {
         $(#[$doc])*
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
         #[serde(try_from = "String", into = "String")]
         pub struct $name(String);
 

@@ -25,6 +25,11 @@ const DECIMALS: usize = 12;
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
+#[cfg_attr(
+    feature = "openapi",
+    derive(schemars::JsonSchema),
+    schemars(description = "US dollars as decimal text: \"12.50\". Never a JSON number.")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Usd(i128);
 

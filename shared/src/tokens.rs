@@ -9,6 +9,7 @@ use crate::money::Usd;
 /// A provider that reports a subset (OpenAI's `cached_tokens` inside `prompt_tokens`) is taken apart where its
 /// answer is parsed, so a price can be applied to each bucket without double counting.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Tokens {
     /// Uncached text input.
@@ -99,6 +100,7 @@ impl Tokens {
 
 /// Things billed by the call and not by the token.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Calls {
     /// Web searches that the model made on the provider's side.
@@ -117,6 +119,7 @@ pub struct Calls {
 
 /// Something about a usage report that does not add up. Recorded on the event, never guessed away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum UsageFlag {
     /// The provider's stated total is not the sum of its parts.
@@ -136,6 +139,7 @@ pub const MAX_TOKENS: u64 = 1_000_000_000;
 
 /// Tokens of the same request that are billed at another model's price (an advisor or fallback model).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OtherModel {
     /// The provider's name of that model.
@@ -146,6 +150,7 @@ pub struct OtherModel {
 
 /// What one answer consumed, and the facts that choose its price.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Tally {
     /// Tokens of the answering model.
@@ -177,6 +182,7 @@ pub struct Tally {
 
 /// Where a request's tally comes from. A reported 0 is a 0 and never replaced by an estimate.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(tag = "source", content = "tally", rename_all = "snake_case")]
 pub enum Usage {
     /// The provider's own figures.

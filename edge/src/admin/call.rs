@@ -1,11 +1,17 @@
 //! The admin API's front: which object a request goes to, and the messages on the way.
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::Value;
+use subtle::ConstantTimeEq;
+use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
 use tallygate_shared::ids::WorkspaceId;
-use tallygate_shared::money::Usd;
 
+use super::operations::{Match, Operation, find};
 use super::problem::Problem;
+use super::roles::Act;
+
+/// The method of the Directory's message to a workspace that is to be created. No caller's: the router has no such.
+pub const CREATE: &str = "CREATE";
 
 /// A request as the shell hands it over.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -49,6 +55,9 @@ pub enum Step {
         /// Plans to deliver first.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         effects: Vec<Push>,
+        /// More plans wait than are in `effects`; `pending` has them.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        more: bool,
     },
     /// Ask the directory.
     Directory {
@@ -89,26 +98,37 @@ pub struct Push {
     pub key: String,
     /// The plan's version, as text.
     pub version: String,
-    /// The plan.
-    pub plan: Value,
+    /// The plan's JSON text. It is text so that no number in it crosses as a JavaScript number.
+    pub plan: String,
 }
 
 impl Step {
     /// A JSON answer.
     pub fn json(status: u16, body: &Value) -> Self {
-        let content_type = "application/json";
-        Self::Respond { status, content_type, body: body.to_string(), effects: Vec::new() }
+        Self::text(status, body.to_string())
+    }
+
+    /// A JSON answer from its text.
+    pub fn text(status: u16, body: impl Into<String>) -> Self {
+        Self::respond(status, "application/json", body.into())
+    }
+
+    /// This answer, with plans to deliver before it is given.
+    pub fn with_delivery(mut self, pushes: Vec<Push>, waiting: bool) -> Self {
+        if let Self::Respond { effects, more, .. } = &mut self {
+            *effects = pushes;
+            *more = waiting;
+        }
+        self
+    }
+
+    fn respond(status: u16, content_type: &'static str, body: String) -> Self {
+        Self::Respond { status, content_type, body, effects: Vec::new(), more: false }
     }
 
     /// A problem.
     pub fn problem(problem: &Problem) -> Self {
-        let content_type = "application/problem+json";
-        Self::Respond {
-            status: problem.status,
-            content_type,
-            body: problem.to_json(),
-            effects: Vec::new(),
-        }
+        Self::respond(problem.status, "application/problem+json", problem.to_json())
     }
 }
 
@@ -125,12 +145,6 @@ impl Call {
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     }
 
-    /// The path's segments behind `/api/v1`.
-    pub fn segments(&self) -> Vec<&str> {
-        let rest = self.path.strip_prefix("/api/v1").unwrap_or_default();
-        rest.split('/').filter(|segment| !segment.is_empty()).collect()
-    }
-
     /// A parameter of the query, percent-decoded.
     pub fn parameter(&self, name: &str) -> Option<String> {
         self.parameters().into_iter().find(|(n, _)| n == name).map(|(_, value)| value)
@@ -142,67 +156,104 @@ impl Call {
         pairs
             .map(|pair| {
                 let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                (decoded(name), decoded(value))
+                (decoded(&name.replace('+', " ")), decoded(&value.replace('+', " ")))
             })
             .collect()
     }
 
-    /// The body as `T`; unknown fields are refused by `T` itself.
+    /// The body as `T`; unknown fields are refused by `T` itself. An error names the field by its path.
     pub fn body<T: serde::de::DeserializeOwned>(&self) -> Result<T, Problem> {
         if self.body_too_large {
             return Err(Problem::new(413, "body_too_large", "The body is larger than 8 MiB."));
         }
-        serde_json::from_str(&self.body).map_err(|error| Problem::body(&error))
+        let mut json = serde_json::Deserializer::from_str(&self.body);
+        let value = serde_path_to_error::deserialize(&mut json)
+            .map_err(|error| Problem::body(&error.path().to_string(), error.inner()))?;
+        json.end().map_err(|error| Problem::body(".", &error))?;
+        Ok(value)
+    }
+
+    /// The body of an operation that also works without one.
+    pub fn optional_body<T: serde::de::DeserializeOwned + Default>(&self) -> Result<T, Problem> {
+        if self.body.trim().is_empty() && !self.body_too_large {
+            Ok(T::default())
+        } else {
+            self.body()
+        }
     }
 }
 
-fn decoded(text: &str) -> String {
+/// Percent-decoded text. What is not UTF-8 becomes U+FFFD, which no name has.
+pub(crate) fn decoded(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
-    let mut rest = text.bytes();
-    while let Some(byte) = rest.next() {
-        let hex = |b: Option<u8>| b.and_then(|b| char::from(b).to_digit(16));
-        match byte {
-            b'+' => bytes.push(b' '),
-            b'%' => {
-                if let Some((high, low)) = hex(rest.next()).zip(hex(rest.next())) {
-                    bytes.push(u8::try_from(high * 16 + low).unwrap_or(b'?'));
-                }
-            }
-            other => bytes.push(other),
-        }
+    let mut rest = text.as_bytes();
+    while let Some((&byte, after)) = rest.split_first() {
+        let escaped =
+            after.split_at_checked(2).filter(|_| byte == b'%').and_then(|(digits, after)| {
+                let value = std::str::from_utf8(digits).ok().filter(|d| !d.starts_with('+'))?;
+                Some((u8::from_str_radix(value, 16).ok()?, after))
+            });
+        let (byte, after) = escaped.unwrap_or((byte, after));
+        bytes.push(byte);
+        rest = after;
     }
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
 /// The first step of an admin request.
 pub fn route(mut call: Call, operator_token: &str) -> Step {
-    use subtle::ConstantTimeEq;
-    if call.path == "/api/v1/openapi.json" && call.method == "GET" {
-        return Step::json(200, &super::openapi::document());
+    let found = match find(&call.method, &call.path) {
+        Match::Found(spec, parameters) => (spec, parameters),
+        Match::WrongMethod(methods) => {
+            let detail = format!("Use {} on this path.", methods.join(" or "));
+            return Problem::new(405, "method_not_allowed", detail).into();
+        }
+        Match::Unknown => {
+            let path = crate::request::exchange::printable(&call.path);
+            let detail = format!("There is no resource {path}. See /api/v1/openapi.json.");
+            return Problem::new(404, "not_found", detail).into();
+        }
+    };
+    let (spec, parameters) = found;
+    if spec.operation == Operation::ShowOpenApi {
+        return Step::text(200, super::openapi::DOCUMENT);
     }
     let Some(token) = call.token() else {
         let detail = "Send an API token as `authorization: Bearer ...`.";
         return Problem::new(401, "token_missing", detail).into();
     };
     // An installation without an operator token has no operator, whatever is presented.
-    call.operator =
+    let operator =
         !operator_token.is_empty() && bool::from(token.as_bytes().ct_eq(operator_token.as_bytes()));
-    let message = |call: &Call| serde_json::to_string(call).unwrap_or_default();
-    match call.segments().as_slice() {
-        ["workspaces"] if call.operator => Step::Directory { call: message(&call) },
-        ["workspaces"] => {
-            let detail = "Only the operator's token lists or creates workspaces.";
-            Problem::new(403, "role_insufficient", detail).into()
-        }
-        ["workspaces", name, ..] if WorkspaceId::parse(name).is_ok() => {
-            Step::Workspace { name: (*name).to_owned(), call: message(&call) }
-        }
-        _ => {
-            let detail = format!(
-                "There is no resource {}.",
-                crate::request::exchange::printable(&call.path)
-            );
-            Problem::new(404, "not_found", detail).into()
+    if spec.act == Act::Operate && !operator {
+        let detail = "Only the operator's token lists or creates workspaces.";
+        return Problem::new(403, "role_insufficient", detail).into();
+    }
+    let workspace = parameters.first().map(|name| WorkspaceId::parse(name));
+    if let (Some(Ok(workspace)), false) = (&workspace, operator)
+        && let Err(problem) = check_scope(token, workspace)
+    {
+        return problem.into();
+    }
+    call.operator = operator;
+    let message = serde_json::to_string(&call).unwrap_or_default();
+    match workspace {
+        None => Step::Directory { call: message },
+        Some(Ok(workspace)) => Step::Workspace { name: workspace.into(), call: message },
+        Some(Err(error)) => Problem::new(404, "not_found", format!("The path {error}.")).into(),
+    }
+}
+
+/// Refuses a token that cannot belong to the workspace, before the workspace is woken for it. Whether the token was
+/// issued, the workspace knows.
+fn check_scope(token: &str, workspace: &WorkspaceId) -> Result<(), Problem> {
+    let invalid = |detail: String| Problem::new(401, "token_invalid", detail);
+    let token =
+        ApiToken::parse(token).map_err(|error| invalid(format!("The API token {error}.")))?;
+    match token.scope() {
+        TokenScope::Workspace(scope) if scope == workspace => Ok(()),
+        TokenScope::Workspace(_) | TokenScope::Operator => {
+            Err(invalid(format!("The API token is not one of {workspace}.")))
         }
     }
 }
@@ -217,61 +268,4 @@ pub fn push_pending() -> Step {
 pub fn failed(request_id: &str) -> Step {
     let detail = format!("The gateway failed on this request ({request_id}). Try again.");
     Problem::new(500, "gateway_error", detail).into()
-}
-
-/// One answer from the answers of several months' Ledgers, newest first.
-pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
-    let answers: Vec<String> = serde_json::from_str(answers).unwrap_or_default();
-    let answers: Vec<Value> =
-        answers.iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
-    let list = |name: &str| -> Vec<Value> {
-        let lists = answers.iter().filter_map(|answer| answer.get(name)?.as_array());
-        lists.flatten().cloned().collect()
-    };
-    if method == "usage" {
-        return Step::json(200, &json!({ "data": added_up(list("data")) }));
-    }
-    let limit = serde_json::from_str::<Value>(payload).ok();
-    let limit = limit.and_then(|p| p.get("limit")?.as_u64()).unwrap_or(50);
-    let mut rows = list("data");
-    let key = |row: &Value| row.get("id").and_then(Value::as_str).unwrap_or_default().to_owned();
-    rows.sort_by_key(|row| std::cmp::Reverse(key(row)));
-    let more = rows.len() > usize::try_from(limit).unwrap_or(usize::MAX);
-    rows.truncate(usize::try_from(limit).unwrap_or(usize::MAX));
-    let next = rows.last().map(key).filter(|_| more);
-    Step::json(200, &json!({ "data": rows, "next_cursor": next }))
-}
-
-/// Rows of the same group from several months become one.
-fn added_up(rows: Vec<Value>) -> Vec<Value> {
-    const COUNTS: [&str; 4] = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
-    const AMOUNTS: [&str; 2] = ["cost_usd", "charged_usd"];
-    let mut groups: Vec<(Value, Value)> = Vec::new();
-    for row in rows {
-        let mut group = row.clone();
-        if let Some(fields) = group.as_object_mut() {
-            fields.retain(|name, _| {
-                !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str())
-            });
-        }
-        let Some((_, sum)) = groups.iter_mut().find(|(known, _)| *known == group) else {
-            groups.push((group, row));
-            continue;
-        };
-        for name in COUNTS {
-            let both = [&*sum, &row].map(|r| r.get(name).and_then(Value::as_i64).unwrap_or(0));
-            if let Some(field) = sum.get_mut(name) {
-                *field = both.iter().fold(0_i64, |a, b| a.saturating_add(*b)).into();
-            }
-        }
-        for name in AMOUNTS {
-            let amount = |r: &Value| r.get(name)?.as_str()?.parse::<Usd>().ok();
-            let both =
-                amount(sum).unwrap_or_default().saturating_add(amount(&row).unwrap_or_default());
-            if let Some(field) = sum.get_mut(name) {
-                *field = both.to_string().into();
-            }
-        }
-    }
-    groups.into_iter().map(|(_, row)| row).collect()
 }

@@ -2,25 +2,24 @@
 //! Secrets are not in it. Also the compiler from it to the key plans that Meters decide by.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, WorkspaceId};
-use tallygate_shared::money::Usd;
 use tallygate_shared::policy::key_plan::{
     KeyPlan, KeyPolicy, KeySecret, KeyStatus, Owner, ProviderPlan, Route, SealedActorSecret,
 };
 use tallygate_shared::pricing::PriceRow;
 use tallygate_shared::time::Timestamp;
 
-use super::problem::Problem;
 use crate::providers::ProviderKind;
-
-/// Longest name of anything.
-const MAX_NAME: usize = 128;
 
 /// The whole configuration.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Providers by name.
@@ -40,6 +39,7 @@ pub struct Config {
 
 /// A provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ProviderConfig {
     /// What it speaks: `openai`, `anthropic`, `azure`, `gemini`, `mistral`, `groq`, `openrouter`, `perplexity`,
@@ -71,6 +71,7 @@ fn is_zero(rank: &u32) -> bool {
 
 /// A gateway key, without its secrets.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct KeyConfig {
     /// Its name, for people.
@@ -106,7 +107,8 @@ fn active() -> KeyStatus {
 }
 
 /// A key's policy: a name, or the rules themselves.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(untagged)]
 pub enum PolicyRef {
     /// One of the workspace's policies.
@@ -118,6 +120,32 @@ pub enum PolicyRef {
 impl Default for PolicyRef {
     fn default() -> Self {
         Self::Inline(Box::default())
+    }
+}
+
+/// By hand, because the derived one would answer every mistake inside the rules with "did not match any variant".
+impl<'de> Deserialize<'de> for PolicyRef {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NameOrRules;
+
+        impl<'de> Visitor<'de> for NameOrRules {
+            type Value = PolicyRef;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("the name of a policy, or an object with rules")
+            }
+
+            fn visit_str<E: de::Error>(self, name: &str) -> Result<PolicyRef, E> {
+                Ok(PolicyRef::Named(name.to_owned()))
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<PolicyRef, A::Error> {
+                let policy = KeyPolicy::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(PolicyRef::Inline(Box::new(policy)))
+            }
+        }
+
+        deserializer.deserialize_any(NameOrRules)
     }
 }
 
@@ -134,107 +162,6 @@ pub struct Secrets {
 }
 
 impl Config {
-    /// Checks everything that does not depend on secrets, references included.
-    pub fn validate(&self) -> Result<(), Problem> {
-        for (name, provider) in &self.providers {
-            provider.validate(name)?;
-        }
-        for (name, route) in &self.routes {
-            check_name("routes", name)?;
-            self.validate_route(name, route)?;
-        }
-        for name in self.policies.keys() {
-            check_name("policies", name)?;
-        }
-        for (name, policy) in &self.policies {
-            validate_policy(&format!("policies.{name}"), policy)?;
-        }
-        for (name, row) in &self.prices {
-            let field = format!("prices.{name}");
-            row.validate()
-                .map_err(|e| Problem::field(&field, e.to_string(), "Correct the row."))?;
-            if !self.providers.contains_key(&row.provider) {
-                let detail = format!("names the unknown provider `{}`", row.provider);
-                return Err(Problem::field(&field, detail, "Use the name of one of `providers`."));
-            }
-        }
-        if let Some(row) = &self.default_price {
-            let wrong = |e: tallygate_shared::pricing::RowError| e.to_string();
-            row.validate()
-                .map_err(|e| Problem::field("default_price", wrong(e), "Correct the row."))?;
-        }
-        self.keys.iter().try_for_each(|(id, key)| self.validate_key(id, key))
-    }
-
-    fn validate_route(&self, name: &str, route: &Route) -> Result<(), Problem> {
-        let field = format!("routes.{name}.targets");
-        if route.targets.is_empty() || route.targets.len() > 16 {
-            return Err(Problem::field(&field, "must have 1 to 16 targets", "Name at least one."));
-        }
-        for target in &route.targets {
-            if !self.providers.contains_key(&target.provider) {
-                let detail = format!("names the unknown provider `{}`", target.provider);
-                return Err(Problem::field(&field, detail, "Use the name of one of `providers`."));
-            }
-            check_text(&field, &target.model)?;
-        }
-        if !(1..=10).contains(&route.attempts) {
-            let field = format!("routes.{name}.attempts");
-            return Err(Problem::field(&field, "must be 1 to 10", "Set it to 2, the default."));
-        }
-        for (field, ms) in [
-            ("first_byte_timeout_ms", route.first_byte_timeout_ms),
-            ("idle_timeout_ms", route.idle_timeout_ms),
-        ] {
-            if !(100..=800_000).contains(&ms) {
-                let field = format!("routes.{name}.{field}");
-                return Err(Problem::field(&field, "must be 100 to 800000", "Give milliseconds."));
-            }
-        }
-        Ok(())
-    }
-
-    fn validate_key(&self, id: &str, key: &KeyConfig) -> Result<(), Problem> {
-        let at = |field: &str| format!("keys.{id}.{field}");
-        if KeyId::parse(id).is_err() {
-            return Err(Problem::field(
-                "keys",
-                format!("has the bad key id `{id}`"),
-                "Export first.",
-            ));
-        }
-        for (field, text) in [
-            ("name", &key.name),
-            ("owner", &key.owner),
-            ("cost_centre", &key.cost_centre),
-            ("purpose", &key.purpose),
-            ("environment", &key.environment),
-        ] {
-            check_text(&at(field), text)?;
-        }
-        if let Err(error) = key.actor.validate() {
-            return Err(Problem::field(&at("actor"), error.to_string(), "Correct the claim."));
-        }
-        if let Some(text) = &key.expires_at
-            && Timestamp::parse(text).is_none()
-        {
-            let remedy = "Give UTC in RFC 3339, for example 2027-01-01T00:00:00Z.";
-            return Err(Problem::field(&at("expires_at"), "is not a time", remedy));
-        }
-        match &key.policy {
-            PolicyRef::Inline(policy) => validate_policy(&at("policy"), policy),
-            PolicyRef::Named(name) if self.policies.contains_key(name) => Ok(()),
-            PolicyRef::Named(name) => {
-                let detail = format!("names the unknown policy `{name}`");
-                Err(Problem::field(
-                    &at("policy"),
-                    detail,
-                    "Use a name of `policies`, or an object.",
-                ))
-            }
-        }
-    }
-
     /// Compiles one key's plan. `None` for a key that is not there.
     pub fn compile(
         &self,
@@ -309,6 +236,7 @@ impl Config {
 
 /// One difference between two configurations.
 #[derive(Clone, Debug, PartialEq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Change {
     /// `providers.openai`, `keys.0123...`
     pub path: String,
@@ -340,140 +268,4 @@ pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {
         }
     }
     entries
-}
-
-impl ProviderConfig {
-    fn validate(&self, name: &str) -> Result<(), Problem> {
-        check_name("providers", name)?;
-        let at = |field: &str| format!("providers.{name}.{field}");
-        let Some(kind) = ProviderKind::parse(&self.kind) else {
-            let kinds = ProviderKind::ALL.map(ProviderKind::name).join(", ");
-            return Err(Problem::field(
-                &at("kind"),
-                "is not known",
-                &format!("Use one of {kinds}."),
-            ));
-        };
-        match &self.base_url {
-            None if kind.facts().base_url.is_none() => {
-                return Err(Problem::field(
-                    &at("base_url"),
-                    "is missing",
-                    "This kind has none of its own.",
-                ));
-            }
-            Some(url) if !is_base_url(url) => {
-                let remedy =
-                    "Give http(s)://host[:port][/path], without credentials, query or fragment.";
-                return Err(Problem::field(&at("base_url"), "is not a base URL", remedy));
-            }
-            _ => {}
-        }
-        if let Some(header) = &self.auth_header
-            && !(is_plain(header) && header.len() <= 64 && *header == header.to_ascii_lowercase())
-        {
-            return Err(Problem::field(
-                &at("auth_header"),
-                "is not a header name",
-                "Use lower case.",
-            ));
-        }
-        if let Some(region) = &self.region
-            && !matches!(region.as_str(), "us" | "eu")
-        {
-            return Err(Problem::field(
-                &at("region"),
-                "is not known",
-                "Use us or eu, or leave it out.",
-            ));
-        }
-        if let Some(version) = &self.api_version
-            && !is_plain(version)
-        {
-            return Err(Problem::field(
-                &at("api_version"),
-                "is not a version",
-                "For example 2025-04-01.",
-            ));
-        }
-        self.models.iter().try_for_each(|(name, model)| {
-            check_text(&at("models"), name)?;
-            check_text(&at("models"), model)
-        })
-    }
-}
-
-fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
-    let zero = |field: &str, value: Option<u64>| match value {
-        Some(0) => {
-            let field = format!("{at}.{field}");
-            Err(Problem::field(&field, "must be at least 1", "To stop a key, suspend it."))
-        }
-        _ => Ok(()),
-    };
-    zero("max_output_tokens", policy.max_output_tokens)?;
-    zero("requests_per_minute", policy.requests_per_minute)?;
-    zero("tokens_per_minute", policy.tokens_per_minute)?;
-    zero("max_concurrency", policy.max_concurrency)?;
-    zero("max_request_bytes", policy.max_request_bytes)?;
-    let claims = ["user", "team", "app", "feature", "agent", "customer", "environment", "session"];
-    if let Some(claim) =
-        policy.required_claims.iter().find(|claim| !claims.contains(&claim.as_str()))
-    {
-        let remedy = format!("Use one of {}.", claims.join(", "));
-        let field = format!("{at}.required_claims");
-        return Err(Problem::field(&field, format!("has the unknown claim `{claim}`"), &remedy));
-    }
-    let money = policy.spend_caps.iter().map(|cap| cap.limit_usd).chain(policy.max_request_usd);
-    for amount in money {
-        if amount < Usd::ZERO {
-            let remedy = "Give dollars as text, for example \"12.50\".";
-            return Err(Problem::field(at, "has a negative amount", remedy));
-        }
-        // Durable money is whole nanodollars in 64 bits.
-        if amount.nanos().is_none() {
-            let remedy = "Give at most 9 decimal places, and at most 9 billion dollars.";
-            return Err(Problem::field(at, "has an amount that is too fine or too large", remedy));
-        }
-    }
-    let windows: Vec<&str> = policy.spend_caps.iter().map(|cap| cap.window.name()).collect();
-    let distinct: BTreeSet<&&str> = windows.iter().collect();
-    if distinct.len() != windows.len() {
-        let field = format!("{at}.spend_caps");
-        return Err(Problem::field(&field, "has two caps for one window", "Keep the smaller."));
-    }
-    Ok(())
-}
-
-fn check_name(section: &str, name: &str) -> Result<(), Problem> {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@".contains(&b);
-    if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
-        let remedy = "Use 1 to 128 of A-Z, a-z, 0-9 and -_.:@";
-        return Err(Problem::field(section, format!("has the bad name `{name}`"), remedy));
-    }
-    Ok(())
-}
-
-fn check_text(field: &str, text: &str) -> Result<(), Problem> {
-    if text.trim().is_empty() || text.len() > MAX_NAME || text.chars().any(char::is_control) {
-        return Err(Problem::field(
-            field,
-            "is missing or not plain text",
-            "Give 1 to 128 characters.",
-        ));
-    }
-    Ok(())
-}
-
-fn is_plain(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_')
-}
-
-fn is_base_url(url: &str) -> bool {
-    let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
-    rest.is_some_and(|rest| {
-        let host = rest.split('/').next().unwrap_or_default();
-        let plain = |b: u8| b.is_ascii_graphic() && !b"?#@\\\"<>^`{|}".contains(&b);
-        !host.is_empty() && rest.bytes().all(plain) && url.len() <= 500 && !rest.contains("..")
-    })
 }

@@ -1,8 +1,24 @@
 //! The control plane: what an operator and a workspace's people may see and change. Pure; the objects store it.
+//!
+//! - [`call`]: a request comes in, and which object it goes to
+//! - [`operations`]: every operation, once
+//! - [`roles`]: who may do it
+//! - [`bodies`], [`config`]: what it may say
+//! - [`merge`]: one answer from several Ledgers
+//! - [`problem`]: why not
+//! - [`openapi`]: the description of all that
 
+pub mod bodies;
 pub mod call;
 pub mod config;
+pub mod merge;
 pub mod openapi;
+pub mod operations;
 pub mod problem;
 pub mod roles;
-pub mod schemas;
+mod validate;
+
+#[cfg(test)]
+mod openapi_tests;
+
+pub use validate::{check_text, price_name};

@@ -4,6 +4,7 @@ use serde::Serialize;
 
 /// One field that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct FieldError {
     /// The field, as a path: `policy.spend_caps[0].limit_usd`.
     pub field: String,
@@ -15,6 +16,7 @@ pub struct FieldError {
 
 /// Why an admin request is refused.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Problem {
     #[serde(rename = "type")]
     kind: String,
@@ -67,16 +69,39 @@ impl Problem {
         }
     }
 
+    /// A configuration with all that is wrong with it.
+    pub fn invalid(errors: Vec<FieldError>) -> Self {
+        let first = errors.first().map(|error| format!("`{}` {}", error.field, error.detail));
+        let detail = match (first, errors.len()) {
+            (None, _) => "The configuration is not valid".to_owned(),
+            (Some(first), 1) => first,
+            (Some(first), count) => format!("{first}; and {} more", count - 1),
+        };
+        Self { errors, ..Self::new(422, "invalid_field", format!("{detail}.")) }
+    }
+
+    /// The fields that are wrong.
+    pub fn into_errors(self) -> Vec<FieldError> {
+        self.errors
+    }
+
     /// There is no such resource.
     pub fn not_found(what: &str, name: &str) -> Self {
         Self::new(404, "not_found", format!("There is no {what} `{name}` in this workspace."))
     }
 
-    /// A body that does not parse: unknown fields, wrong types, malformed JSON. Serde's text names the field.
-    pub fn body(error: &serde_json::Error) -> Self {
+    /// A body that does not parse: malformed JSON, unknown fields, wrong types. `path` is where.
+    pub fn body(path: &str, error: &serde_json::Error) -> Self {
         let detail = format!("The body cannot be read: {error}.");
-        let code = if error.is_data() { "invalid_body" } else { "malformed_json" };
-        Self::new(400, code, detail)
+        if !error.is_data() {
+            return Self::new(400, "malformed_json", detail);
+        }
+        let error = FieldError {
+            field: path.to_owned(),
+            detail: error.to_string(),
+            remedy: "See this operation's body in /api/v1/openapi.json.".to_owned(),
+        };
+        Self { errors: vec![error], ..Self::new(400, "invalid_body", detail) }
     }
 
     /// The document's JSON text.

@@ -4,9 +4,10 @@ use serde::{Deserialize, Serialize};
 
 /// What an API token is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
-    /// Runs the installation: creates workspaces, and may do all an admin may.
+    /// Runs the installation: creates workspaces, and may do all an admin may. Never a token's role.
     Operator,
     /// Configures the workspace.
     Admin,
@@ -21,6 +22,8 @@ pub enum Role {
 /// What a request wants to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Act {
+    /// See or create workspaces.
+    Operate,
     /// See configuration.
     ReadConfig,
     /// Change it.
@@ -35,13 +38,26 @@ impl Role {
     /// Whether the role may do this.
     pub const fn may(self, act: Act) -> bool {
         match (self, act) {
-            (Self::Operator | Self::Admin, _) => true,
+            (Self::Operator, _) => true,
+            (_, Act::Operate) => false,
+            (Self::Admin, _) => true,
             (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => {
                 true
             }
             (Self::Auditor, Act::ReadAudit) => true,
             (Self::Finance | Self::Developer, Act::ReadAudit) => false,
             (Self::Finance | Self::Developer | Self::Auditor, Act::WriteConfig) => false,
+        }
+    }
+
+    /// The stable name.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::Admin => "admin",
+            Self::Finance => "finance",
+            Self::Developer => "developer",
+            Self::Auditor => "auditor",
         }
     }
 }

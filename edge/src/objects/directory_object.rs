@@ -1,13 +1,14 @@
 //! The Directory: the list of workspaces. One object; only the operator talks to it.
 
-use serde::Deserialize;
 use serde_json::json;
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::Timestamp;
 
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, text};
-use crate::admin::call::{Call, Step};
+use crate::admin::bodies::NewWorkspace;
+use crate::admin::call::{CREATE, Call, Step};
+use crate::admin::check_text;
 use crate::admin::problem::Problem;
 
 /// The schema.
@@ -18,14 +19,6 @@ pub const MIGRATIONS: &[&str] = &[
 /// The list of workspaces.
 pub struct DirectoryObject<S> {
     sql: S,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct NewWorkspace {
-    #[serde(default)]
-    id: Option<WorkspaceId>,
-    name: String,
 }
 
 impl<S: Sql> DirectoryObject<S> {
@@ -58,23 +51,19 @@ impl<S: Sql> DirectoryObject<S> {
             Ok(new) => new,
             Err(problem) => return Ok(problem.into()),
         };
-        if new.name.trim().is_empty() || new.name.len() > 128 {
-            return Ok(Problem::field("name", "is missing", "Give 1 to 128 characters.").into());
+        if let Err(problem) = check_text("name", &new.name) {
+            return Ok(problem.into());
         }
         let id = new.id.unwrap_or_else(|| WorkspaceId::mint(random));
-        let found =
-            self.sql.exec("SELECT '1' FROM workspaces WHERE id = ?", &[Some(id.as_str())])?;
-        if !found.is_empty() {
-            let detail = format!("The workspace `{id}` is there already.");
-            return Ok(Problem::new(409, "already_exists", detail).into());
-        }
-        let insert = "INSERT INTO workspaces (id, name, created_at) VALUES (?, ?, ?)";
+        // A workspace that is listed already is created there again where an earlier attempt broke off between the two
+        // objects; one that is whole refuses.
+        let insert = "INSERT INTO workspaces (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING";
         let created_at = now.to_string();
         self.sql.exec(insert, &[Some(id.as_str()), Some(&new.name), Some(&created_at)])?;
         let create = Call {
             path: format!("/api/v1/workspaces/{id}"),
-            method: "PUT".to_owned(),
-            body: json!({ "name": new.name }).to_string(),
+            method: CREATE.to_owned(),
+            body: json!({ "id": id, "name": new.name }).to_string(),
             ..call.clone()
         };
         let call = serde_json::to_string(&create).unwrap_or_default();

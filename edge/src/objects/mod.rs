@@ -15,4 +15,8 @@ pub mod workspace_object;
 #[cfg(test)]
 mod ledger_object_tests;
 #[cfg(test)]
+pub(crate) mod test_shell;
+#[cfg(test)]
 pub(crate) mod test_sql;
+#[cfg(test)]
+mod workspace_tests;

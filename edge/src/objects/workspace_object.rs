@@ -6,16 +6,20 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
-use tallygate_shared::identity::api_token::ApiToken;
+use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
+use tallygate_shared::identity::secret::SecretHash;
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::Timestamp;
 
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
-use crate::admin::call::{Call, Push, Step};
-use crate::admin::config::{Change, Config, Secrets, flat};
+use crate::admin::bodies::NewWorkspace;
+use crate::admin::call::{CREATE, Call, Push, Step};
+use crate::admin::config::{Change, Config, Secrets};
+use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
-use crate::admin::roles::{Act, Role};
+use crate::admin::roles::Role;
+use crate::request::exchange::printable;
 use crate::vault::KeyRing;
 
 /// The schema.
@@ -30,8 +34,12 @@ pub const MIGRATIONS: &[&str] = &["
         path TEXT NOT NULL, body TEXT NOT NULL)
 "];
 
-/// Plans delivered with one answer; the rest is the alarm's: a workspace of thousands of keys must still answer.
-const PUSHES_AT_ONCE: usize = 500;
+/// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
+const PUSHES_AT_ONCE: usize = 200;
+/// Plans handed over at once, in bytes, where plans are large: an isolate has 128 MB, and a plan crosses three times.
+const PUSHED_BYTES: usize = 8 * 1024 * 1024;
+/// The largest plan. It is one value in its Meter's storage, where the platform ends at 2 MB.
+const MAX_PLAN_BYTES: usize = 1_900_000;
 
 /// One tenant.
 pub struct WorkspaceObject<S> {
@@ -42,6 +50,15 @@ pub struct WorkspaceObject<S> {
     version: u64,
     config: Config,
     secrets: Secrets,
+}
+
+/// Plans to deliver with an answer.
+#[derive(Default)]
+pub struct Delivery {
+    /// The first of them.
+    pub pushes: Vec<Push>,
+    /// Whether more wait behind them.
+    pub more: bool,
 }
 
 /// Who is asking.
@@ -97,9 +114,12 @@ impl Context<'_> {
 }
 
 impl<S: Sql> WorkspaceObject<S> {
-    /// Opens the workspace from its storage.
+    /// Opens the workspace from its storage. Nothing is stored for one that was not created, so that a stranger cannot
+    /// fill storage with names.
     pub fn open(sql: S) -> Result<Self, SqlError> {
-        migrate(&sql, MIGRATIONS)?;
+        let known =
+            "SELECT name FROM sqlite_master WHERE type = 'table' AND name = 'schema_version'";
+        let created = !sql.exec(known, &[])?.is_empty();
         let mut workspace = Self {
             sql,
             id: None,
@@ -109,7 +129,10 @@ impl<S: Sql> WorkspaceObject<S> {
             config: Config::default(),
             secrets: Secrets::default(),
         };
-        workspace.load()?;
+        if created {
+            migrate(&workspace.sql, MIGRATIONS)?;
+            workspace.load()?;
+        }
         Ok(workspace)
     }
 
@@ -184,29 +207,47 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     fn answer(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
-        let segments: Vec<String> =
-            context.call.segments().into_iter().map(str::to_owned).collect();
-        let path: Vec<&str> = segments.iter().skip(2).map(String::as_str).collect();
-        if path.is_empty() && context.call.method == "PUT" && context.call.operator {
-            let id = segments.get(1).map(String::as_str).unwrap_or_default();
-            return self.create(id, context);
+        let call = context.call;
+        // The Directory's message: no row of the table has this method here, so no caller can send it.
+        if call.method == CREATE && call.operator {
+            return self.create(context);
         }
-        self.id()?;
-        let principal = self.principal(context.call)?;
-        super::workspace_api::answer(self, context, &principal, &path)
+        let Match::Found(spec, parameters) = find(&call.method, &call.path) else {
+            return Err(Problem::new(404, "not_found", "There is no such resource.").into());
+        };
+        let principal = self.principal(call)?;
+        if !principal.role.may(spec.act) {
+            let detail = format!(
+                "The role {} does not allow this. Ask a workspace admin.",
+                principal.role.name()
+            );
+            return Err(Problem::new(403, "role_insufficient", detail).into());
+        }
+        if let Some((name, _)) =
+            call.parameters().iter().find(|(name, _)| !spec.query.contains(&name.as_str()))
+        {
+            let remedy = match spec.query {
+                [] => "Leave it out.".to_owned(),
+                known => format!("Use one of {}.", known.join(", ")),
+            };
+            return Err(Problem::field(&printable(name), "is not known here", &remedy).into());
+        }
+        let parameters: Vec<&str> = parameters.iter().skip(1).map(String::as_str).collect();
+        super::workspace_api::answer(self, context, &principal, spec, &parameters)
     }
 
     /// Fills a new workspace and issues its first admin token.
-    fn create(&mut self, id: &str, context: &Context<'_>) -> Result<Step, Refused> {
+    fn create(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
+        let NewWorkspace { id, name } = context.call.body()?;
         if self.id.is_some() {
             return Err(
                 Problem::new(409, "already_exists", "The workspace is there already.").into()
             );
         }
-        let id = WorkspaceId::parse(id)
-            .map_err(|e| Problem::field("id", e.to_string(), "Choose another id."))?;
-        let body: Value = context.call.body()?;
-        self.name = body.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let id =
+            id.ok_or_else(|| Problem::field("id", "is missing", "Send the Directory's message."))?;
+        migrate(&self.sql, MIGRATIONS)?;
+        self.name = name;
         self.created_at = context.now.to_string();
         for (name, value) in [
             ("id", id.as_str()),
@@ -221,9 +262,9 @@ impl<S: Sql> WorkspaceObject<S> {
         let (token, shown) = self.issue_token("first admin", Role::Admin, context)?;
         self.audit(
             &principal,
-            "create",
+            "added",
             "workspace",
-            &json!({ "admin_token": token }),
+            &json!({ "after": { "admin_token": token } }),
             context.now,
         )?;
         let mut body = self.describe();
@@ -241,31 +282,25 @@ impl<S: Sql> WorkspaceObject<S> {
 
     fn principal(&self, call: &Call) -> Result<Principal, Refused> {
         if call.operator {
+            self.id()?;
             return Ok(Principal { who: "operator".to_owned(), role: Role::Operator });
         }
+        // Whether a workspace exists is nobody's business who has no token of it.
         let invalid =
             || Problem::new(401, "token_invalid", "The API token is not known in this workspace.");
+        self.id().map_err(|_| invalid())?;
         let token = call.token().unwrap_or_default();
         let token = ApiToken::parse(token).map_err(|_| invalid())?;
         let id = token.token_id().as_str();
         let rows = self.sql.exec("SELECT sha256, role FROM tokens WHERE id = ?", &[Some(id)])?;
         let row = rows.first().ok_or_else(invalid)?;
-        use subtle::ConstantTimeEq;
-        let known = text(row, 0)?;
-        if !bool::from(known.as_bytes().ct_eq(token.secret_hash().as_str().as_bytes())) {
+        let known =
+            SecretHash::parse(text(row, 0)?).map_err(|e| SqlError(format!("stored token {e}")))?;
+        if !known.matches(&token) {
             return Err(invalid().into());
         }
         let role = stored(&format!("\"{}\"", text(row, 1)?))?;
         Ok(Principal { who: format!("token:{id}"), role })
-    }
-
-    /// Refuses what the principal's role does not allow.
-    pub(super) fn demand(&self, principal: &Principal, act: Act) -> Result<(), Problem> {
-        if principal.role.may(act) {
-            return Ok(());
-        }
-        let detail = "The token's role does not allow this. Ask a workspace admin.";
-        Err(Problem::new(403, "role_insufficient", detail))
     }
 
     /// A new API token: its public record, and what is shown once.
@@ -275,19 +310,17 @@ impl<S: Sql> WorkspaceObject<S> {
         role: Role,
         context: &Context<'_>,
     ) -> Result<(Value, Value), Refused> {
-        let scope =
-            tallygate_shared::identity::api_token::TokenScope::Workspace(self.id()?.clone());
+        let scope = TokenScope::Workspace(self.id()?.clone());
         let token = ApiToken::mint(scope, &context.bytes(64));
         let id = token.token_id().as_str().to_owned();
-        let role_text = serde_json::to_value(role).ok().and_then(|r| r.as_str().map(str::to_owned));
-        let role_text = role_text.unwrap_or_default();
         let insert =
             "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
         let hash = token.secret_hash();
         let created_at = context.now.to_string();
-        let params = [id.as_str(), hash.as_str(), &role_text, name, &created_at].map(Some);
+        let params = [id.as_str(), hash.as_str(), role.name(), name, &created_at].map(Some);
         self.sql.exec(insert, &params)?;
-        let record = json!({ "id": id, "name": name, "role": role_text, "created_at": created_at });
+        let record =
+            json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at });
         let mut shown = record.clone();
         if let Some(fields) = shown.as_object_mut() {
             fields.insert("token".to_owned(), token.expose().into());
@@ -298,7 +331,7 @@ impl<S: Sql> WorkspaceObject<S> {
     pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
         let rows = self
             .sql
-            .exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at", &[])?;
+            .exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at, id", &[])?;
         let token = |row: &super::sql::Row| {
             Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
                        "created_at": text(row, 3)? }))
@@ -306,10 +339,16 @@ impl<S: Sql> WorkspaceObject<S> {
         rows.iter().map(token).collect()
     }
 
-    pub(super) fn delete_token(&self, id: &str) -> Result<bool, SqlError> {
-        let found = !self.sql.exec("SELECT '1' FROM tokens WHERE id = ?", &[Some(id)])?.is_empty();
-        self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
-        Ok(found)
+    /// Deletes a token; `None` when there is none, else its public record.
+    pub(super) fn delete_token(&self, id: &str) -> Result<Option<Value>, SqlError> {
+        let known = self
+            .tokens()?
+            .into_iter()
+            .find(|token| token.get("id").and_then(Value::as_str) == Some(id));
+        if known.is_some() {
+            self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
+        }
+        Ok(known)
     }
 
     /// Replaces configuration and secrets: validates, writes what differs, audits each difference, and queues the plans.
@@ -320,8 +359,10 @@ impl<S: Sql> WorkspaceObject<S> {
         secrets: Secrets,
         principal: &Principal,
         context: &Context<'_>,
-    ) -> Result<Vec<Push>, Refused> {
+    ) -> Result<Delivery, Refused> {
         config.validate()?;
+        self.check_plan_size(&config, &secrets)?;
+        // After this point the change must succeed: a problem now would leave half of it.
         let changes = self.config.diff(&config);
         for change in &changes {
             self.write_entry(change)?;
@@ -334,7 +375,7 @@ impl<S: Sql> WorkspaceObject<S> {
             self.audit(principal, "secret_changed", path, &json!({}), context.now)?;
         }
         if changes.is_empty() && secret_changes.is_empty() {
-            return Ok(Vec::new());
+            return Ok(Delivery::default());
         }
         self.version += 1;
         self.set_meta("version", &self.version.to_string())?;
@@ -345,7 +386,25 @@ impl<S: Sql> WorkspaceObject<S> {
                 ON CONFLICT (key) DO UPDATE SET version = excluded.version";
             self.sql.exec(queue, &[Some(key), Some(&self.version.to_string())])?;
         }
-        Ok(self.pushes(touched.iter().take(PUSHES_AT_ONCE)))
+        let pushes = self.pushes(touched.iter());
+        let more = pushes.len() < touched.len();
+        Ok(Delivery { pushes, more })
+    }
+
+    /// All keys share nearly all of their plans, so one is measured.
+    fn check_plan_size(&self, config: &Config, secrets: &Secrets) -> Result<(), Problem> {
+        let Some((workspace, key)) = self.id.as_ref().zip(config.keys.keys().next()) else {
+            return Ok(());
+        };
+        let plan = config.compile(workspace, self.version, key, secrets);
+        let size = serde_json::to_string(&plan).map_or(usize::MAX, |text| text.len());
+        if size <= MAX_PLAN_BYTES {
+            return Ok(());
+        }
+        let detail =
+            format!("make plans of {size} bytes; at most {MAX_PLAN_BYTES} fit a key's Meter");
+        let remedy = "Remove routes, deployments or prices that are not used.";
+        Err(Problem::field("providers, routes and prices", detail, remedy))
     }
 
     /// The keys whose plans a change touches: the keys named in it, or all where something shared changed.
@@ -364,14 +423,23 @@ impl<S: Sql> WorkspaceObject<S> {
         touched
     }
 
+    /// The plans of the first of these keys, as many as cross at once.
     fn pushes<'k>(&self, keys: impl Iterator<Item = &'k String>) -> Vec<Push> {
         let Some(workspace) = &self.id else { return Vec::new() };
-        keys.filter_map(|key| {
-            let plan = self.config.compile(workspace, self.version, key, &self.secrets)?;
-            let plan = serde_json::to_value(&plan).ok()?;
-            Some(Push { key: key.clone(), version: self.version.to_string(), plan })
-        })
-        .collect()
+        let mut left = PUSHED_BYTES;
+        let mut pushes = Vec::new();
+        for key in keys.take(PUSHES_AT_ONCE) {
+            let plan = self.config.compile(workspace, self.version, key, &self.secrets);
+            let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else {
+                continue;
+            };
+            left = left.saturating_sub(plan.len());
+            pushes.push(Push { key: key.clone(), version: self.version.to_string(), plan });
+            if left == 0 {
+                break;
+            }
+        }
+        pushes
     }
 
     /// A Meter has the plan of this version.
@@ -464,11 +532,6 @@ impl<S: Sql> WorkspaceObject<S> {
     /// When this workspace came to be.
     pub(super) fn created(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.created_at)
-    }
-
-    /// Every entry of the configuration by path, for tests and for the export.
-    pub fn entries(&self) -> BTreeMap<String, Value> {
-        flat(&self.config)
     }
 }
 

@@ -9,6 +9,7 @@ use crate::time::{Date, Timestamp};
 
 /// A kind of window. Each moment is in exactly one window of each kind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Window {
     /// A day, from midnight.

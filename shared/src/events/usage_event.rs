@@ -17,6 +17,7 @@ pub const USAGE_EVENT_VERSION: u32 = 1;
 
 /// What happened to one request. Written once, in the transaction that moves the money.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct UsageEvent {
     /// [`USAGE_EVENT_VERSION`].
@@ -98,6 +99,7 @@ pub struct UsageEvent {
 
 /// One attempt at a provider. A retry may be a second bill, so each is recorded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Attempt {
     /// The provider, by the workspace's name for it.
@@ -118,6 +120,7 @@ pub struct Attempt {
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Outcome {
     /// Answered to the last byte.

@@ -20,6 +20,7 @@ const AUDIENCE: &str = "tallygate";
 
 /// Who is behind a request. An absent field is not known.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Actor {
     /// A person.

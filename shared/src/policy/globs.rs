@@ -15,6 +15,7 @@ const FOREIGN: [char; 6] = ['[', ']', '{', '}', '!', '\\'];
 /// A pattern for model names. Letters match in either case: some providers take names in any case, and a rule that
 /// denies must not be passed by writing a name differently.
 #[derive(Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Glob(String);
 
@@ -100,6 +101,7 @@ impl fmt::Debug for Glob {
 
 /// Allowed and denied models. What is denied is denied whatever is allowed; an empty `allow` allows the rest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelRules {
     /// Patterns of models that may be used; empty for all.

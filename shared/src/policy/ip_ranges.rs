@@ -13,6 +13,7 @@ const MAPPED_BITS: u8 = 96;
 /// An IPv4-mapped IPv6 address (`::ffff:10.0.0.1`) is the IPv4 address, in a range and in a request. So `::/0` is all
 /// of IPv6 and none of IPv4.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "Vec<String>", into = "Vec<String>")]
 pub struct IpRanges(Vec<IpNet>);
 

@@ -72,6 +72,7 @@ pub struct Owner {
 
 /// Where a key stands in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum KeyStatus {
     /// In use.
@@ -108,6 +109,7 @@ pub struct SealedActorSecret {
 
 /// What a key may do. An absent field is no limit.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct KeyPolicy {
     /// Allowed and denied models; deny wins.
@@ -149,6 +151,7 @@ pub struct KeyPolicy {
 
 /// What to do with a request that asks for more output than the policy allows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum OutputExcess {
     /// Lower the request's limit to the policy's.
@@ -160,6 +163,7 @@ pub enum OutputExcess {
 
 /// A hard cap on spending in a window of time.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct SpendCap {
     /// The window.
@@ -197,6 +201,7 @@ pub struct ProviderPlan {
 
 /// A model alias: where requests for it go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Route {
     /// How the first target is chosen; the others are fallbacks, in order.
@@ -217,6 +222,7 @@ pub struct Route {
 
 /// How a route chooses its first target.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Strategy {
     /// The first, then the next when it fails.
@@ -228,6 +234,7 @@ pub enum Strategy {
 
 /// One place that can answer.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Target {
     /// A provider's name.

@@ -24,6 +24,7 @@ pub struct Imported {
 
 /// A model that was left out.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 pub struct Skipped {
     /// Its name in the map.
     pub model: String,

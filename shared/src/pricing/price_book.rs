@@ -14,6 +14,7 @@ const BUILT_IN: &str = include_str!("prices.json");
 
 /// One model's prices for a span of time. The same type is the book's row and a workspace's override.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PriceRow {
     /// The provider as the price book names it; in an override, the workspace's own name for it.
@@ -69,6 +70,7 @@ pub struct PriceRow {
 
 /// Prices in US dollars per million tokens. An absent one is unknown, not zero.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Prices {
     /// Uncached input.
@@ -87,6 +89,7 @@ pub struct Prices {
 
 /// Prices that replace all others of the request when its input is long.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct LongContext {
     /// The number of input tokens, cache reads and writes included.
@@ -100,6 +103,7 @@ pub struct LongContext {
 
 /// A fee by the call.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Fee {
     /// What is counted.
@@ -112,6 +116,7 @@ pub struct Fee {
 
 /// What a fee is charged for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "FeeCall"))]
 #[serde(rename_all = "snake_case")]
 pub enum Call {
     /// A web search on the provider's side.
@@ -130,6 +135,7 @@ pub enum Call {
 
 /// Cheaper hours, by the time of the request in UTC.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct OffPeak {
     /// The prices in these hours; what is absent stays as it is.
@@ -140,6 +146,7 @@ pub struct OffPeak {
 
 /// A span of the day on some weekdays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema), schemars(rename = "PriceHours"))]
 #[serde(deny_unknown_fields)]
 pub struct Window {
     /// ISO weekdays: 1 is Monday.
@@ -152,6 +159,11 @@ pub struct Window {
 
 /// A factor, in millionths: 1.1 is 1,100,000.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(
+    feature = "openapi",
+    derive(schemars::JsonSchema),
+    schemars(description = "A factor as decimal text: \"1.1\".")
+)]
 #[serde(try_from = "String", into = "String")]
 pub struct Multiplier(i128);
 
@@ -188,6 +200,7 @@ impl From<Multiplier> for String {
 
 /// A day, `YYYY-MM-DD`, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(try_from = "String", into = "String")]
 pub struct Day(Date);
 

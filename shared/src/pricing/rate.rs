@@ -16,6 +16,7 @@ const MS_PER_MINUTE: i64 = 60_000;
 
 /// What something cost, in parts that add up to the total.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cost {
     /// The sum of the parts.
@@ -28,6 +29,7 @@ pub struct Cost {
 
 /// The components of a cost.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct CostParts {
     /// Uncached input.
@@ -58,6 +60,7 @@ pub struct CostParts {
 
 /// Which price was applied.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct PriceRef {
     /// `provider/model` of the row.

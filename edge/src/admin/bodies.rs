@@ -1,0 +1,223 @@
+//! What the admin API takes in. Unknown fields are refused: a limit that is misspelt would be no limit.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Deserializer};
+use tallygate_shared::identity::actor::Actor;
+use tallygate_shared::ids::WorkspaceId;
+
+use super::config::PolicyRef;
+use super::roles::Role;
+
+/// A workspace to create.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewWorkspace {
+    /// Its id, `ws_` and 1 to 40 characters of a-z, 0-9 and -; one is made up where it is absent.
+    #[serde(default)]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub id: Option<WorkspaceId>,
+    /// Its name, for people.
+    pub name: String,
+}
+
+/// An API token to issue.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewToken {
+    /// What it is for.
+    pub name: String,
+    /// What it may do: `admin`, `finance`, `developer` or `auditor`.
+    pub role: Role,
+}
+
+/// A provider as it is created: the configuration, and the credential that is never shown again.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewProvider {
+    /// The workspace's name for it; `name/model` addresses it.
+    pub name: String,
+    /// What it speaks: `openai`, `anthropic`, `azure`, `gemini`, `mistral`, `groq`, `openrouter`, `perplexity`,
+    /// `deepseek`, `xai`, `cohere` or `compatible`.
+    pub kind: String,
+    /// Its API key. Sealed at once and never shown.
+    #[serde(default)]
+    pub credential: Option<String>,
+    /// Its base URL; the kind's own where absent.
+    #[serde(default)]
+    pub base_url: Option<String>,
+    /// The header for the credential, where it is not the kind's own.
+    #[serde(default)]
+    pub auth_header: Option<String>,
+    /// Azure's `api-version`, for URLs in the deployment style.
+    #[serde(default)]
+    pub api_version: Option<String>,
+    /// The region, where it changes the price: `us` or `eu`.
+    #[serde(default)]
+    pub region: Option<String>,
+    /// What a deployment or local name is priced as.
+    #[serde(default)]
+    pub models: BTreeMap<String, String>,
+    /// Where a bare model name looks first: the lowest rank, then the first name.
+    #[serde(default)]
+    pub rank: u32,
+}
+
+/// What changes of a provider. What is absent stays; `null` takes a field away.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub struct ProviderChange {
+    /// A new API key.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub credential: Option<Option<String>>,
+    /// Another base URL.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub base_url: Option<Option<String>>,
+    /// Another header for the credential.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub auth_header: Option<Option<String>>,
+    /// Another `api-version`.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub api_version: Option<Option<String>>,
+    /// Another region.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub region: Option<Option<String>>,
+    /// All of its deployments anew.
+    pub models: Option<BTreeMap<String, String>>,
+    /// Another rank.
+    pub rank: Option<u32>,
+}
+
+/// A gateway key to issue.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewKey {
+    /// Its name, for people.
+    pub name: String,
+    /// Who answers for it.
+    pub owner: String,
+    /// Who pays.
+    pub cost_centre: String,
+    /// What it is for.
+    pub purpose: String,
+    /// Where it is used.
+    pub environment: String,
+    /// What it fixes of a request's actor.
+    #[serde(default)]
+    pub actor: Actor,
+    /// Its rules, or the name of a policy.
+    #[serde(default)]
+    pub policy: PolicyRef,
+    /// When it stops working: a day, or UTC in RFC 3339.
+    #[serde(default)]
+    pub expires_at: Option<String>,
+}
+
+/// What changes of a key. What is absent stays.
+#[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct KeyChange {
+    /// Another name.
+    pub name: Option<String>,
+    /// Another owner.
+    pub owner: Option<String>,
+    /// Another cost centre.
+    pub cost_centre: Option<String>,
+    /// Another purpose.
+    pub purpose: Option<String>,
+    /// Another environment.
+    pub environment: Option<String>,
+    /// All that it fixes of an actor, anew.
+    pub actor: Option<Actor>,
+    /// All of its rules anew, or the name of a policy.
+    pub policy: Option<PolicyRef>,
+    /// Another expiry; `null` for none.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub expires_at: Option<Option<String>>,
+}
+
+/// How a key is rotated.
+#[derive(Default, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Rotation {
+    /// How long the old secret goes on working; 0 ends it at once.
+    #[cfg_attr(test, schemars(range(max = 2_592_000)))]
+    pub overlap_seconds: u64,
+}
+
+/// A secret that actor tokens are signed with.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct NewActorSecret {
+    /// The token header's `kid`.
+    pub kid: String,
+    /// The secret, at least 32 bytes; one is made up where it is absent.
+    #[serde(default)]
+    pub secret: Option<String>,
+}
+
+/// A price map to import.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PriceImport {
+    /// LiteLLM's price map, as it is published.
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, serde_json::Value>"))]
+    pub map: Box<serde_json::value::RawValue>,
+    /// Which of its providers to take, and what the workspace calls them.
+    pub providers: BTreeMap<String, String>,
+}
+
+/// A request that is only thought of.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Thought {
+    /// The endpoint's path.
+    #[serde(default = "chat")]
+    pub endpoint: String,
+    /// The model, as a caller would name it.
+    pub model: String,
+    /// Tokens of input.
+    #[serde(default)]
+    pub input_tokens: u64,
+    /// The caller's own limit of output.
+    #[serde(default)]
+    pub max_output_tokens: Option<u64>,
+    /// The body's size.
+    #[serde(default)]
+    pub body_bytes: u64,
+    /// The caller's address.
+    #[serde(default)]
+    pub ip: Option<std::net::IpAddr>,
+    /// The service tier asked for.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// Who a signed actor token would say is behind the request.
+    #[serde(default)]
+    pub actor: Option<Actor>,
+}
+
+fn chat() -> String {
+    "/v1/chat/completions".to_owned()
+}
+
+/// Tells a field that is `null` from one that is absent.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}

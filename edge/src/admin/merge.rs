@@ -1,0 +1,183 @@
+//! One answer from the answers of several Ledgers: a workspace has one for each month.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde_json::{Map, Value, json};
+use tallygate_shared::money::Usd;
+
+use super::call::Step;
+use super::problem::Problem;
+
+/// What is counted in a row of usage.
+pub(crate) const COUNTS: [&str; 4] = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
+/// What is money in a row of usage.
+pub(crate) const AMOUNTS: [&str; 2] = ["cost_usd", "charged_usd"];
+/// The most rows of usage in one answer: 10,000 x about 300 bytes = 3 MB.
+pub(crate) const MAX_USAGE_ROWS: usize = 10_000;
+
+/// Merges what the Ledgers answered. An answer that cannot be read makes the whole unreadable: a sum with a month
+/// missing would look like a sum.
+pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
+    let merged = match rows_of(answers) {
+        None => None,
+        Some(rows) => match method {
+            "usage" => return usage(rows).unwrap_or_else(unreadable),
+            "request" => return one(rows),
+            _ => page(payload, rows),
+        },
+    };
+    merged.unwrap_or_else(unreadable)
+}
+
+fn unreadable() -> Step {
+    Problem::new(500, "gateway_error", "A month's ledger gave no usable answer. Try again.").into()
+}
+
+fn rows_of(answers: &str) -> Option<Vec<Value>> {
+    let answers: Vec<String> = serde_json::from_str(answers).ok()?;
+    let mut rows = Vec::new();
+    for answer in answers {
+        match serde_json::from_str::<Map<String, Value>>(&answer).ok()?.remove("data")? {
+            Value::Array(data) => rows.extend(data),
+            _ => return None,
+        }
+    }
+    Some(rows)
+}
+
+fn one(mut rows: Vec<Value>) -> Step {
+    match rows.pop() {
+        Some(event) => Step::json(200, &event),
+        None => {
+            let detail =
+                "There is no such request, or its record is not in the ledger yet or no longer.";
+            Problem::new(404, "not_found", detail).into()
+        }
+    }
+}
+
+fn id_of(row: &Value) -> &str {
+    row.get("id").and_then(Value::as_str).unwrap_or_default()
+}
+
+/// Each Ledger gave a page of its own, and one row more when it has more.
+fn page(payload: &str, mut rows: Vec<Value>) -> Option<Step> {
+    let query: Value = serde_json::from_str(payload).ok()?;
+    let limit = usize::try_from(query.get("limit")?.as_u64()?).ok()?;
+    rows.sort_by(|a, b| Reverse(id_of(a)).cmp(&Reverse(id_of(b))));
+    let more = rows.len() > limit;
+    rows.truncate(limit);
+    let next = rows.last().map(id_of).filter(|_| more).map(str::to_owned);
+    Some(Step::json(200, &json!({ "data": rows, "next_cursor": next })))
+}
+
+/// Rows of the same group from several months become one; the order is that of the Ledgers.
+fn usage(rows: Vec<Value>) -> Option<Step> {
+    let mut sums: Vec<Value> = Vec::new();
+    let mut places: BTreeMap<String, usize> = BTreeMap::new();
+    for row in rows {
+        let mut group = row.as_object()?.clone();
+        group.retain(|name, _| {
+            !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str())
+        });
+        let place = *places.entry(Value::Object(group).to_string()).or_insert(sums.len());
+        match sums.get_mut(place) {
+            Some(sum) => add(sum, &row)?,
+            None => sums.push(row),
+        }
+    }
+    if sums.len() > MAX_USAGE_ROWS {
+        return Some(too_many_rows().into());
+    }
+    Some(Step::json(200, &json!({ "data": sums })))
+}
+
+/// What the caller hears when an answer would be too large.
+pub(crate) fn too_many_rows() -> Problem {
+    let detail = "makes more than 10,000 rows";
+    Problem::field(
+        "group_by",
+        detail,
+        "Ask for fewer dimensions, a shorter time, or day instead of hour.",
+    )
+}
+
+/// Adds a row to a sum; `None` when something is no number or the sum does not fit.
+fn add(sum: &mut Value, row: &Value) -> Option<()> {
+    for name in COUNTS {
+        let count = |row: &Value| row.get(name)?.as_u64();
+        *sum.get_mut(name)? = count(sum)?.checked_add(count(row)?)?.into();
+    }
+    for name in AMOUNTS {
+        let amount = |row: &Value| row.get(name)?.as_str()?.parse::<Usd>().ok();
+        *sum.get_mut(name)? = amount(sum)?.checked_add(amount(row)?)?.to_string().into();
+    }
+    Some(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn merged(method: &str, payload: &Value, answers: &[Value]) -> (u16, Value) {
+        let answers: Vec<String> = answers.iter().map(Value::to_string).collect();
+        match merge(method, &payload.to_string(), &json!(answers).to_string()) {
+            Step::Respond { status, body, .. } => (status, serde_json::from_str(&body).unwrap()),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn row(team: &str, requests: u64, usd: &str) -> Value {
+        json!({ "team": team, "requests": requests, "input_tokens": 1, "cached_tokens": 0, "output_tokens": 2,
+                "cost_usd": usd, "charged_usd": usd })
+    }
+
+    #[test]
+    fn the_same_group_of_two_months_is_one_row_with_exact_sums() {
+        let answers = [
+            json!({ "data": [row("a", 1, "9007199.254740993"), row("b", 2, "1")] }),
+            json!({ "data": [row("a", 3, "0.000000001")] }),
+        ];
+        let (status, body) = merged("usage", &json!({}), &answers);
+        assert_eq!(status, 200);
+        assert_eq!(body["data"].as_array().unwrap().len(), 2);
+        assert_eq!(
+            (&body["data"][0]["requests"], &body["data"][0]["input_tokens"]),
+            (&json!(4), &json!(2))
+        );
+        assert_eq!(body["data"][0]["charged_usd"], "9007199.254740994");
+    }
+
+    #[test]
+    fn a_page_over_two_months_is_in_order_and_says_where_it_goes_on() {
+        let list = |ids: &[&str]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
+        let (_, body) =
+            merged("requests", &json!({ "limit": 3 }), &[list(&["b", "a"]), list(&["d", "c"])]);
+        let ids: Vec<_> = body["data"].as_array().unwrap().iter().map(id_of).collect();
+        assert_eq!(
+            (ids.as_slice(), &body["next_cursor"]),
+            (["d", "c", "b"].as_slice(), &json!("b"))
+        );
+        let (_, body) =
+            merged("requests", &json!({ "limit": 4 }), &[list(&["b", "a"]), list(&["d", "c"])]);
+        assert_eq!(body["next_cursor"], Value::Null);
+    }
+
+    #[test]
+    fn a_request_is_itself_and_a_missing_one_is_not_found() {
+        let found = [json!({ "data": [] }), json!({ "data": [{ "id": "x" }] })];
+        assert_eq!(merged("request", &json!("x"), &found), (200, json!({ "id": "x" })));
+        assert_eq!(merged("request", &json!("x"), &found[..1]).0, 404);
+    }
+
+    #[test]
+    fn a_month_that_cannot_be_read_is_never_left_out() {
+        let bad = [json!({ "data": [row("a", 1, "1")] }), json!({ "error": "down" })];
+        assert_eq!(merged("usage", &json!({}), &bad).0, 500);
+        assert_eq!(merged("requests", &json!({ "limit": 5 }), &bad).0, 500);
+        let bad =
+            [json!({ "data": [row("a", 1, "1")] }), json!({ "data": [row("a", u64::MAX, "1")] })];
+        assert_eq!(merged("usage", &json!({}), &bad).0, 500);
+    }
+}

@@ -1,0 +1,320 @@
+//! Writes the OpenAPI document from the table of operations and the types, and holds the committed one against it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use schemars::SchemaGenerator;
+use schemars::generate::SchemaSettings;
+use serde_json::{Map, Value, json};
+use tallygate_shared::events::usage_event::UsageEvent;
+use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
+use tallygate_shared::pricing::{PriceRow, Skipped};
+
+use super::bodies::{
+    KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
+    ProviderChange, Rotation, Thought,
+};
+use super::config::{Change, Config, KeyConfig, ProviderConfig};
+use super::openapi::DOCUMENT;
+use super::operations::{OPERATIONS, Operation, Spec};
+use super::problem::FieldError;
+use crate::dialects::Endpoint;
+
+fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn list_of(item: &str) -> Value {
+    answer(&[("data", json!({ "type": "array", "items": reference(item) }))])
+}
+
+/// An answer of ours: every field is always there.
+fn answer(fields: &[(&str, Value)]) -> Value {
+    let names: Vec<&str> = fields.iter().map(|(name, _)| *name).collect();
+    let properties: Map<String, Value> =
+        fields.iter().map(|(name, schema)| ((*name).to_owned(), schema.clone())).collect();
+    json!({ "type": "object", "required": names, "properties": properties })
+}
+
+fn all_of(base: &str, fields: &[(&str, Value)]) -> Value {
+    json!({ "allOf": [reference(base), answer(fields)] })
+}
+
+/// What is sent in: the types themselves.
+fn bodies() -> Map<String, Value> {
+    let settings = SchemaSettings::draft2020_12().with(|settings| {
+        settings.definitions_path = "/components/schemas".into();
+        settings.meta_schema = None;
+    });
+    let mut generator = SchemaGenerator::new(settings);
+    generator.subschema_for::<NewWorkspace>();
+    generator.subschema_for::<NewToken>();
+    generator.subschema_for::<NewProvider>();
+    generator.subschema_for::<ProviderChange>();
+    generator.subschema_for::<NewKey>();
+    generator.subschema_for::<KeyChange>();
+    generator.subschema_for::<Rotation>();
+    generator.subschema_for::<NewActorSecret>();
+    generator.subschema_for::<PriceImport>();
+    generator.subschema_for::<Thought>();
+    generator.subschema_for::<KeyPolicy>();
+    generator.subschema_for::<Route>();
+    generator.subschema_for::<PriceRow>();
+    generator.subschema_for::<Config>();
+    generator.subschema_for::<KeyConfig>();
+    generator.subschema_for::<ProviderConfig>();
+    generator.subschema_for::<Change>();
+    generator.subschema_for::<Skipped>();
+    generator.subschema_for::<FieldError>();
+    generator.subschema_for::<UsageEvent>();
+    generator.take_definitions(true)
+}
+
+/// What comes out, beyond what goes in.
+fn answers() -> BTreeMap<&'static str, Value> {
+    let text = || json!({ "type": "string" });
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
+    let flag = || json!({ "type": "boolean" });
+    let token = || vec![("id", text()), ("name", text()), ("role", text()), ("created_at", text())];
+    let workspace = || {
+        vec![("id", text()), ("name", text()), ("created_at", text()), ("config_version", count())]
+    };
+    let issued = || [token(), vec![("token", text())]].concat();
+    let usage_row = answer(&[
+        ("requests", count()),
+        ("input_tokens", count()),
+        ("cached_tokens", count()),
+        ("output_tokens", count()),
+        ("cost_usd", money()),
+        ("charged_usd", money()),
+    ]);
+    BTreeMap::from([
+        ("OpenApi", json!({ "type": "object" })),
+        ("Done", json!({ "type": "object" })),
+        (
+            "Problem",
+            json!({
+            "type": "object", "required": ["type", "title", "status", "detail", "code"],
+            "properties": { "type": text(), "title": text(), "status": count(), "detail": text(), "code": text(),
+                "errors": { "type": "array", "items": reference("FieldError") } } }),
+        ),
+        ("Workspace", answer(&workspace())),
+        (
+            "WorkspaceList",
+            answer(&[(
+                "data",
+                json!({ "type": "array", "items": answer(&[
+            ("id", text()), ("name", text()), ("created_at", text())]) }),
+            )]),
+        ),
+        (
+            "NewWorkspaceAnswer",
+            answer(&[workspace(), vec![("admin_token", reference("IssuedToken"))]].concat()),
+        ),
+        ("Token", answer(&token())),
+        ("TokenList", list_of("Token")),
+        ("IssuedToken", answer(&issued())),
+        ("Provider", all_of("ProviderConfig", &[("name", text()), ("credential_set", flag())])),
+        ("ProviderList", list_of("Provider")),
+        ("Key", all_of("KeyConfig", &[("id", text()), ("valid_secrets", count())])),
+        ("KeyList", list_of("Key")),
+        ("IssuedKey", all_of("Key", &[("key", text())])),
+        ("Simulated", json!({ "type": "object", "required": ["decision", "status", "checks"] })),
+        ("MeterState", json!({ "type": "object" })),
+        (
+            "ActorSecret",
+            answer(&[
+                ("kid", text()),
+                ("expires_at", json!({ "type": ["string", "null"] })),
+                ("valid", flag()),
+            ]),
+        ),
+        ("ActorSecretList", list_of("ActorSecret")),
+        ("IssuedActorSecret", answer(&[("kid", text()), ("secret", text())])),
+        ("Resealed", answer(&[("resealed", count())])),
+        ("PolicyMap", json!({ "type": "object", "additionalProperties": reference("KeyPolicy") })),
+        ("RouteMap", json!({ "type": "object", "additionalProperties": reference("Route") })),
+        (
+            "PriceList",
+            answer(&[
+                (
+                    "overrides",
+                    json!({ "type": "object", "additionalProperties": reference("PriceRow") }),
+                ),
+                ("default", json!({ "anyOf": [reference("PriceRow"), { "type": "null" }] })),
+            ]),
+        ),
+        ("AddedPrice", answer(&[("name", text()), ("row", reference("PriceRow"))])),
+        (
+            "ImportReport",
+            answer(&[
+                ("imported", count()),
+                ("skipped_count", count()),
+                ("skipped", json!({ "type": "array", "items": reference("Skipped") })),
+            ]),
+        ),
+        (
+            "RequestList",
+            answer(&[
+                ("data", json!({ "type": "array", "items": reference("UsageEvent") })),
+                ("next_cursor", json!({ "type": ["string", "null"] })),
+            ]),
+        ),
+        ("UsageReport", answer(&[("data", json!({ "type": "array", "items": usage_row }))])),
+        (
+            "AuditEntry",
+            answer(&[
+                ("seq", count()),
+                ("at", text()),
+                ("who", text()),
+                ("act", text()),
+                ("path", text()),
+                ("change", json!({ "type": "object" })),
+            ]),
+        ),
+        ("AuditList", list_of("AuditEntry")),
+        (
+            "Changes",
+            answer(&[("changes", json!({ "type": "array", "items": reference("Change") }))]),
+        ),
+        ("Valid", answer(&[("valid", flag())])),
+    ])
+}
+
+fn parameters(path: &str, query: &[&str]) -> Vec<Value> {
+    let one = |name: &str, place: &str| json!({ "name": name, "in": place, "required": place == "path", "schema": { "type": "string" } });
+    let path = path.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    path.map(|name| one(name, "path")).chain(query.iter().map(|name| one(name, "query"))).collect()
+}
+
+fn content(schema: &str) -> Value {
+    json!({ "application/json": { "schema": reference(schema) } })
+}
+
+fn described(spec: &Spec) -> Value {
+    let mut operation = json!({
+        "operationId": format!("{:?}", spec.operation),
+        "summary": spec.summary,
+        "tags": ["admin"],
+        "parameters": parameters(spec.path, spec.query),
+        "responses": {
+            spec.status.to_string(): { "description": "Done", "content": content(spec.answer) },
+            "default": { "description": "A problem (RFC 9457)", "content": { "application/problem+json": {
+                "schema": reference("Problem") } } },
+        },
+    });
+    if let Some(body) = spec.body {
+        // A rotation may be asked for without a body.
+        let required = spec.operation != Operation::RotateKey;
+        operation["requestBody"] = json!({ "required": required, "content": content(body) });
+    }
+    if spec.operation == Operation::ShowOpenApi {
+        operation["security"] = json!([]);
+    }
+    operation
+}
+
+fn forwarded(id: &str, path: &str, summary: &str) -> Value {
+    json!({
+        "operationId": id, "summary": summary, "tags": ["gateway"], "parameters": parameters(path, &[]),
+        "security": [{ "gatewayKey": [] }],
+        "responses": { "default": { "description": "What the provider answers, or a refusal in the same dialect",
+                                    "content": { "application/json": {} } } },
+    })
+}
+
+fn generated() -> String {
+    let mut paths: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    let mut add = |method: &str, path: &str, operation| {
+        paths.entry(path.to_owned()).or_default().insert(method.to_ascii_lowercase(), operation);
+    };
+    for spec in OPERATIONS {
+        add(spec.method, &format!("/api/v1{}", spec.path), described(spec));
+    }
+    for endpoint in Endpoint::ALL {
+        let summary = "Authenticated, decided, metered and passed through; bodies as the provider documents them";
+        add(
+            endpoint.method(),
+            endpoint.path(),
+            forwarded(&format!("{endpoint:?}"), endpoint.path(), summary),
+        );
+    }
+    let path = "/v1/requests/{request}";
+    add(
+        "GET",
+        path,
+        forwarded("ShowOwnRequest", path, "The record of one of this key's own requests"),
+    );
+    let mut schemas = bodies();
+    for (name, schema) in answers() {
+        assert!(schemas.insert(name.to_owned(), schema).is_none(), "two schemas named {name}");
+    }
+    let document = json!({
+        "openapi": "3.1.0",
+        "info": { "title": "Tallygate", "version": env!("CARGO_PKG_VERSION"),
+                  "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+                  "description": "The control plane under /api/v1, and the metered endpoints under /v1." },
+        "security": [{ "apiToken": [] }],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {
+                "apiToken": { "type": "http", "scheme": "bearer", "description": "tga_... or the operator's token" },
+                "gatewayKey": { "type": "http", "scheme": "bearer",
+                    "description": "tg_..., also taken in x-api-key, api-key and x-goog-api-key" },
+            },
+            "schemas": schemas,
+        },
+    });
+    let mut text = serde_json::to_string_pretty(&document).unwrap();
+    text.push('\n');
+    text
+}
+
+fn references(value: &Value, found: &mut BTreeSet<String>) {
+    match value {
+        Value::Object(fields) => {
+            if let Some(Value::String(target)) = fields.get("$ref") {
+                found.insert(target.clone());
+            }
+            fields.values().for_each(|value| references(value, found));
+        }
+        Value::Array(items) => items.iter().for_each(|value| references(value, found)),
+        _ => {}
+    }
+}
+
+#[test]
+fn the_openapi_document_is_what_the_code_says() {
+    let text = generated();
+    if std::env::var_os("UPDATE_OPENAPI").is_some() {
+        std::fs::write(concat!(env!("CARGO_MANIFEST_DIR"), "/src/admin/openapi.json"), text)
+            .unwrap();
+        return;
+    }
+    assert!(
+        text == DOCUMENT,
+        "openapi.json is out of date: run UPDATE_OPENAPI=1 cargo test -p tallygate-edge openapi"
+    );
+}
+
+#[test]
+fn every_reference_of_the_openapi_document_leads_somewhere() {
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    let mut found = BTreeSet::new();
+    references(&document, &mut found);
+    assert!(found.len() > 30);
+    for reference in found {
+        let target = document.pointer(reference.trim_start_matches('#'));
+        assert!(target.is_some(), "{reference}");
+    }
+}
+
+#[test]
+fn every_body_of_the_openapi_document_refuses_unknown_fields() {
+    let document: Value = serde_json::from_str(DOCUMENT).unwrap();
+    for spec in OPERATIONS {
+        let Some(body) = spec.body else { continue };
+        let schema = &document["components"]["schemas"][body];
+        assert_eq!(schema["additionalProperties"], json!(false), "{body}");
+    }
+}

@@ -1,0 +1,440 @@
+//! Every operation of the control plane, once. The router, the roles and the OpenAPI document read this table, so they
+//! cannot disagree.
+
+use super::roles::Act;
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[expect(missing_docs, reason = "each is described by its row of the table")]
+pub enum Operation {
+    ShowOpenApi,
+    ListWorkspaces,
+    CreateWorkspace,
+    ShowWorkspace,
+    ListTokens,
+    IssueToken,
+    DeleteToken,
+    ListProviders,
+    CreateProvider,
+    ShowProvider,
+    ChangeProvider,
+    DeleteProvider,
+    ListKeys,
+    IssueKey,
+    ShowKey,
+    ChangeKey,
+    RotateKey,
+    SuspendKey,
+    ResumeKey,
+    RevokeKey,
+    Simulate,
+    ShowKeyState,
+    ListActorSecrets,
+    AddActorSecret,
+    RetireActorSecret,
+    Reseal,
+    ListPolicies,
+    ShowPolicy,
+    PutPolicy,
+    DeletePolicy,
+    ListRoutes,
+    ShowRoute,
+    PutRoute,
+    DeleteRoute,
+    ListPrices,
+    AddPrice,
+    PutDefaultPrice,
+    DeleteDefaultPrice,
+    ImportPrices,
+    DeletePrice,
+    ListRequests,
+    ShowRequest,
+    ShowUsage,
+    ListAudit,
+    ExportConfig,
+    ApplyConfig,
+    ValidateConfig,
+    DiffConfig,
+}
+
+/// One row of the table.
+#[derive(Debug)]
+pub struct Spec {
+    /// What it is.
+    pub operation: Operation,
+    /// The method.
+    pub method: &'static str,
+    /// The path behind `/api/v1`, with `{parameters}`. A `{price}` at the end may contain slashes.
+    pub path: &'static str,
+    /// What the caller must be allowed to do.
+    pub act: Act,
+    /// What it does.
+    pub summary: &'static str,
+    /// The schema of the request's body.
+    pub body: Option<&'static str>,
+    /// The status of success.
+    pub status: u16,
+    /// The schema of the answer.
+    pub answer: &'static str,
+    /// The query parameters it understands. Others are refused: a filter that is ignored would show the wrong money.
+    pub query: &'static [&'static str],
+}
+
+impl Spec {
+    const fn takes(self, body: &'static str) -> Self {
+        Self { body: Some(body), ..self }
+    }
+
+    const fn creates(self, answer: &'static str) -> Self {
+        Self { status: 201, answer, ..self }
+    }
+
+    const fn answers(self, answer: &'static str) -> Self {
+        Self { answer, ..self }
+    }
+
+    const fn asks(self, query: &'static [&'static str]) -> Self {
+        Self { query, ..self }
+    }
+}
+
+const fn get(operation: Operation, path: &'static str, summary: &'static str) -> Spec {
+    change(operation, "GET", path, summary).with(Act::ReadConfig)
+}
+
+const fn change(
+    operation: Operation,
+    method: &'static str,
+    path: &'static str,
+    summary: &'static str,
+) -> Spec {
+    let act = Act::WriteConfig;
+    Spec {
+        operation,
+        method,
+        path,
+        act,
+        summary,
+        body: None,
+        status: 200,
+        answer: "Done",
+        query: &[],
+    }
+}
+
+impl Spec {
+    const fn with(self, act: Act) -> Self {
+        Self { act, ..self }
+    }
+}
+
+const TOKENS: &str = "/workspaces/{workspace}/tokens";
+const TOKEN: &str = "/workspaces/{workspace}/tokens/{token}";
+const PROVIDERS: &str = "/workspaces/{workspace}/providers";
+const PROVIDER: &str = "/workspaces/{workspace}/providers/{provider}";
+const KEYS: &str = "/workspaces/{workspace}/keys";
+const KEY: &str = "/workspaces/{workspace}/keys/{key}";
+const ACTOR_SECRETS: &str = "/workspaces/{workspace}/actor-secrets";
+const POLICY: &str = "/workspaces/{workspace}/policies/{policy}";
+const ROUTE: &str = "/workspaces/{workspace}/routes/{route}";
+const PRICES: &str = "/workspaces/{workspace}/prices";
+const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
+const CONFIG: &str = "/workspaces/{workspace}/config";
+
+/// The dimensions that requests and usage are filtered by.
+const REQUEST_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "cursor",
+    "limit",
+    "status",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
+];
+const USAGE_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "bucket",
+    "group_by",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
+];
+
+/// The table. Where two paths match, the first one counts.
+pub const OPERATIONS: &[Spec] = &[
+    get(Operation::ShowOpenApi, "/openapi.json", "This document; needs no token").answers("OpenApi"),
+    get(Operation::ListWorkspaces, "/workspaces", "List the workspaces")
+        .with(Act::Operate)
+        .answers("WorkspaceList"),
+    change(Operation::CreateWorkspace, "POST", "/workspaces", "Create a workspace; its first admin token is shown once")
+        .with(Act::Operate)
+        .takes("NewWorkspace")
+        .creates("NewWorkspaceAnswer"),
+    get(Operation::ShowWorkspace, "/workspaces/{workspace}", "Describe the workspace").answers("Workspace"),
+    get(Operation::ListTokens, TOKENS, "List the API tokens, without their secrets").answers("TokenList"),
+    change(Operation::IssueToken, "POST", TOKENS, "Issue an API token; it is shown once")
+        .takes("NewToken")
+        .creates("IssuedToken"),
+    change(Operation::DeleteToken, "DELETE", TOKEN, "Delete an API token; it stops working at once"),
+    get(Operation::ListProviders, PROVIDERS, "List the providers").answers("ProviderList"),
+    change(Operation::CreateProvider, "POST", PROVIDERS, "Register a provider; its credential is write-only")
+        .takes("NewProvider")
+        .creates("Provider"),
+    get(Operation::ShowProvider, PROVIDER, "Describe a provider").answers("Provider"),
+    change(Operation::ChangeProvider, "PATCH", PROVIDER, "Change a provider or its credential; null takes a field away")
+        .takes("ProviderChange")
+        .answers("Provider"),
+    change(Operation::DeleteProvider, "DELETE", PROVIDER, "Remove a provider that no route and no price names"),
+    get(Operation::ListKeys, KEYS, "List the gateway keys, without their secrets").answers("KeyList"),
+    change(Operation::IssueKey, "POST", KEYS, "Issue a gateway key; it is shown once").takes("NewKey").creates("IssuedKey"),
+    get(Operation::ShowKey, KEY, "Describe a gateway key").answers("Key"),
+    change(Operation::ChangeKey, "PATCH", KEY, "Change a gateway key; null takes its expiry away")
+        .takes("KeyChange")
+        .answers("Key"),
+    change(
+        Operation::RotateKey,
+        "POST",
+        "/workspaces/{workspace}/keys/{key}/rotate",
+        "Give a key a new secret, shown once; the old one works until the overlap ends",
+    )
+    .takes("Rotation")
+    .answers("IssuedKey"),
+    change(Operation::SuspendKey, "POST", "/workspaces/{workspace}/keys/{key}/suspend", "Stop a key for now").answers("Key"),
+    change(Operation::ResumeKey, "POST", "/workspaces/{workspace}/keys/{key}/resume", "Let a suspended key work again")
+        .answers("Key"),
+    change(Operation::RevokeKey, "POST", "/workspaces/{workspace}/keys/{key}/revoke", "Stop a key for ever").answers("Key"),
+    change(
+        Operation::Simulate,
+        "POST",
+        "/workspaces/{workspace}/keys/{key}/simulate",
+        "What would this request get, and why? Nothing is sent and nothing is set aside",
+    )
+    .with(Act::ReadConfig)
+    .takes("Thought")
+    .answers("Simulated"),
+    get(Operation::ShowKeyState, "/workspaces/{workspace}/keys/{key}/state", "What the key's Meter has counted")
+        .with(Act::ReadUsage)
+        .answers("MeterState"),
+    get(Operation::ListActorSecrets, ACTOR_SECRETS, "List the ids of the secrets for actor tokens")
+        .answers("ActorSecretList"),
+    change(Operation::AddActorSecret, "POST", ACTOR_SECRETS, "Add a secret for actor tokens, yours or a new one; it is shown once")
+        .takes("NewActorSecret")
+        .creates("IssuedActorSecret"),
+    change(
+        Operation::RetireActorSecret,
+        "DELETE",
+        "/workspaces/{workspace}/actor-secrets/{kid}",
+        "Retire a secret for actor tokens, at once or after `overlap_seconds`",
+    )
+    .asks(&["overlap_seconds"]),
+    change(
+        Operation::Reseal,
+        "POST",
+        "/workspaces/{workspace}/reseal",
+        "Seal every stored secret under the first key of TALLYGATE_KEY_RING, after which older keys may leave the ring",
+    )
+    .answers("Resealed"),
+    get(Operation::ListPolicies, "/workspaces/{workspace}/policies", "List the policies by name").answers("PolicyMap"),
+    get(Operation::ShowPolicy, POLICY, "Describe a policy").answers("KeyPolicy"),
+    change(Operation::PutPolicy, "PUT", POLICY, "Create or replace a policy; its keys follow it from the next request on")
+        .takes("KeyPolicy")
+        .answers("KeyPolicy"),
+    change(Operation::DeletePolicy, "DELETE", POLICY, "Remove a policy that no key names"),
+    get(Operation::ListRoutes, "/workspaces/{workspace}/routes", "List the model aliases by name").answers("RouteMap"),
+    get(Operation::ShowRoute, ROUTE, "Describe a model alias").answers("Route"),
+    change(Operation::PutRoute, "PUT", ROUTE, "Create or replace a model alias").takes("Route").answers("Route"),
+    change(Operation::DeleteRoute, "DELETE", ROUTE, "Remove a model alias"),
+    get(Operation::ListPrices, PRICES, "List the workspace's own prices").answers("PriceList"),
+    change(Operation::AddPrice, "POST", PRICES, "Add or replace a price; it wins over the price book")
+        .takes("PriceRow")
+        .creates("AddedPrice"),
+    change(
+        Operation::PutDefaultPrice,
+        "PUT",
+        DEFAULT_PRICE,
+        "Set the price of models that nothing else prices; without one they are refused",
+    )
+    .takes("PriceRow")
+    .answers("PriceRow"),
+    change(Operation::DeleteDefaultPrice, "DELETE", DEFAULT_PRICE, "Remove the default price"),
+    change(
+        Operation::ImportPrices,
+        "POST",
+        "/workspaces/{workspace}/prices/import",
+        "Import LiteLLM's price map: all of the providers that are named, or nothing",
+    )
+    .takes("PriceImport")
+    .answers("ImportReport"),
+    change(Operation::DeletePrice, "DELETE", "/workspaces/{workspace}/prices/{price}", "Remove a price: `provider/model`, or `provider/model@day`"),
+    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first, filtered and paged")
+        .with(Act::ReadUsage)
+        .answers("RequestList")
+        .asks(REQUEST_QUERY),
+    get(Operation::ShowRequest, "/workspaces/{workspace}/requests/{request}", "Describe a request")
+        .with(Act::ReadUsage)
+        .answers("UsageEvent"),
+    get(Operation::ShowUsage, "/workspaces/{workspace}/usage", "Add up usage by hour or day and any dimensions")
+        .with(Act::ReadUsage)
+        .answers("UsageReport")
+        .asks(USAGE_QUERY),
+    get(Operation::ListAudit, "/workspaces/{workspace}/audit", "Who changed what, newest first")
+        .with(Act::ReadAudit)
+        .answers("AuditList")
+        .asks(&["before", "limit"]),
+    get(Operation::ExportConfig, CONFIG, "Export the configuration, without secrets").answers("Config"),
+    change(
+        Operation::ApplyConfig,
+        "PUT",
+        CONFIG,
+        "Apply a configuration, whole or not at all. Secrets stay with what they belong to; a key that is left out is revoked",
+    )
+    .takes("Config")
+    .answers("Changes"),
+    change(Operation::ValidateConfig, "POST", "/workspaces/{workspace}/config/validate", "Check a configuration without applying it")
+        .with(Act::ReadConfig)
+        .takes("Config")
+        .answers("Valid"),
+    change(Operation::DiffConfig, "POST", "/workspaces/{workspace}/config/diff", "What applying a configuration would change")
+        .with(Act::ReadConfig)
+        .takes("Config")
+        .answers("Changes"),
+];
+
+/// What the table says about a request.
+#[derive(Debug)]
+pub enum Match {
+    /// An operation, and the path's parameters in order, percent-decoded.
+    Found(&'static Spec, Vec<String>),
+    /// The path is there; it has these methods.
+    WrongMethod(Vec<&'static str>),
+    /// Nothing has this path.
+    Unknown,
+}
+
+/// Finds the operation of a request.
+pub fn find(method: &str, path: &str) -> Match {
+    let Some(rest) = path.strip_prefix("/api/v1/") else { return Match::Unknown };
+    // Split before decoding: an encoded slash is part of a name.
+    let segments: Vec<String> =
+        rest.strip_suffix('/').unwrap_or(rest).split('/').map(super::call::decoded).collect();
+    let mut methods = Vec::new();
+    for spec in OPERATIONS {
+        let Some(parameters) = parameters(spec.path, &segments) else { continue };
+        if spec.method == method {
+            return Match::Found(spec, parameters);
+        }
+        methods.push(spec.method);
+    }
+    if methods.is_empty() { Match::Unknown } else { Match::WrongMethod(methods) }
+}
+
+fn parameters(template: &str, segments: &[String]) -> Option<Vec<String>> {
+    let mut found = Vec::new();
+    let mut rest = segments.iter();
+    for part in template.split('/').skip(1) {
+        let segment = rest.next()?;
+        match part {
+            "{price}" => {
+                let more = rest.by_ref().map(String::as_str);
+                let all: Vec<&str> = std::iter::once(segment.as_str()).chain(more).collect();
+                found.push(all.join("/"));
+            }
+            _ if part.starts_with('{') => found.push(segment.clone()),
+            _ if part == segment => {}
+            _ => return None,
+        }
+    }
+    let whole = rest.next().is_none() && found.iter().all(|parameter| !parameter.is_empty());
+    whole.then_some(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(method: &str, path: &str) -> Option<(Operation, Vec<String>)> {
+        match find(method, path) {
+            Match::Found(spec, parameters) => Some((spec.operation, parameters)),
+            Match::WrongMethod(_) | Match::Unknown => None,
+        }
+    }
+
+    #[test]
+    fn each_operation_is_found_by_its_own_row_and_no_other() {
+        for spec in OPERATIONS {
+            let path = format!("/api/v1{}", spec.path.replace(['{', '}'], ""));
+            assert_eq!(
+                found(spec.method, &path).map(|(operation, _)| operation),
+                Some(spec.operation),
+                "{path}"
+            );
+            let rows = OPERATIONS.iter().filter(|other| other.operation == spec.operation);
+            assert_eq!(rows.count(), 1, "{:?}", spec.operation);
+        }
+    }
+
+    #[test]
+    fn a_name_may_be_encoded_and_a_price_may_have_slashes() {
+        let path = "/api/v1/workspaces/ws_a/policies/a%2Fb%3Ac";
+        assert_eq!(
+            found("PUT", path),
+            Some((Operation::PutPolicy, vec!["ws_a".into(), "a/b:c".into()]))
+        );
+        for path in [
+            "openrouter/anthropic/claude@2026-01-01",
+            "openrouter%2Fanthropic%2Fclaude%402026-01-01",
+        ] {
+            let path = format!("/api/v1/workspaces/ws_a/prices/{path}");
+            let price = "openrouter/anthropic/claude@2026-01-01".to_owned();
+            assert_eq!(
+                found("DELETE", &path),
+                Some((Operation::DeletePrice, vec!["ws_a".into(), price]))
+            );
+        }
+    }
+
+    #[test]
+    fn a_path_that_is_not_there_and_a_method_that_does_not_fit_are_told_apart() {
+        for path in [
+            "/api/v1",
+            "/api/v2/workspaces",
+            "/api/v1/workspaces/ws_a/nothing",
+            "/api/v1/workspaces//keys",
+            "",
+        ] {
+            assert!(matches!(find("GET", path), Match::Unknown), "{path}");
+        }
+        match find("PUT", "/api/v1/workspaces/ws_a/keys/") {
+            Match::WrongMethod(methods) => assert_eq!(methods, ["GET", "POST"]),
+            other => panic!("{other:?}"),
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The workspace's resources: from an authorised request to a changed configuration and an answer.
+
+mod document;
+mod keys;
+mod providers;
+mod reports;
+mod rules;
+mod secrets;
+
+use serde_json::{Value, json};
+
+use super::sql::Sql;
+use super::workspace_object::{Context, Delivery, Principal, Refused, WorkspaceObject};
+use crate::admin::call::Step;
+use crate::admin::config::{Config, Secrets};
+use crate::admin::operations::{Operation, Spec};
+use crate::admin::problem::Problem;
+use tallygate_shared::policy::key_plan::KeyStatus;
+
+type Answer = Result<Step, Refused>;
+
+/// One request, and what it may touch.
+struct Api<'a, S> {
+    workspace: &'a mut WorkspaceObject<S>,
+    context: &'a Context<'a>,
+    principal: &'a Principal,
+    spec: &'a Spec,
+}
+
+/// Answers a request whose role was checked. `parameters` are the path's, behind the workspace.
+pub(super) fn answer<S: Sql>(
+    workspace: &mut WorkspaceObject<S>,
+    context: &Context<'_>,
+    principal: &Principal,
+    spec: &Spec,
+    parameters: &[&str],
+) -> Answer {
+    let mut api = Api { workspace, context, principal, spec };
+    // A path has one name at most behind its workspace.
+    let name = parameters.first().copied().unwrap_or_default();
+    match spec.operation {
+        Operation::ShowOpenApi | Operation::ListWorkspaces | Operation::CreateWorkspace => {
+            Err(Problem::new(404, "not_found", "This is not a workspace's resource.").into())
+        }
+        Operation::ShowWorkspace => Ok(Step::json(200, &api.workspace.describe())),
+        Operation::ListTokens => Ok(list(api.workspace.tokens()?)),
+        Operation::IssueToken => api.issue_token(),
+        Operation::DeleteToken => api.delete_token(name),
+        Operation::ListProviders => Ok(list(api.providers())),
+        Operation::CreateProvider => api.create_provider(),
+        Operation::ShowProvider => api.provider(name),
+        Operation::ChangeProvider => api.change_provider(name),
+        Operation::DeleteProvider => api.delete_provider(name),
+        Operation::ListKeys => Ok(list(api.keys())),
+        Operation::IssueKey => api.issue_key(),
+        Operation::ShowKey => api.key(name),
+        Operation::ChangeKey => api.change_key(name),
+        Operation::RotateKey => api.rotate_key(name),
+        Operation::SuspendKey => api.set_status(name, KeyStatus::Suspended),
+        Operation::ResumeKey => api.set_status(name, KeyStatus::Active),
+        Operation::RevokeKey => api.set_status(name, KeyStatus::Revoked),
+        Operation::Simulate => api.simulate(name),
+        Operation::ShowKeyState => api.key_state(name),
+        Operation::ListActorSecrets => Ok(list(api.actor_secrets())),
+        Operation::AddActorSecret => api.add_actor_secret(),
+        Operation::RetireActorSecret => api.retire_actor_secret(name),
+        Operation::Reseal => api.reseal(),
+        Operation::ListPolicies => api.section(|config| json!(config.policies)),
+        Operation::ShowPolicy => api.policy(name),
+        Operation::PutPolicy => api.put_policy(name),
+        Operation::DeletePolicy => api.delete_policy(name),
+        Operation::ListRoutes => api.section(|config| json!(config.routes)),
+        Operation::ShowRoute => api.route(name),
+        Operation::PutRoute => api.put_route(name),
+        Operation::DeleteRoute => api.delete_route(name),
+        Operation::ListPrices => api.section(
+            |config| json!({ "overrides": config.prices, "default": config.default_price }),
+        ),
+        Operation::AddPrice => api.add_price(),
+        Operation::PutDefaultPrice => api.put_default_price(),
+        Operation::DeleteDefaultPrice => api.delete_default_price(),
+        Operation::ImportPrices => api.import_prices(),
+        Operation::DeletePrice => api.delete_price(name),
+        Operation::ListRequests => api.requests(),
+        Operation::ShowRequest => api.request(name),
+        Operation::ShowUsage => api.usage(),
+        Operation::ListAudit => api.audit(),
+        Operation::ExportConfig => api.section(|config| json!(config)),
+        Operation::ApplyConfig => api.apply_config(),
+        Operation::ValidateConfig => api.validate_config(),
+        Operation::DiffConfig => api.diff_config(),
+    }
+}
+
+fn list(data: Vec<Value>) -> Step {
+    Step::json(200, &json!({ "data": data }))
+}
+
+fn exists(what: &str, name: &str) -> Problem {
+    Problem::new(409, "already_exists", format!("The {what} `{name}` is there already."))
+}
+
+fn in_use(detail: String) -> Problem {
+    Problem::new(409, "in_use", detail)
+}
+
+impl<S: Sql> Api<'_, S> {
+    /// Edits a copy of configuration and secrets; the workspace takes it whole or not at all. The answer is what `work`
+    /// returns.
+    fn edit(
+        &mut self,
+        work: impl FnOnce(&mut Config, &mut Secrets) -> Result<Value, Problem>,
+    ) -> Answer {
+        let (body, delivery) = self.applied(work)?;
+        Ok(self.answered(&body, delivery))
+    }
+
+    /// Edits likewise; the answer is a resource as it is afterwards.
+    fn edit_and_show(
+        &mut self,
+        work: impl FnOnce(&mut Config, &mut Secrets) -> Result<(), Problem>,
+        show: impl FnOnce(&Self) -> Option<Value>,
+    ) -> Answer {
+        let ((), delivery) = self.applied(work)?;
+        let body = show(self).unwrap_or(Value::Null);
+        Ok(self.answered(&body, delivery))
+    }
+
+    fn applied<T>(
+        &mut self,
+        work: impl FnOnce(&mut Config, &mut Secrets) -> Result<T, Problem>,
+    ) -> Result<(T, Delivery), Refused> {
+        let mut config = self.workspace.config().clone();
+        let mut secrets = self.workspace.secrets().clone();
+        let done = work(&mut config, &mut secrets)?;
+        let delivery = self.workspace.change(config, secrets, self.principal, self.context)?;
+        Ok((done, delivery))
+    }
+
+    fn answered(&self, body: &Value, delivery: Delivery) -> Step {
+        Step::json(self.spec.status, body).with_delivery(delivery.pushes, delivery.more)
+    }
+
+    fn section(&self, pick: impl FnOnce(&Config) -> Value) -> Answer {
+        Ok(Step::json(200, &pick(self.workspace.config())))
+    }
+}

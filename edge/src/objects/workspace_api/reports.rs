@@ -1,0 +1,132 @@
+//! What happened: requests and usage, asked of the Ledgers of the months in question, and the audit log.
+
+use serde_json::json;
+use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
+
+use super::{Answer, Api, list};
+use crate::admin::call::Step;
+use crate::admin::problem::Problem;
+use crate::objects::ledger_object::{DIMENSIONS, RequestsQuery, UsageQuery};
+use crate::objects::sql::Sql;
+
+/// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
+const MAX_MONTHS: usize = 36;
+/// Requests or audit entries in one page.
+const MAX_PAGE: u64 = 1_000;
+const DEFAULT_PAGE: u64 = 50;
+
+impl<S: Sql> Api<'_, S> {
+    pub(super) fn requests(&self) -> Answer {
+        let mut query = RequestsQuery { limit: DEFAULT_PAGE, ..RequestsQuery::default() };
+        for (name, value) in self.context.call.parameters() {
+            match name.as_str() {
+                "from" => query.from_ms = Some(moment("from", &value)?.ms()),
+                "to" => query.to_ms = Some(moment("to", &value)?.ms()),
+                "cursor" => query.before = Some(value),
+                "limit" => query.limit = page(&value)?,
+                "status" => {
+                    query.filters.insert(name, number("status", &value)?.to_string());
+                }
+                _ => {
+                    query.filters.insert(dimension(&name)?, value);
+                }
+            }
+        }
+        // A cursor is a request's id: nothing after its month is asked.
+        let before = query.before.as_deref().and_then(time_of_request);
+        let to = [query.to_ms, before.map(|ms| ms.saturating_add(1))].into_iter().flatten().min();
+        let names = self.ledgers(query.from_ms, to)?;
+        Ok(Step::Ledgers { names, method: "requests", payload: json!(query).to_string() })
+    }
+
+    pub(super) fn request(&self, id: &str) -> Answer {
+        let ms = time_of_request(id).ok_or_else(|| Problem::not_found("request", id))?;
+        // The Meter's clock and the isolate's may differ: look on both sides of midnight.
+        let (from, to) = (ms.saturating_sub(HOUR_MS), ms.saturating_add(HOUR_MS));
+        let names = self.ledgers(Some(from), Some(to))?;
+        Ok(Step::Ledgers { names, method: "request", payload: id.to_owned() })
+    }
+
+    pub(super) fn usage(&self) -> Answer {
+        let mut query = UsageQuery::default();
+        for (name, value) in self.context.call.parameters() {
+            match name.as_str() {
+                "from" => query.from_ms = Some(moment("from", &value)?.ms()),
+                "to" => query.to_ms = Some(moment("to", &value)?.ms()),
+                "bucket" if matches!(value.as_str(), "hour" | "day") => query.bucket = Some(value),
+                "bucket" => {
+                    return Err(Problem::field("bucket", "is not known", "Use hour or day.").into());
+                }
+                "group_by" => {
+                    for part in value.split(',').filter(|part| !part.is_empty()) {
+                        let part = dimension(part)?;
+                        if !query.group_by.contains(&part) {
+                            query.group_by.push(part);
+                        }
+                    }
+                }
+                _ => {
+                    query.filters.insert(dimension(&name)?, value);
+                }
+            }
+        }
+        let names = self.ledgers(query.from_ms, query.to_ms)?;
+        Ok(Step::Ledgers { names, method: "usage", payload: json!(query).to_string() })
+    }
+
+    /// The Ledgers of a span of time: since the workspace was created, until now; the newest ones of a longer span.
+    fn ledgers(&self, from: Option<i64>, to: Option<i64>) -> Result<Vec<String>, Problem> {
+        let created = self.workspace.created().unwrap_or_default();
+        let first = from.map_or(created, Timestamp::from_ms).max(created).date().first_of_month();
+        let end = self.context.now.plus_ms(DAY_MS);
+        let end = to.map_or(end, Timestamp::from_ms).min(end);
+        let id = self.workspace.id()?;
+        let mut month = first;
+        let mut names = Vec::new();
+        while month.midnight() < end {
+            names.push(format!("{id}:{:04}-{:02}", month.year, month.month));
+            month = month.first_of_next_month();
+        }
+        let surplus = names.len().saturating_sub(MAX_MONTHS);
+        Ok(names.split_off(surplus))
+    }
+
+    pub(super) fn audit(&self) -> Answer {
+        let call = self.context.call;
+        let before = call.parameter("before").map(|text| number("before", &text)).transpose()?;
+        let limit = call.parameter("limit").map(|text| page(&text)).transpose()?;
+        Ok(list(self.workspace.audit_log(before, limit.unwrap_or(DEFAULT_PAGE))?))
+    }
+}
+
+/// A request's id begins with its time, so it names its month.
+fn time_of_request(id: &str) -> Option<i64> {
+    let hex = id.strip_prefix("req_")?.get(..12)?;
+    i64::from_str_radix(hex, 16).ok()
+}
+
+fn dimension(name: &str) -> Result<String, Problem> {
+    if DIMENSIONS.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    let remedy = format!("Use one of {}.", DIMENSIONS.join(", "));
+    Err(Problem::field("group_by", "has an unknown dimension", &remedy))
+}
+
+fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
+    let remedy = "Give a day (2026-11-20) or UTC in RFC 3339 (2026-11-20T10:00:00Z).";
+    Timestamp::parse(text).ok_or_else(|| Problem::field(field, "is not a time", remedy))
+}
+
+fn number(field: &str, text: &str) -> Result<u64, Problem> {
+    let number = text.parse().ok().filter(|number| *number <= i64::MAX.unsigned_abs());
+    number.ok_or_else(|| Problem::field(field, "is not a number", "Give a whole number."))
+}
+
+fn page(text: &str) -> Result<u64, Problem> {
+    let limit = number("limit", text)?;
+    if (1..=MAX_PAGE).contains(&limit) {
+        return Ok(limit);
+    }
+    Err(Problem::field("limit", "is out of range", "Give 1 to 1000."))
+}

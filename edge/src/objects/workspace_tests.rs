@@ -1,0 +1,80 @@
+//! The control plane from outside: requests in, answers out, and what the Meters hear of it.
+
+mod config;
+mod front;
+mod keys;
+mod resources;
+mod secrecy;
+
+use serde_json::{Value, json};
+
+use super::test_shell::Shell;
+
+/// One workspace, asked by its admin.
+struct Acme {
+    shell: Shell,
+    token: String,
+}
+
+impl Acme {
+    fn new() -> Self {
+        let (shell, token) = Shell::with_workspace();
+        Self { shell, token }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.ask_as(&self.token, method, path, body)
+    }
+
+    fn ask_as(&self, token: &str, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        self.shell.call(method, &format!("/workspaces/ws_acme{path}"), token, body)
+    }
+
+    fn get(&self, path: &str) -> Value {
+        self.expect(200, "GET", path, &Value::Null)
+    }
+
+    fn expect(&self, status: u16, method: &str, path: &str, body: &Value) -> Value {
+        let (got, answer) = self.ask(method, path, body);
+        let cut = |value: &Value| value.to_string().chars().take(500).collect::<String>();
+        assert_eq!(got, status, "{method} {path} {}: {}", cut(body), cut(&answer));
+        answer
+    }
+
+    /// A problem with this code, at this field when there is one.
+    fn refuse(&self, status: u16, code: &str, method: &str, path: &str, body: &Value) -> Value {
+        let answer = self.expect(status, method, path, body);
+        assert_eq!(
+            (&answer["code"], &answer["status"]),
+            (&json!(code), &json!(status)),
+            "{answer}"
+        );
+        for field in ["type", "title", "detail"] {
+            assert!(
+                answer[field].as_str().is_some_and(|text| !text.is_empty()),
+                "{field} in {answer}"
+            );
+        }
+        answer
+    }
+
+    /// A key: its id and its text.
+    fn key(&self, name: &str, policy: &Value) -> (String, String) {
+        let answer = self.expect(201, "POST", "/keys", &new_key(name, policy));
+        (answer["id"].as_str().unwrap().to_owned(), answer["key"].as_str().unwrap().to_owned())
+    }
+}
+
+fn new_key(name: &str, policy: &Value) -> Value {
+    json!({ "name": name, "owner": "ada", "cost_centre": "r&d", "purpose": "tests", "environment": "test",
+            "policy": policy })
+}
+
+/// A document without the fields that every answer about a thing adds.
+fn without(value: &Value, fields: &[&str]) -> Value {
+    let mut value = value.clone();
+    if let Some(map) = value.as_object_mut() {
+        map.retain(|name, _| !fields.contains(&name.as_str()));
+    }
+    value
+}
