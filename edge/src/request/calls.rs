@@ -36,7 +36,7 @@ pub struct AdmitCall {
 
 /// The Meter's answer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(tag = "answer", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum AdmitAnswer {
     /// Go ahead.
     Admit(Box<Admitted>),

@@ -116,6 +116,8 @@ pub struct Exchange {
     id: RequestId,
     draw: u64,
     started: Timestamp,
+    /// The Meter was asked a question of the key's holder, not for an admission.
+    asked_question: bool,
     admitted: Option<Box<Admitted>>,
     facts: BodyFacts,
     forward: Forward,
@@ -179,6 +181,7 @@ impl Exchange {
             id: RequestId::mint(incoming.now, &seed),
             draw,
             started: incoming.now,
+            asked_question: false,
             admitted: None,
             facts: BodyFacts::default(),
             forward: Forward::default(),
@@ -197,6 +200,7 @@ impl Exchange {
         let sha256 = key.secret_hash().as_str().to_owned();
         let meter = key.public_id().as_str().to_owned();
         if self.endpoint == Some(Endpoint::Models) {
+            self.asked_question = true;
             let call = self.question(&sha256, None);
             return Step::AskMeter { meter, method: "models", call };
         }
@@ -204,6 +208,7 @@ impl Exchange {
             && let Some(id) = self.path.strip_prefix("/v1/requests/")
         {
             let call = self.question(&sha256, Some(id));
+            self.asked_question = true;
             return Step::AskMeter { meter, method: "request", call };
         }
         match serde_json::to_string(&self.admit_call(sha256)) {
@@ -310,9 +315,12 @@ impl Exchange {
 
     /// The Meter's answer to the question asked last.
     pub fn answered(&mut self, answer: &str, ring: &KeyRing, now: Timestamp) -> Step {
-        // The answers to `models` and `request` come finished.
-        if let Ok(answer) = serde_json::from_str::<MeterReply>(answer) {
-            return self.reply(answer);
+        if self.asked_question {
+            // The answers to `models` and `request` come finished.
+            return match serde_json::from_str::<MeterReply>(answer) {
+                Ok(reply) => self.reply(reply),
+                Err(_) => self.gateway_error("the Meter's answer could not be read"),
+            };
         }
         match serde_json::from_str::<AdmitAnswer>(answer) {
             Ok(AdmitAnswer::Admit(admitted)) => {
