@@ -14,6 +14,10 @@ const BODY_TIMEOUT_MS = 30_000;
 const DRAIN_MS = 25_000;
 /** The largest answer that is kept whole to be read for its usage. */
 const MAX_ANSWER_BYTES = 64 * 1024 * 1024;
+/** One timer a request looks after every time-out of it: a timer of its own for each costs more than the rest of this file. */
+const TICK_MS = 200;
+/** An answer that says it is no larger than this is read in one go. */
+const SMALL_ANSWER_BYTES = 256 * 1024;
 /** What is kept of a stream's two ends, for the case that its reader dies. */
 const HEAD_BYTES = 8 * 1024;
 const TAIL_BYTES = 16 * 1024;
@@ -39,19 +43,30 @@ class Guard {
     this.startedAt = now();
     this.asked = false;
     this.settled = false;
+    this.dog = setInterval(() => this.check?.(), TICK_MS);
+  }
+
+  /** Calls `late` once, when `ms` have passed and nothing else has been waited for since. */
+  within(ms, late) {
+    let left = Math.max(1, Math.ceil(ms / TICK_MS));
+    this.check = () => {
+      left -= 1;
+      if (left > 0) return;
+      this.check = undefined;
+      late();
+    };
   }
 
   async run() {
-    const body = await readBody(this.request);
+    const body = await this.readBody();
     this.body = body.bytes;
     try {
       const { request } = this;
-      const url = new URL(request.url);
       this.exchange = inCore(
         (glue) =>
           new glue.Exchange(
             request.method,
-            url.pathname + url.search,
+            pathOf(request.url),
             JSON.stringify([...request.headers]),
             this.body,
             body.problem,
@@ -67,8 +82,34 @@ class Guard {
     }
   }
 
+  /** The caller's whole body, or why it could not be had. */
+  async readBody() {
+    const { request } = this;
+    const none = new Uint8Array();
+    if (request.body === null) return { bytes: none };
+    let late = false;
+    const isLate = new Promise((resolve) => {
+      this.within(BODY_TIMEOUT_MS, () => {
+        late = true;
+        resolve();
+      });
+    });
+    const length = Number(request.headers.get("content-length") ?? NaN);
+    if (length <= MAX_BODY_BYTES) {
+      try {
+        const whole = await Promise.race([request.arrayBuffer(), isLate]);
+        if (whole !== undefined) return { bytes: new Uint8Array(whole) };
+      } catch {
+        return { bytes: none, problem: "request_incomplete" };
+      }
+      return { bytes: none, problem: "request_timeout" };
+    }
+    return readUnmeasured(request.body.getReader(), isLate, () => late);
+  }
+
   /** Gives the exchange's memory back; one of an instance that died has none. */
   release() {
+    clearInterval(this.dog);
     try {
       this.exchange?.free();
     } catch {
@@ -137,10 +178,10 @@ class Guard {
     const bytes = inCore(() => this.exchange.upstream_body()) ?? this.body;
     this.abort = new AbortController();
     let timedOut = false;
-    const timer = setTimeout(() => {
+    this.within(first_byte_timeout_ms, () => {
       timedOut = true;
       this.abort.abort();
-    }, first_byte_timeout_ms);
+    });
     try {
       this.asked = true;
       this.upstream = await fetch(url, {
@@ -154,7 +195,7 @@ class Guard {
       const why = timedOut ? "first_byte_timeout" : "connection_failed";
       return this.step((exchange) => exchange.unreachable(why, String(error?.message ?? error), now()));
     } finally {
-      clearTimeout(timer);
+      this.check = undefined;
     }
     const { status } = this.upstream;
     const received = JSON.stringify([...this.upstream.headers]);
@@ -168,9 +209,46 @@ class Guard {
 
   /** Reads a whole answer; the core prices it, and the next step responds with it. */
   async buffer({ idle_timeout_ms }) {
-    const { bytes, ended } = await readAnswer(this.upstream.body, idle_timeout_ms, this.abort);
+    const { bytes, ended } = await this.readAnswer(idle_timeout_ms);
     this.upstreamBytes = bytes;
     return this.step((exchange) => exchange.finished(ended, bytes, now()));
+  }
+
+  /** A provider's whole answer, and how it ended. */
+  async readAnswer(idleMs) {
+    const { body, headers } = this.upstream;
+    if (body === null) return { bytes: new Uint8Array(), ended: "complete" };
+    let ended = "complete";
+    const stalled = () => {
+      ended = "stalled";
+      this.abort.abort();
+    };
+    const chunks = [];
+    let size = 0;
+    try {
+      this.within(idleMs, stalled);
+      if (Number(headers.get("content-length") ?? NaN) <= SMALL_ANSWER_BYTES) {
+        return { bytes: new Uint8Array(await this.upstream.arrayBuffer()), ended };
+      }
+      const reader = body.getReader();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) break;
+        this.within(idleMs, stalled);
+        size += value.byteLength;
+        if (size > MAX_ANSWER_BYTES) {
+          ended = "too_large";
+          this.abort.abort();
+          break;
+        }
+        chunks.push(value);
+      }
+    } catch {
+      if (ended === "complete") ended = "died";
+    } finally {
+      this.check = undefined;
+    }
+    return { bytes: joined(chunks), ended };
   }
 
   respond({ status, headers, body, settlement, upstream_body }) {
@@ -205,15 +283,18 @@ class Guard {
       gone = true;
       goneAt = now();
     };
-    // One timer a stream, not one a chunk. It notices a silent provider, a reader that takes nothing, and the end of
-    // the time in which an answer may be read on without its caller.
-    const dog = setInterval(() => {
+    let quiet = 0;
+    // It notices a silent provider, a reader that takes nothing, and the end of the time in which an answer may be
+    // read on without its caller.
+    this.check = () => {
+      quiet = progress === seen ? quiet + TICK_MS : 0;
+      seen = progress;
       if (gone && now() - goneAt > DRAIN_MS) ended = "client_gone";
-      else if (progress !== seen) return void (seen = progress);
+      else if (quiet < idleMs) return;
       else ended = this.writing ? "client_gone" : "stalled";
       this.abort.abort();
       writer.abort(new Error(ended)).catch(() => {});
-    }, Math.min(idleMs, DRAIN_MS));
+    };
     try {
       for (;;) {
         const { done, value } = await reader.read();
@@ -238,7 +319,7 @@ class Guard {
     } catch {
       if (ended === "complete") ended = "died";
     }
-    clearInterval(dog);
+    this.check = undefined;
     if (gone && ended === "died") ended = "client_gone";
     await this.finish(writer, { core, gone, ended, ends });
   }
@@ -364,71 +445,32 @@ function joined(chunks) {
   return all;
 }
 
-/** The caller's whole body, or why it could not be had. */
-async function readBody(request) {
+/** A body that does not say how large it is, or says that it is too large. */
+async function readUnmeasured(reader, isLate, late) {
   const none = new Uint8Array();
-  if (request.body === null) return { bytes: none };
-  const reader = request.body.getReader();
   const chunks = [];
   let size = 0;
-  let late = false;
-  const timer = setTimeout(() => {
-    late = true;
-    reader.cancel().catch(() => {});
-  }, BODY_TIMEOUT_MS);
   try {
     for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      size += value.byteLength;
-      if (size <= MAX_BODY_BYTES) chunks.push(value);
+      const read = await Promise.race([reader.read(), isLate]);
+      if (late() || read === undefined) return { bytes: none, problem: "request_timeout" };
+      if (read.done) break;
+      size += read.value.byteLength;
+      if (size <= MAX_BODY_BYTES) chunks.push(read.value);
       else chunks.length = 0;
       // What is too large is read on for a while and dropped: a client that is still sending hears no answer.
-      if (size > DISCARDED_BODY_BYTES) {
-        reader.cancel().catch(() => {});
-        break;
-      }
+      if (size > DISCARDED_BODY_BYTES) break;
     }
-    if (size > MAX_BODY_BYTES) return { bytes: none, problem: "request_too_large" };
   } catch {
-    return { bytes: none, problem: late ? "request_timeout" : "request_incomplete" };
+    return { bytes: none, problem: "request_incomplete" };
   } finally {
-    clearTimeout(timer);
+    reader.cancel().catch(() => {});
   }
-  return late ? { bytes: none, problem: "request_timeout" } : { bytes: joined(chunks) };
+  return size > MAX_BODY_BYTES ? { bytes: none, problem: "request_too_large" } : { bytes: joined(chunks) };
 }
 
-/** A provider's whole answer, and how it ended. */
-async function readAnswer(body, idleMs, abort) {
-  if (body === null) return { bytes: new Uint8Array(), ended: "complete" };
-  const reader = body.getReader();
-  const chunks = [];
-  let size = 0;
-  let ended = "complete";
-  let progress = 0;
-  let seen = -1;
-  const dog = setInterval(() => {
-    if (progress !== seen) return void (seen = progress);
-    ended = "stalled";
-    abort.abort();
-  }, idleMs);
-  try {
-    for (;;) {
-      const { done, value } = await reader.read();
-      if (done) break;
-      progress += 1;
-      size += value.byteLength;
-      if (size > MAX_ANSWER_BYTES) {
-        ended = "too_large";
-        abort.abort();
-        break;
-      }
-      chunks.push(value);
-    }
-  } catch {
-    if (ended === "complete") ended = "died";
-  } finally {
-    clearInterval(dog);
-  }
-  return { bytes: joined(chunks), ended };
+/** The path and query of an absolute URL. */
+function pathOf(url) {
+  const start = url.indexOf("/", url.indexOf("//") + 2);
+  return start < 0 ? "/" : url.slice(start);
 }
