@@ -15,7 +15,7 @@ use super::meter_object::{MeterError, MeterObject};
 use super::sql::Sql;
 use crate::providers::ProviderKind;
 use crate::providers::catalog::price_book_name;
-use crate::request::exchange::MeterReply;
+use crate::request::step::MeterReply;
 
 /// A question of the key's holder.
 #[derive(Deserialize)]

@@ -15,16 +15,19 @@ use serde_json::value::RawValue;
 use tallygate_shared::budget::account::{Account, WINDOWS};
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold, charge};
 use tallygate_shared::budget::rate_limit::Gcra;
-use tallygate_shared::events::usage_event::{Outcome, USAGE_EVENT_VERSION, UsageEvent};
+use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
 use tallygate_shared::money::Usd;
-use tallygate_shared::policy::decide::{Admission, Check, RequestFacts, decide};
+use tallygate_shared::policy::decide::{Admission, RequestFacts, decide};
 use tallygate_shared::policy::key_plan::{KeyPlan, KeyStatus};
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
 use tallygate_shared::tokens::Usage;
 
+use crate::objects::meter_events::{blank_event, event_of};
+use crate::objects::meter_refusals::Refusals;
+use crate::objects::meter_reports::{Simulated, State};
 use crate::objects::meter_store::{MeterStore, StoredState};
 use crate::objects::sql::{Sql, SqlError};
 use crate::providers::catalog::Shelf;
@@ -42,8 +45,6 @@ const DELIVERY_DELAY_MS: i64 = 250;
 const IDLE_MS: i64 = 5_000;
 /// Events delivered in one call to a Ledger: 200 x about 1.5 KB stays far below the 32 MiB limit of a call.
 const DELIVERY_BATCH: usize = 200;
-/// Refusals a minute that are recorded one by one; beyond, one record stands for many.
-const REFUSALS_PER_MINUTE: u64 = 60;
 
 /// What can go wrong in a Meter. None of it is the caller's fault: the request is refused with `meter_unavailable`.
 #[derive(Debug, thiserror::Error)]
@@ -70,16 +71,6 @@ pub struct MeterObject<S> {
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
-}
-
-/// Refusals wait here for the next commit: a flood of them must not cost a disk write each.
-#[derive(Default)]
-struct Refusals {
-    minute: i64,
-    recorded: u64,
-    waiting: Vec<UsageEvent>,
-    /// Beyond the limit: one event for each code, counting up.
-    sampled: BTreeMap<String, UsageEvent>,
 }
 
 /// Deliveries that an alarm must make, in order.
@@ -563,86 +554,6 @@ impl<S: Sql> MeterObject<S> {
     }
 }
 
-impl Refusals {
-    fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.sampled.is_empty()
-    }
-
-    fn note(&mut self, event: UsageEvent, now: Timestamp) {
-        let minute = now.seconds().div_euclid(60);
-        if minute != self.minute {
-            (self.minute, self.recorded) = (minute, 0);
-        }
-        self.recorded += 1;
-        if self.recorded <= REFUSALS_PER_MINUTE {
-            self.waiting.push(event);
-            return;
-        }
-        let code = event.code.clone().unwrap_or_default();
-        match self.sampled.get_mut(&code) {
-            Some(first) => first.sampled = first.sampled.saturating_add(1),
-            None => {
-                self.sampled.insert(code, event);
-            }
-        }
-    }
-
-    fn take(&mut self) -> Vec<UsageEvent> {
-        let mut events = std::mem::take(&mut self.waiting);
-        events.extend(std::mem::take(&mut self.sampled).into_values());
-        events
-    }
-}
-
-/// What `simulate` answers.
-#[derive(Debug, Serialize)]
-pub struct Simulated {
-    /// `admit` or `refuse`.
-    pub decision: &'static str,
-    /// The status the caller would get, if the provider answers.
-    pub status: u16,
-    /// The refusal's code.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<String>,
-    /// The refusal's text.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub message: Option<String>,
-    /// What would be set aside.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub hold_usd: Option<Usd>,
-    /// Where the request would go, in order.
-    pub targets: Vec<String>,
-    /// The output limit that would be written into it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub set_max_output_tokens: Option<u64>,
-    /// What the tightest cap would leave.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub budget_remaining_usd: Option<Usd>,
-    /// Every check, in order.
-    pub checks: Vec<Check>,
-}
-
-/// The Meter's books at a moment.
-#[derive(Debug, Serialize)]
-pub struct State {
-    /// The plan in force.
-    pub plan_version: Option<u64>,
-    /// Requests in flight.
-    pub in_flight: u64,
-    /// Money set aside.
-    pub held_usd: Usd,
-    /// The durable ceiling of what may be set aside.
-    pub ceiling_usd: Usd,
-    /// Spent in each present window.
-    pub spent_usd: BTreeMap<String, Usd>,
-    /// Events kept here.
-    pub events: u64,
-    /// The sum of what they charged.
-    pub events_charged_usd: Usd,
-    /// Whether the Ledger still lacks some.
-    pub undelivered: bool,
-}
-
 fn refuse(refusal: Refusal) -> AdmitAnswer {
     AdmitAnswer::Refuse { refusal, limits: Limits::default() }
 }
@@ -663,69 +574,4 @@ fn open_secrets(plan: &KeyPlan, ring: &KeyRing) -> Vec<ActorSecret> {
         Some(ActorSecret::new(&sealed.kid, secret, sealed.expires_at))
     };
     plan.actor_secrets.iter().filter_map(open).collect()
-}
-
-fn blank_event(plan: &KeyPlan, id: RequestId, facts: &RequestFacts, now: Timestamp) -> UsageEvent {
-    UsageEvent {
-        v: USAGE_EVENT_VERSION,
-        id,
-        seq: 0,
-        workspace: plan.workspace.clone(),
-        key: plan.key.clone(),
-        at: now,
-        settled_at: now,
-        key_name: plan.owner.name.clone(),
-        owner: plan.owner.owner.clone(),
-        cost_centre: plan.owner.cost_centre.clone(),
-        purpose: plan.owner.purpose.clone(),
-        environment: plan.owner.environment.clone(),
-        actor: plan.owner.actor.clone(),
-        labels: BTreeMap::new(),
-        endpoint: facts.endpoint.clone(),
-        stream: false,
-        requested_model: facts.model.clone(),
-        provider: None,
-        model: None,
-        response_model: None,
-        provider_request_id: None,
-        attempts: Vec::new(),
-        outcome: Outcome::Refused,
-        code: None,
-        status: 0,
-        usage: Usage::Absent,
-        cost: None,
-        charged: Usd::ZERO,
-        hold: Usd::ZERO,
-        duration_ms: 0,
-        first_byte_ms: None,
-        sampled: 1,
-    }
-}
-
-fn event_of(plan: &KeyPlan, settlement: Settlement, charged: Usd, now: Timestamp) -> UsageEvent {
-    let ticket = settlement.ticket;
-    UsageEvent {
-        at: ticket.hold.at,
-        settled_at: now,
-        actor: ticket.actor,
-        labels: ticket.labels,
-        endpoint: ticket.endpoint,
-        stream: ticket.stream,
-        requested_model: ticket.requested_model,
-        provider: settlement.provider,
-        model: settlement.model,
-        response_model: settlement.response_model,
-        provider_request_id: settlement.provider_request_id,
-        attempts: settlement.attempts,
-        outcome: settlement.outcome,
-        code: settlement.code,
-        status: settlement.status,
-        usage: settlement.usage,
-        cost: settlement.cost,
-        charged,
-        hold: ticket.hold.amount,
-        duration_ms: settlement.duration_ms,
-        first_byte_ms: settlement.first_byte_ms,
-        ..blank_event(plan, ticket.hold.id, &RequestFacts::default(), now)
-    }
 }

@@ -3,9 +3,12 @@
 pub mod directory_object;
 pub mod ledger_object;
 pub mod meter_ask;
+mod meter_events;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;
+mod meter_refusals;
+pub mod meter_reports;
 pub mod meter_store;
 pub mod migrations;
 pub mod sql;

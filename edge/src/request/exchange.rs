@@ -7,7 +7,6 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
 use tallygate_shared::events::usage_event::Attempt;
 use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::RequestId;
@@ -24,66 +23,9 @@ use crate::request::headers::{Headers, forwarded_headers, returned_headers};
 use crate::request::labels::labels_of;
 use crate::request::retry::{Retry, is_retryable, next_wait};
 use crate::request::settle::{End, Ending, Seen};
+use crate::request::step::{Last, MeterReply, Step};
 use crate::request::tap::{Observed, Passed, Tap, TapConfig, read_body};
 use crate::vault::KeyRing;
-
-/// What the shell does next.
-#[derive(Debug, Serialize)]
-#[serde(tag = "do", rename_all = "snake_case")]
-pub enum Step {
-    /// Answer the caller.
-    Respond(Answer),
-    /// Call the key's Meter.
-    AskMeter {
-        /// The key's public id.
-        meter: String,
-        /// `admit`, `models` or `request`.
-        method: &'static str,
-        /// The message.
-        call: String,
-    },
-    /// Wait, then say so.
-    Wait {
-        /// How long.
-        ms: u64,
-    },
-    /// Ask a provider.
-    Fetch {
-        /// Where.
-        url: String,
-        /// How.
-        method: &'static str,
-        /// With what.
-        headers: Vec<(String, String)>,
-        /// Until when.
-        first_byte_timeout_ms: u64,
-        /// The target's place in the admission's list.
-        target: usize,
-    },
-    /// Read the whole answer, then say so.
-    Buffer {
-        /// Longest silence.
-        idle_timeout_ms: u64,
-    },
-    /// Stream the answer through.
-    Relay {
-        /// The status.
-        status: u16,
-        /// The headers.
-        headers: Vec<(String, String)>,
-        /// Longest silence.
-        idle_timeout_ms: u64,
-    },
-}
-
-/// The last words on a stream.
-#[derive(Debug, Serialize)]
-pub struct Last {
-    /// The settlement, for the Meter.
-    pub settlement: String,
-    /// The comment that closes the stream, for the caller.
-    pub last: String,
-}
 
 /// A request as it came in.
 pub struct Incoming<'a> {
@@ -700,26 +642,6 @@ impl BodyFacts {
             search_context_size: self.search_context_size.clone(),
         }
     }
-}
-
-/// A Meter's finished answer to a question of the key's holder.
-#[derive(Debug, serde::Deserialize, Serialize)]
-#[serde(tag = "reply", rename_all = "snake_case")]
-pub enum MeterReply {
-    /// Here it is.
-    Found {
-        /// The status.
-        status: u16,
-        /// The body, JSON text.
-        body: String,
-    },
-    /// The key may not ask.
-    Refused {
-        /// Why.
-        refusal: Refusal,
-    },
-    /// There is no such thing.
-    NotFound,
 }
 
 /// Milliseconds from one moment to another, never negative.

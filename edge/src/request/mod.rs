@@ -13,5 +13,6 @@ pub mod retry;
 pub mod settle;
 pub mod sse;
 pub mod status;
+pub mod step;
 pub mod tap;
 pub mod weigh;

@@ -7,8 +7,9 @@ use crate::dialects::{Dialect, Endpoint};
 use crate::providers::ProviderKind;
 use crate::request::answer::{Answer, Facts};
 use crate::request::calls::{AdmitAnswer, Admitted};
-use crate::request::exchange::{BodyFacts, Last};
+use crate::request::exchange::BodyFacts;
 use crate::request::settle::{End, Ending, Seen, settle};
+use crate::request::step::Last;
 use crate::request::tap::rescan;
 use tallygate_shared::time::Timestamp;
 

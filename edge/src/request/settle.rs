@@ -8,7 +8,8 @@ use tallygate_shared::tokens::{Tally, Tokens, Usage};
 use crate::providers::catalog::price_book_name;
 use crate::request::answer::Facts;
 use crate::request::calls::{Admitted, Settlement};
-use crate::request::exchange::{Last, elapsed};
+use crate::request::exchange::elapsed;
+use crate::request::step::Last;
 use crate::request::tap::Observed;
 
 /// How the bytes ended.
