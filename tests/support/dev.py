@@ -174,13 +174,13 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    # Also where a shell started this in the background, and with SIGINT ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         sys.exit(main())
     except KeyboardInterrupt:
         print("\nStopped. The state is in .dev/; `make run` goes on from there.")
     except NotReady as error:
         print(f"\n{error}", file=sys.stderr)
-        if "Address already in use" in str(error):
-            print("Something listens on that port. Choose another: PORT=9787 make run", file=sys.stderr)
         sys.exit(1)

@@ -38,6 +38,16 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def demand_free(port: int, setting: str) -> None:
+    """Says what to do when something listens on a port already; its answers would be taken for ours."""
+    with socket.socket() as probe:
+        if probe.connect_ex(("127.0.0.1", port)) == 0:
+            raise NotReady(
+                f"Something listens on port {port} already. Stop it, or choose another port: "
+                f"{setting}={port + 1000} make run"
+            )
+
+
 def new_secrets() -> dict[str, str]:
     """Fresh secrets for a gateway of one's own."""
     key = base64.b64encode(secrets.token_bytes(32)).decode()
@@ -110,6 +120,7 @@ class Simulator:
     def start(self) -> Simulator:
         if not SIMULATOR.exists():
             raise NotReady("The simulator is not built. Run `make simulator`.")
+        demand_free(self.port, "SIMULATOR_PORT")
         arguments = [SIMULATOR, "--port", str(self.port), "--seed", str(self.seed)]
         self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True)
         wait_for(f"{self.url}/_sim/health", self.process, "The simulator")
@@ -201,6 +212,7 @@ class Gateway:
     def start(self) -> Gateway:
         if not (BUILD / "edge_bg.wasm").exists():
             raise NotReady("The Worker is not built. Run `make build`.")
+        demand_free(self.port, "PORT")
         state = self.home / "state"
         state.mkdir(parents=True, exist_ok=True)
         config = self.home / "workerd.capnp"
