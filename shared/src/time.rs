@@ -70,7 +70,7 @@ impl Timestamp {
 
     /// The weekday, ISO numbering: 1 is Monday, 7 is Sunday.
     pub fn iso_weekday(self) -> u8 {
-        self.date().civil().weekday().to_monday_one_offset().unsigned_abs()
+        self.date().iso_weekday()
     }
 
     /// The start of this moment's hour.
@@ -141,12 +141,17 @@ impl Date {
         (i64::from(week.year()), week.week().unsigned_abs())
     }
 
+    /// The weekday, ISO numbering: 1 is Monday, 7 is Sunday.
+    pub fn iso_weekday(self) -> u8 {
+        self.civil().weekday().to_monday_one_offset().unsigned_abs()
+    }
+
     /// Midnight UTC at the start of this day.
     pub fn midnight(self) -> Timestamp {
         Timestamp::from_ms(self.days() * DAY_MS)
     }
 
-    fn of(date: civil::Date) -> Self {
+    pub(crate) fn of(date: civil::Date) -> Self {
         Self {
             year: i64::from(date.year()),
             month: date.month().unsigned_abs(),
@@ -156,7 +161,7 @@ impl Date {
 
     /// The calendar's own form. The fields are public, so a day that does not exist can be written: one past the
     /// month's end counts on into the next month, all else is held at the calendar's ends.
-    fn civil(self) -> civil::Date {
+    pub(crate) fn civil(self) -> civil::Date {
         let end = if self.year < 0 { civil::Date::MIN } else { civil::Date::MAX };
         let Ok(year) = i16::try_from(self.year) else { return end };
         let month = i8::try_from(self.month.clamp(1, 12)).unwrap_or(1);

@@ -1,12 +1,14 @@
 //! CAN WE pay for it. In the order of a decision: the window that spending is counted in, the rate, the money set
 //! aside, and the account that keeps all three.
 //!
+//! - [`calendar`]: where days and fiscal months begin
 //! - [`window`]: days, weeks, months, lifetime
 //! - [`rate_limit`]: so many units in a period
 //! - [`hold`]: money for one request in flight
 //! - [`account`]: one key's spending, holds and rates
 
 pub mod account;
+pub mod calendar;
 pub mod hold;
 pub mod rate_limit;
 pub mod window;

@@ -1,10 +1,11 @@
 //! Windows of time that spending is counted in: a pure function of the moment, so there is no job that resets them.
 //!
-//! All is done in whole days, between [`Timestamp::date`] and [`Date::midnight`], in UTC. A time zone replaces these
-//! two; a fiscal month is another first day and another next.
+//! All is done in whole days. A [`Calendar`] says where days begin (its time zone) and on which day of the month a
+//! fiscal month does; a key's own caps are counted in UTC.
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::calendar::Calendar;
 use crate::time::{Date, Timestamp};
 
 /// A kind of window. Each moment is in exactly one window of each kind.
@@ -18,6 +19,8 @@ pub enum Window {
     Week,
     /// A calendar month.
     Month,
+    /// A month that begins on the calendar's own day, for books that do not close with the month.
+    FiscalMonth,
     /// All time, from 1970 on.
     Lifetime,
 }
@@ -29,48 +32,67 @@ impl Window {
             Self::Day => "day",
             Self::Week => "week",
             Self::Month => "month",
+            Self::FiscalMonth => "fiscal_month",
             Self::Lifetime => "lifetime",
         }
     }
 
-    /// The first moment of the window that `at` is in.
+    /// The first moment of the UTC window that `at` is in.
     pub fn start(self, at: Timestamp) -> Timestamp {
-        self.first_day(at).map_or(Timestamp::from_ms(0), Date::midnight)
+        Calendar::UTC.start(self, at)
     }
 
-    /// The first moment after the window that `at` is in; `None` when there is no end.
+    /// The first moment after the UTC window that `at` is in; `None` when there is no end.
     pub fn end(self, at: Timestamp) -> Option<Timestamp> {
-        let first = self.first_day(at)?;
-        let next = match self {
-            Self::Day => Date::from_days(first.days() + 1),
-            Self::Week => Date::from_days(first.days() + 7),
-            Self::Month => first.first_of_next_month(),
-            Self::Lifetime => return None,
-        };
-        Some(next.midnight())
+        Calendar::UTC.end(self, at)
     }
 
-    /// A text that is the same for all moments of one window and for no other: `day:2026-11-20`, `week:2026-W47`,
-    /// `month:2026-11`, `lifetime`. It is stored; it must not change.
+    /// The key of the UTC window that `at` is in: see [`Calendar::key`].
     pub fn key(self, at: Timestamp) -> String {
-        let (name, date) = (self.name(), at.date());
+        Calendar::UTC.key(self, at)
+    }
+
+    /// The stored text of the window that begins on `first`: `day:2026-11-20`, `week:2026-W47`, `month:2026-11`,
+    /// `fiscal_month:2026-11-15`, `lifetime`. It must not change.
+    pub(super) fn key_of(self, first: Option<Date>) -> String {
+        let name = self.name();
+        let Some(first) = first else { return name.to_owned() };
         match self {
-            Self::Day => format!("{name}:{date}"),
+            Self::Day | Self::FiscalMonth => format!("{name}:{first}"),
             Self::Week => {
-                let (year, week) = date.iso_week();
+                let (year, week) = first.iso_week();
                 format!("{name}:{year:04}-W{week:02}")
             }
-            Self::Month => format!("{name}:{:04}-{:02}", date.year, date.month),
+            Self::Month => format!("{name}:{:04}-{:02}", first.year, first.month),
             Self::Lifetime => name.to_owned(),
         }
     }
 
-    fn first_day(self, at: Timestamp) -> Option<Date> {
-        let date = at.date();
+    /// The first day of the window that `date` is in; `None` for all time.
+    pub(super) fn first_day(self, date: Date, fiscal_start: u8) -> Option<Date> {
         match self {
             Self::Day => Some(date),
-            Self::Week => Some(Date::from_days(date.days() + 1 - i64::from(at.iso_weekday()))),
+            Self::Week => Some(Date::from_days(date.days() + 1 - i64::from(date.iso_weekday()))),
             Self::Month => Some(date.first_of_month()),
+            Self::FiscalMonth if date.day >= fiscal_start => {
+                Some(Date { day: fiscal_start, ..date })
+            }
+            Self::FiscalMonth => {
+                let before = Date::from_days(date.first_of_month().days() - 1);
+                Some(Date { day: fiscal_start, ..before })
+            }
+            Self::Lifetime => None,
+        }
+    }
+
+    /// The first day of the window after the one that begins on `first`.
+    pub(super) fn next_first_day(self, first: Date) -> Option<Date> {
+        match self {
+            Self::Day => Some(Date::from_days(first.days() + 1)),
+            Self::Week => Some(Date::from_days(first.days() + 7)),
+            Self::Month => Some(first.first_of_next_month()),
+            // A fiscal month begins on a day that every month has.
+            Self::FiscalMonth => Some(Date { day: first.day, ..first.first_of_next_month() }),
             Self::Lifetime => None,
         }
     }
@@ -81,7 +103,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const ALL: [Window; 4] = [Window::Day, Window::Week, Window::Month, Window::Lifetime];
+    const ALL: [Window; 5] =
+        [Window::Day, Window::Week, Window::Month, Window::FiscalMonth, Window::Lifetime];
 
     fn check(window: Window, at: &str, key: &str, start: &str, end: &str) {
         let at = Timestamp::parse(at).unwrap();
