@@ -6,9 +6,14 @@
 //! - [`rate_limit`]: so many units in a period
 //! - [`hold`]: money for one request in flight
 //! - [`account`]: one key's spending, holds and rates
+//! - [`lease`]: how many keys spend from one budget
 
 pub mod account;
 pub mod calendar;
 pub mod hold;
+pub mod lease;
 pub mod rate_limit;
 pub mod window;
+
+#[cfg(test)]
+mod simulation;
