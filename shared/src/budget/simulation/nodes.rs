@@ -130,11 +130,16 @@ impl MeterNode {
             return false;
         }
         self.settled.insert(id);
-        let parts =
-            self.sublets.get_mut(sublet).map(|sublet| sublet.take_part(needs)).unwrap_or_default();
+        let mut parts = match self.sublets.get_mut(sublet) {
+            Some(sublet) => sublet.take_part(needs),
+            None => Vec::new(),
+        };
         self.held -= parts.first().map_or(0, |part| part.units);
-        self.wallet.settle(&parts, true, now, |_| 0);
-        self.wallet.settle(needs, false, now, |_| cost);
+        if parts.is_empty() {
+            // Its time is over: what it cost is spent all the same.
+            parts = needs.iter().map(|need| Need { units: 0, ..need.clone() }).collect();
+        }
+        self.wallet.settle(&parts, true, now, |_| cost);
         self.book(needs, cost);
         true
     }

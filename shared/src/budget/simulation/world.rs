@@ -95,7 +95,11 @@ impl World {
 
     fn set_cap(&mut self, budget: usize) {
         // Mostly so small that a few requests fill it: there the protocol is at work. Sometimes so large that none does.
-        let cap = if self.dice.once_in(6) { 100 << self.dice.below(12) } else { 40 + self.dice.below(200) };
+        let cap = if self.dice.once_in(6) {
+            100 << self.dice.below(12)
+        } else {
+            40 + self.dice.below(200)
+        };
         self.budgets[budget].cap = Units::try_from(cap).unwrap();
         self.truth.cap_seen(budget, self.budgets[budget].cap);
     }
@@ -550,6 +554,7 @@ impl World {
     /// Delivers everything, and fires what is due, until there is nothing more to say.
     pub(crate) fn calm(&mut self) {
         self.faults = false;
+        let mut quiet = 0;
         for _ in 0..200 {
             self.flush_isolates();
             while let Some(message) = self.network.pop() {
@@ -559,7 +564,9 @@ impl World {
             for meter in 0..self.meters.len() {
                 self.alarm(meter);
             }
-            if self.network.is_empty() {
+            // What is due within a second is said within two rounds.
+            quiet = if self.network.is_empty() { quiet + 1 } else { 0 };
+            if quiet == 2 {
                 break;
             }
         }
