@@ -53,6 +53,12 @@ async function carryOut(first, env) {
           content_type: "application/json",
           body: await env.METER.getByName(step.name).ask(step.method, step.payload),
         };
+      case "budget":
+        return {
+          status: 200,
+          content_type: "application/json",
+          body: await env.BUDGET.getByName(step.name).status(step.call),
+        };
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),

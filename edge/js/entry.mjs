@@ -4,7 +4,7 @@ import { advanceClock, configure, inCore, now, random } from "./core.mjs";
 import { administer } from "./admin.mjs";
 import { serve } from "./guard.mjs";
 
-export { Directory, Ledger, Meter, Workspace } from "./objects.mjs";
+export { Budget, Directory, Ledger, Meter, Workspace } from "./objects.mjs";
 
 export default {
   fetch(request, env, ctx) {
@@ -31,6 +31,14 @@ async function test(request, env) {
     return Response.json({ now: now() });
   }
   const meter = env.METER.getByName(url.searchParams.get("key") ?? "");
+  const account = url.searchParams.get("budget");
+  if (account !== null && url.pathname === "/_test/alarm") {
+    await env.BUDGET.getByName(account).ring();
+    return Response.json({});
+  }
+  if (account !== null && url.pathname === "/_test/state") {
+    return new Response(await env.BUDGET.getByName(account).status(), { headers: { "content-type": "application/json" } });
+  }
   if (url.pathname === "/_test/alarm") {
     await meter.ring();
     return Response.json({});

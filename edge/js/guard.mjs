@@ -170,7 +170,8 @@ class Guard {
 
   meterCall(method, call) {
     const meter = this.env.METER.getByName(this.meter);
-    return method === "admit" ? meter.admit(call) : meter.ask(method, call);
+    if (method === "admit") return meter.admit(call);
+    return method === "budget" ? meter.budget(call) : meter.ask(method, call);
   }
 
   async fetch({ url, method, headers, first_byte_timeout_ms, target }) {

@@ -80,15 +80,79 @@ class CoreObject extends DurableObject {
 
 /** The Meter of one gateway key. */
 export class Meter extends CoreObject {
+  /** Per account: the call to its Budget that is under way, and the one that waits behind it. */
+  #syncs = new Map();
+
   open(glue, sql) {
-    return new glue.Meter(sql, now());
+    return new glue.Meter(sql, random(8), now());
   }
 
-  /** No commit in the common case: a hold is memory under a ceiling that is durable already. */
+  /** No commit and no call in the common case: a hold is memory under a ceiling that is durable, and under leases. */
   async admit(call) {
-    const answer = this.use((meter) => meter.admit(call, now()));
+    let progress;
+    for (;;) {
+      const answer = this.use((meter) => meter.admit(call, progress, now()));
+      if (!answer.startsWith('{"ask"')) {
+        await this.#arm();
+        return answer;
+      }
+      const { ask } = JSON.parse(answer);
+      await Promise.all(ask.accounts.map((account) => this.#sync(account)));
+      progress = ask.progress;
+    }
+  }
+
+  /**
+   * Reports to a Budget and takes its grants. Whoever waits while a call is under way shares the next one: what a call
+   * asks for is what waited when it left.
+   */
+  #sync(account) {
+    const state = this.#syncs.get(account);
+    if (state === undefined) {
+      const fresh = { next: undefined };
+      this.#syncs.set(account, fresh);
+      return this.#syncOnce(account).finally(() => this.#after(account, fresh));
+    }
+    state.next ??= Promise.withResolvers();
+    return state.next.promise;
+  }
+
+  #after(account, state) {
+    const { next } = state;
+    if (next === undefined) {
+      this.#syncs.delete(account);
+      return;
+    }
+    state.next = undefined;
+    this.#syncOnce(account)
+      .then(next.resolve, next.reject)
+      .finally(() => this.#after(account, state));
+  }
+
+  async #syncOnce(account) {
+    const call = this.use((meter) => meter.sync_call(account, now()));
+    const answer = await this.env.BUDGET.getByName(account).sync(call);
+    this.use((meter) => meter.synced(account, answer, now()));
+  }
+
+  /** A Budget asks for what no request needs. */
+  async recall(account, recall) {
+    const returned = this.use((meter) => meter.recall(account, recall, now()));
     await this.#arm();
-    return answer;
+    return returned;
+  }
+
+  /** What applies to the key, for its holder: the Budgets hear this Meter's newest word before they answer. */
+  async budget(call) {
+    const { accounts, refused } = JSON.parse(this.use((meter) => meter.budget_accounts(call, now())));
+    if (refused !== undefined) return refused;
+    const statuses = await Promise.all(
+      accounts.map(async (account) => {
+        await this.#sync(account);
+        return this.env.BUDGET.getByName(account).status();
+      }),
+    );
+    return this.use((meter) => meter.answer_budget(`[${statuses.join(",")}]`, now()));
   }
 
   async settle(settlement) {
@@ -130,11 +194,69 @@ export class Meter extends CoreObject {
 
   /** Settles what nobody settled, then delivers the outbox to the Ledger, in order. */
   async ring() {
-    const { batches } = JSON.parse(this.transact((meter) => meter.wake(now())));
+    const { batches, accounts } = JSON.parse(this.transact((meter) => meter.wake(now())));
     for (const { ledger, payload, up_to } of batches) {
       await this.env.LEDGER.getByName(ledger).apply(payload);
       this.transact((meter) => meter.delivered(String(up_to)));
     }
+    await Promise.all(accounts.map((account) => this.#sync(account)));
+    await this.#arm();
+  }
+}
+
+/** One account of a shared budget. */
+export class Budget extends CoreObject {
+  open(glue, sql) {
+    return new glue.Budget(sql);
+  }
+
+  /** Answers a Meter. Where it lacks something that others may have, they are asked first. */
+  async sync(call) {
+    const { answer, recall } = this.#process(call, true);
+    if (recall.length === 0) {
+      await this.#arm();
+      return answer;
+    }
+    const account = JSON.parse(call).account;
+    await this.#recall(account, recall);
+    const again = this.#process(call, false).answer;
+    await this.#arm();
+    return again;
+  }
+
+  #process(call, mayRecall) {
+    return JSON.parse(this.transact((budget) => budget.sync(call, mayRecall, now())));
+  }
+
+  /** Asks Meters for what they do not need. One that cannot be reached keeps it, and is asked again some time. */
+  async #recall(account, recall) {
+    await Promise.allSettled(
+      recall.map(async (wanted) => {
+        const meter = this.env.METER.getByName(wanted.meter);
+        const returned = await meter.recall(account, JSON.stringify(wanted));
+        this.transact((budget) => budget.returned(returned, now()));
+      }),
+    );
+  }
+
+  /** The Budget as people see it. An admin's call brings the terms along, for one that no request has come to. */
+  status(call) {
+    return this.transact((budget) => budget.status(call, now()));
+  }
+
+  async #arm() {
+    if (this.alarmAt !== undefined && this.alarmAt > Date.now()) return;
+    await this.armAt(this.use((budget) => budget.alarm_at(now())));
+  }
+
+  async alarm() {
+    this.alarmAt = undefined;
+    await this.ring();
+  }
+
+  async ring() {
+    const { account, recall } = JSON.parse(this.transact((budget) => budget.wake(now())));
+    await this.#recall(account, recall);
     await this.#arm();
   }
 }

@@ -7,6 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
+use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
 use crate::objects::ledger_object::LedgerObject;
 use crate::objects::meter_object::MeterObject;
@@ -273,15 +274,49 @@ pub struct Meter {
 impl Meter {
     /// Opens it from its storage.
     #[wasm_bindgen(constructor)]
-    pub fn new(sql: JsSql, now: f64) -> Result<Meter, JsValue> {
-        let core = with_ring(|ring| MeterObject::open(sql, ring, moment(now))).map_err(failed)?;
+    pub fn new(sql: JsSql, random: &[u8], now: f64) -> Result<Meter, JsValue> {
+        let boot = random.iter().take(8).fold(0, |bits: u64, byte| bits << 8 | u64::from(*byte));
+        let core =
+            with_ring(|ring| MeterObject::open(sql, ring, boot, moment(now))).map_err(failed)?;
         Ok(Meter { core })
     }
 
     /// May this request go ahead?
-    pub fn admit(&mut self, call: &str, now: f64) -> Result<String, JsValue> {
+    pub fn admit(
+        &mut self,
+        call: &str,
+        progress: Option<String>,
+        now: f64,
+    ) -> Result<String, JsValue> {
         let call = serde_json::from_str(call).map_err(failed)?;
-        json(&self.core.admit(call, moment(now)).map_err(failed)?)
+        let progress = progress.map(|text| serde_json::from_str(&text)).transpose();
+        let progress = progress.map_err(failed)?.unwrap_or_default();
+        json(&self.core.admit(&call, progress, moment(now)).map_err(failed)?)
+    }
+
+    /// What to tell a Budget.
+    pub fn sync_call(&mut self, account: &str, now: f64) -> Result<String, JsValue> {
+        self.core.sync_call(account, moment(now)).map_err(failed)
+    }
+
+    /// What that Budget answered.
+    pub fn synced(&mut self, account: &str, answer: &str, now: f64) -> Result<(), JsValue> {
+        self.core.synced(account, answer, moment(now)).map_err(failed)
+    }
+
+    /// A Budget asks for what no request needs.
+    pub fn recall(&mut self, account: &str, recall: &str, now: f64) -> Result<String, JsValue> {
+        self.core.recall(account, recall, moment(now)).map_err(failed)
+    }
+
+    /// The Budgets that a key's holder asks about.
+    pub fn budget_accounts(&mut self, call: &str, now: f64) -> Result<String, JsValue> {
+        json(&self.core.budget_accounts(call, moment(now)).map_err(failed)?)
+    }
+
+    /// What the key's holder hears of them.
+    pub fn answer_budget(&self, statuses: &str, now: f64) -> Result<String, JsValue> {
+        json(&self.core.answer_budget(statuses, moment(now)).map_err(failed)?)
     }
 
     /// This is how it ended.
@@ -314,6 +349,49 @@ impl Meter {
     /// When the alarm must ring next.
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
+    }
+}
+
+/// One account of a shared budget.
+#[wasm_bindgen]
+pub struct Budget {
+    core: BudgetObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Budget {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Budget, JsValue> {
+        Ok(Budget { core: BudgetObject::open(sql).map_err(failed)? })
+    }
+
+    /// A Meter reports and asks.
+    pub fn sync(&mut self, call: &str, may_recall: bool, now: f64) -> Result<String, JsValue> {
+        let call = serde_json::from_str(call).map_err(failed)?;
+        json(&self.core.sync(&call, may_recall, moment(now)).map_err(failed)?)
+    }
+
+    /// A Meter that was asked gives something back.
+    pub fn returned(&mut self, returned: &str, now: f64) -> Result<(), JsValue> {
+        let returned = serde_json::from_str(returned).map_err(failed)?;
+        self.core.returned(&returned, moment(now)).map_err(failed)
+    }
+
+    /// The alarm rings: whom to ask.
+    pub fn wake(&mut self, now: f64) -> Result<String, JsValue> {
+        json(&self.core.wake(moment(now)).map_err(failed)?)
+    }
+
+    /// When the alarm must ring next.
+    pub fn alarm_at(&self, now: f64) -> Option<f64> {
+        millis(self.core.alarm_at(moment(now)))
+    }
+
+    /// The Budget as people see it.
+    pub fn status(&mut self, call: Option<String>, now: f64) -> Result<String, JsValue> {
+        let call = call.map(|text| serde_json::from_str(&text)).transpose().map_err(failed)?;
+        json(&self.core.status(call.as_ref(), moment(now)).map_err(failed)?)
     }
 }
 

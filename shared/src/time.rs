@@ -101,6 +101,26 @@ impl Timestamp {
     }
 }
 
+/// For `#[serde(with)]`: a moment as RFC 3339 text, as people write it in a configuration.
+pub mod rfc3339 {
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    use super::Timestamp;
+
+    /// As text, in UTC.
+    pub fn serialize<S: Serializer>(at: &Timestamp, to: S) -> Result<S::Ok, S::Error> {
+        to.collect_str(at)
+    }
+
+    /// From text; a day is its midnight in UTC.
+    pub fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Timestamp, D::Error> {
+        let text = String::deserialize(from)?;
+        Timestamp::parse(&text).ok_or_else(|| {
+            de::Error::custom("is no time in UTC by RFC 3339, such as \"2027-01-01T00:00:00Z\"")
+        })
+    }
+}
+
 /// Exactly `N` runs of digits of the given lengths between separators.
 fn numbers<const N: usize>(text: &str, separator: char, lengths: [usize; N]) -> Option<[i64; N]> {
     let mut out = [0; N];

@@ -80,6 +80,13 @@ pub enum Step {
         /// The message.
         payload: String,
     },
+    /// Ask a Budget about itself.
+    Budget {
+        /// Its name.
+        name: String,
+        /// Its terms, as a call without reports.
+        call: String,
+    },
     /// Ask Ledgers, then have their answers merged.
     Ledgers {
         /// Their names.

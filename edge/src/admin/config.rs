@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use tallygate_shared::budget::terms::BudgetTerms;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, WorkspaceId};
 use tallygate_shared::policy::key_plan::{
@@ -33,6 +34,8 @@ pub struct Config {
     /// The price of a model that nothing else prices.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub default_price: Option<PriceRow>,
+    /// Shared budgets by name.
+    pub budgets: BTreeMap<String, BudgetTerms>,
     /// Keys by public id.
     pub keys: BTreeMap<String, KeyConfig>,
 }
@@ -209,6 +212,12 @@ impl Config {
             actor_secrets: secrets.actors.clone(),
             providers: providers.into_iter().map(provider).collect(),
             routes: self.routes.clone(),
+            budgets: self
+                .budgets
+                .iter()
+                .filter(|(_, terms)| terms.may_apply_to(id, &key.actor))
+                .map(|(name, terms)| (name.clone(), terms.clone()))
+                .collect(),
             price_overrides: self.prices.values().cloned().collect(),
             default_price: self.default_price.clone(),
         })

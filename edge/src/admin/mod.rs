@@ -17,6 +17,7 @@ pub mod operations;
 pub mod problem;
 pub mod roles;
 mod validate;
+mod validate_budget;
 
 #[cfg(test)]
 mod openapi_tests;

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use tallygate_shared::budget::terms::{BudgetTerms, Raise};
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
@@ -58,6 +59,8 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Thought>();
     generator.subschema_for::<KeyPolicy>();
     generator.subschema_for::<Route>();
+    generator.subschema_for::<BudgetTerms>();
+    generator.subschema_for::<Raise>();
     generator.subschema_for::<PriceRow>();
     generator.subschema_for::<Config>();
     generator.subschema_for::<KeyConfig>();
@@ -67,6 +70,27 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
     generator.take_definitions(true)
+}
+
+fn budget_status() -> Value {
+    let text = || json!({ "type": "string" });
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let pace = json!({ "type": "object", "properties": {
+        "elapsed_percent": count(), "spent_percent": count(), "projected_usd": money(), "exhausted_at": time() } });
+    let spent = json!({ "type": "object", "properties": {
+        "mode": reference("Mode"), "window": text(), "starts_at": time(), "resets_at": time(), "cap_usd": money(),
+        "overshoot_bound_usd": money(), "spent_usd": money(), "held_usd": money(), "leased_usd": money(),
+        "remaining_usd": money(), "pace": pace } });
+    let limit = json!({ "type": "object", "properties": {
+        "limit": count(), "used": count(), "remaining": count() } });
+    let past =
+        json!({ "type": "object", "properties": { "window": text(), "spent_usd": money() } });
+    json!({ "type": "object", "required": ["budget", "dimension", "value", "owner"], "properties": {
+        "budget": text(), "dimension": text(), "value": text(), "owner": text(), "money": spent,
+        "limits": { "type": "object", "additionalProperties": limit },
+        "history": { "type": "array", "items": past } } })
 }
 
 /// What comes out, beyond what goes in.
@@ -133,6 +157,11 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ("IssuedActorSecret", answer(&[("kid", text()), ("secret", text())])),
         ("Resealed", answer(&[("resealed", count())])),
         ("PolicyMap", json!({ "type": "object", "additionalProperties": reference("KeyPolicy") })),
+        (
+            "BudgetMap",
+            json!({ "type": "object", "additionalProperties": reference("BudgetTerms") }),
+        ),
+        ("BudgetStatus", budget_status()),
         ("RouteMap", json!({ "type": "object", "additionalProperties": reference("Route") })),
         (
             "PriceList",

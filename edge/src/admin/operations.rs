@@ -41,6 +41,13 @@ pub enum Operation {
     ShowRoute,
     PutRoute,
     DeleteRoute,
+    ListBudgets,
+    ShowBudget,
+    PutBudget,
+    DeleteBudget,
+    RaiseBudget,
+    EndRaise,
+    ShowBudgetStatus,
     ListPrices,
     AddPrice,
     PutDefaultPrice,
@@ -137,6 +144,8 @@ const KEY: &str = "/workspaces/{workspace}/keys/{key}";
 const ACTOR_SECRETS: &str = "/workspaces/{workspace}/actor-secrets";
 const POLICY: &str = "/workspaces/{workspace}/policies/{policy}";
 const ROUTE: &str = "/workspaces/{workspace}/routes/{route}";
+const BUDGET: &str = "/workspaces/{workspace}/budgets/{budget}";
+const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
@@ -272,6 +281,24 @@ pub const OPERATIONS: &[Spec] = &[
     get(Operation::ShowRoute, ROUTE, "Describe a model alias").answers("Route"),
     change(Operation::PutRoute, "PUT", ROUTE, "Create or replace a model alias").takes("Route").answers("Route"),
     change(Operation::DeleteRoute, "DELETE", ROUTE, "Remove a model alias"),
+    get(Operation::ListBudgets, "/workspaces/{workspace}/budgets", "List the shared budgets by name").answers("BudgetMap"),
+    get(Operation::ShowBudget, BUDGET, "Describe a shared budget").answers("BudgetTerms"),
+    change(Operation::PutBudget, "PUT", BUDGET, "Create or replace a shared budget; what is spent stays spent")
+        .takes("BudgetTerms")
+        .answers("BudgetTerms"),
+    change(Operation::DeleteBudget, "DELETE", BUDGET, "Remove a shared budget"),
+    change(Operation::RaiseBudget, "PUT", RAISE, "Raise a budget's limit for some time, with a reason")
+        .takes("Raise")
+        .answers("BudgetTerms"),
+    change(Operation::EndRaise, "DELETE", RAISE, "End a raise before its time").answers("BudgetTerms"),
+    get(
+        Operation::ShowBudgetStatus,
+        "/workspaces/{workspace}/budgets/{budget}/status",
+        "What a budget has spent, holds and leaves; `value` names the team, user, ... where each has its own",
+    )
+    .with(Act::ReadUsage)
+    .answers("BudgetStatus")
+    .asks(&["value"]),
     get(Operation::ListPrices, PRICES, "List the workspace's own prices").answers("PriceList"),
     change(Operation::AddPrice, "POST", PRICES, "Add or replace a price; it wins over the price book")
         .takes("PriceRow")

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use tallygate_shared::budget::window::Window;
 use tallygate_shared::ids::KeyId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::key_plan::{KeyPolicy, KeyStatus, Route, Strategy};
@@ -10,6 +11,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::config::{Config, KeyConfig, PolicyRef, ProviderConfig};
 use super::problem::{FieldError, Problem};
+use super::validate_budget::validate_budget;
 use crate::providers::ProviderKind;
 use crate::request::exchange::printable;
 
@@ -20,7 +22,7 @@ const MAX_URL: usize = 500;
 /// Patterns or addresses in one policy.
 const MAX_RULES: usize = 500;
 /// Largest limit of tokens, requests or bytes: beyond every use, and far below what a JavaScript number holds exactly.
-const MAX_COUNT: u64 = 1_000_000_000_000;
+pub(super) const MAX_COUNT: u64 = 1_000_000_000_000;
 /// Errors in one answer.
 const MAX_ERRORS: usize = 50;
 /// Entries of each section. A key's plan holds all but the keys, and is one value in its Meter's storage, where 2 MB is
@@ -29,6 +31,7 @@ const MAX_PROVIDERS: usize = 100;
 const MAX_ROUTES: usize = 500;
 const MAX_PRICES: usize = 2_000;
 const MAX_POLICIES: usize = 500;
+const MAX_BUDGETS: usize = 500;
 /// Keys, revoked ones included. The configuration is in memory: 10,000 x about 1 KB = 10 MB of an isolate's 128.
 const MAX_KEYS: usize = 10_000;
 
@@ -41,6 +44,7 @@ impl Config {
             ("routes", self.routes.len(), MAX_ROUTES),
             ("prices", self.prices.len(), MAX_PRICES),
             ("policies", self.policies.len(), MAX_POLICIES),
+            ("budgets", self.budgets.len(), MAX_BUDGETS),
             ("keys", self.keys.len(), MAX_KEYS),
         ] {
             if count > most {
@@ -57,6 +61,10 @@ impl Config {
         for (name, policy) in &self.policies {
             found.note(check_name("policies", name));
             found.note(validate_policy(&format!("policies.{name}"), policy));
+        }
+        for (name, terms) in &self.budgets {
+            found.note(check_name("budgets", name));
+            found.note(validate_budget(&format!("budgets.{name}"), terms));
         }
         for (name, row) in &self.prices {
             found.note(self.validate_price(name, row));
@@ -331,6 +339,11 @@ fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
             return Err(Problem::field(at, "has an amount that is too fine or too large", remedy));
         }
     }
+    if policy.spend_caps.iter().any(|cap| cap.window == Window::FiscalMonth) {
+        let field = format!("{at}.spend_caps");
+        let remedy = "Use a budget with the scope `key` and a `fiscal_month_start_day`.";
+        return Err(Problem::field(&field, "has a cap by fiscal month", remedy));
+    }
     let windows: Vec<&str> = policy.spend_caps.iter().map(|cap| cap.window.name()).collect();
     let distinct: BTreeSet<&&str> = windows.iter().collect();
     if distinct.len() != windows.len() {
@@ -340,7 +353,7 @@ fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
     Ok(())
 }
 
-fn check_name(section: &str, name: &str) -> Result<(), Problem> {
+pub(super) fn check_name(section: &str, name: &str) -> Result<(), Problem> {
     let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.:@".contains(&b);
     if name.is_empty() || name.len() > MAX_NAME || !name.bytes().all(plain) {
         let remedy = "Use 1 to 128 of A-Z, a-z, 0-9 and -_.:@";

@@ -8,13 +8,16 @@
 //! how much those holds can be; that much counts as held until the longest request is over, and an `interrupted`
 //! event says so in the books.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 use serde_json::value::RawValue;
 use tallygate_shared::budget::account::{Account, WINDOWS};
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold, charge};
+use tallygate_shared::budget::lease::wallet::{Need, Wallet};
 use tallygate_shared::budget::rate_limit::Gcra;
+use tallygate_shared::budget::terms::{LineKind, account_parts};
 use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
@@ -25,6 +28,7 @@ use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
 use tallygate_shared::tokens::Usage;
 
+use crate::objects::meter_budgets::{Budgets, Progress, Verdict, charges_of, learns, needs_of};
 use crate::objects::meter_events::{blank_event, event_of};
 use crate::objects::meter_refusals::Refusals;
 use crate::objects::meter_reports::{Simulated, State};
@@ -62,12 +66,13 @@ pub enum MeterError {
 
 /// The Meter of one key.
 pub struct MeterObject<S> {
-    store: MeterStore<S>,
-    plan: Option<KeyPlan>,
+    pub(super) store: MeterStore<S>,
+    pub(super) plan: Option<KeyPlan>,
     actor_secrets: Vec<ActorSecret>,
-    account: Account,
+    pub(super) account: Account,
     tickets: BTreeMap<RequestId, Ticket>,
     journaled: BTreeSet<RequestId>,
+    pub(super) budgets: Budgets,
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
@@ -78,6 +83,8 @@ pub struct MeterObject<S> {
 pub struct Wake {
     /// One call to a Ledger each.
     pub batches: Vec<Delivery>,
+    /// Budgets that should hear of this Meter.
+    pub accounts: Vec<String>,
 }
 
 /// One call to a Ledger.
@@ -91,6 +98,14 @@ pub struct Delivery {
     pub up_to: u64,
 }
 
+/// What an admission sets aside in shared budgets.
+#[derive(Default)]
+struct Shares {
+    charges: Vec<Need>,
+    remaining: Option<Usd>,
+    downgraded_by: Option<String>,
+}
+
 #[derive(Serialize)]
 struct Batch<'a> {
     meter: &'a KeyId,
@@ -99,7 +114,8 @@ struct Batch<'a> {
 
 impl<S: Sql> MeterObject<S> {
     /// Opens the Meter from its storage. What was in flight before a restart is restored or counted as unclear.
-    pub fn open(sql: S, ring: &KeyRing, now: Timestamp) -> Result<Self, MeterError> {
+    /// `boot` is drawn anew for each opening: it tells this incarnation from the ones before.
+    pub fn open(sql: S, ring: &KeyRing, boot: u64, now: Timestamp) -> Result<Self, MeterError> {
         let store = MeterStore::open(sql)?;
         let plan: Option<KeyPlan> =
             store.plan()?.map(|text| serde_json::from_str(&text)).transpose()?;
@@ -120,13 +136,34 @@ impl<S: Sql> MeterObject<S> {
             account,
             journaled: tickets.keys().cloned().collect(),
             tickets,
+            budgets: Budgets::default(),
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
             store,
         };
+        meter.restore_budgets(boot, now)?;
         meter.record_interruption(state.unclear, now)?;
         Ok(meter)
+    }
+
+    /// The leases of this incarnation: what it spent is in storage, what it may spend it must hear.
+    fn restore_budgets(&mut self, boot: u64, now: Timestamp) -> Result<(), MeterError> {
+        self.budgets.wallet = Wallet::restore(boot, [], [], (0, now), now);
+        self.tell_unclear(now);
+        self.store.forget_old_budget_windows(now)?;
+        let is_money = |charge: &&Need| LineKind::of(&charge.line).is_some_and(LineKind::is_money);
+        let held: Vec<Need> = self
+            .tickets
+            .values()
+            .flat_map(|t| t.charges.iter().filter(is_money).cloned())
+            .collect();
+        self.load_leases(held.iter().map(|n| (n.account.as_str(), n.line.as_str())), now)?;
+        self.budgets.wallet.place(&held, now);
+        if let Some(known) = self.store.expectations()? {
+            self.budgets.expectations = serde_json::from_str(&known)?;
+        }
+        Ok(())
     }
 
     /// Says in the books that a restart came while requests were in flight that are no longer known one by one.
@@ -168,17 +205,31 @@ impl<S: Sql> MeterObject<S> {
         }
         self.store.save_plan(text)?;
         self.actor_secrets = open_secrets(&plan, ring);
+        let before = self.plan.as_ref().map(|plan| &plan.budgets);
+        let accounts: Vec<String> = self.budgets.wallet.accounts().cloned().collect();
+        for account in accounts {
+            let name = account_parts(&account).map_or("", |(_, name, _)| name);
+            if before.and_then(|budgets| budgets.get(name)) != plan.budgets.get(name) {
+                self.budgets.wallet.terms_changed(&account);
+            }
+        }
         self.plan = Some(plan);
         Ok(())
     }
 
-    /// Decides about a request and places its hold.
-    pub fn admit(&mut self, call: AdmitCall, now: Timestamp) -> Result<AdmitAnswer, MeterError> {
+    /// Decides about a request and places its hold. Where its shared budgets must be asked first, the answer says so;
+    /// the request then comes again, with its progress.
+    pub fn admit(
+        &mut self,
+        call: &AdmitCall,
+        progress: Progress,
+        now: Timestamp,
+    ) -> Result<AdmitAnswer, MeterError> {
         let Some(plan) = self.plan.take() else {
             // Nothing is stored for a key that nobody issued, so a stranger cannot fill storage with names.
             return Ok(refuse(Refusal::KeyInvalid));
         };
-        let answer = self.admit_under(&plan, call, now);
+        let answer = self.admit_under(&plan, call, progress, now);
         self.plan = Some(plan);
         answer
     }
@@ -186,39 +237,94 @@ impl<S: Sql> MeterObject<S> {
     fn admit_under(
         &mut self,
         plan: &KeyPlan,
-        call: AdmitCall,
+        call: &AdmitCall,
+        progress: Progress,
         now: Timestamp,
     ) -> Result<AdmitAnswer, MeterError> {
         if !authentic(plan, &call.key_sha256, now) {
-            self.note_refusal(plan, &call, &Actor::default(), &Refusal::KeyInvalid, now);
+            self.note_refusal(plan, call, &Actor::default(), &Refusal::KeyInvalid, now);
             return Ok(refuse(Refusal::KeyInvalid));
         }
         let actor = self.actor_of(plan, call.actor_token.as_deref(), now);
         let shelf = Shelf::of(&call.facts.endpoint, now);
         let load = self.account.load(now);
         let draw = call.draw.parse().unwrap_or(0);
-        let decision = decide(plan, &call.facts, &actor, &load, &shelf, draw, now);
-        let actor = actor.unwrap_or_else(|_| plan.owner.actor.clone());
-        match decision.outcome {
-            Err(refusal) => {
-                self.note_refusal(plan, &call, &actor, &refusal, now);
-                let limits = self.limits(plan, now);
-                Ok(AdmitAnswer::Refuse { refusal, limits })
-            }
-            Ok(admission) => self.place(plan, call, actor, admission, now),
+        let mut facts = Cow::Borrowed(&call.facts);
+        if let Some(downgrade) = &progress.downgrade {
+            facts.to_mut().model.clone_from(&downgrade.model);
         }
+        let decision = decide(plan, &facts, &actor, &load, &shelf, draw, now);
+        let actor = actor.unwrap_or_else(|_| plan.owner.actor.clone());
+        let admission = match decision.outcome {
+            Ok(admission) => admission,
+            Err(refusal) => {
+                // A cheaper model that is not to be had is the budget's refusal, not the caller's mistake.
+                let first = progress.downgrade.and_then(|downgrade| downgrade.refusal);
+                return Ok(self.refused(plan, call, &actor, first.unwrap_or(refusal), now));
+            }
+        };
+        if plan.budgets.is_empty() {
+            return self.place(plan, call, actor, admission, Shares::default(), now);
+        }
+        let charges = charges_of(plan, &actor, &admission, &self.budgets.expectations, now);
+        let needs = needs_of(&charges);
+        self.load_leases(needs.iter().map(|n| (n.account.as_str(), n.line.as_str())), now)?;
+        let early = match progress.downgrade {
+            None => self.budgets.early_downgrade(&charges, now),
+            Some(_) => None,
+        };
+        if let Some(downgrade) = early.filter(|downgrade| downgrade.model != call.facts.model) {
+            let progress = Progress { downgrade: Some(downgrade), ..progress };
+            return self.admit_under(plan, call, progress, now);
+        }
+        match self.budgets.verdict(&charges, progress.round, now) {
+            Verdict::Covered => {
+                let remaining = self.budgets.remaining(&charges, now);
+                let downgraded_by = progress.downgrade.map(|downgrade| downgrade.budget);
+                let shares = Shares { charges: needs, remaining, downgraded_by };
+                self.place(plan, call, actor, admission, shares, now)
+            }
+            Verdict::Ask(accounts) => {
+                let progress = Progress { round: progress.round.saturating_add(1), ..progress };
+                Ok(AdmitAnswer::Ask { accounts, progress: serde_json::to_string(&progress)? })
+            }
+            Verdict::Refused(refused) => match (progress.downgrade, refused.downgrade) {
+                (None, Some(downgrade)) if downgrade.model != call.facts.model => {
+                    let progress = Progress { round: 0, downgrade: Some(downgrade) };
+                    self.admit_under(plan, call, progress, now)
+                }
+                (first, _) => {
+                    let first = first.and_then(|downgrade| downgrade.refusal);
+                    let refusal = first.unwrap_or(refused.refusal);
+                    Ok(self.refused(plan, call, &actor, refusal, now))
+                }
+            },
+        }
+    }
+
+    fn refused(
+        &mut self,
+        plan: &KeyPlan,
+        call: &AdmitCall,
+        actor: &Actor,
+        refusal: Refusal,
+        now: Timestamp,
+    ) -> AdmitAnswer {
+        self.note_refusal(plan, call, actor, &refusal, now);
+        AdmitAnswer::Refuse { refusal, limits: self.limits(plan, now) }
     }
 
     /// Commits an admission: the ceiling first, where it must rise, then the hold and the rate limits in memory.
     fn place(
         &mut self,
         plan: &KeyPlan,
-        call: AdmitCall,
+        call: &AdmitCall,
         actor: Actor,
         admission: Admission<'_>,
+        shares: Shares,
         now: Timestamp,
     ) -> Result<AdmitAnswer, MeterError> {
-        let room = admission.budget_remaining;
+        let room = admission.budget_remaining.into_iter().chain(shares.remaining).min();
         if let Some(ceiling) = self.account.raised_ceiling(admission.hold, room, now) {
             let before = self.account.ceiling();
             self.account.set_ceiling(ceiling);
@@ -229,7 +335,7 @@ impl<S: Sql> MeterObject<S> {
         }
         // After this point the admission must succeed.
         let hold = Hold {
-            id: call.id,
+            id: call.id.clone(),
             at: now,
             expires_at: now.plus_ms(HOLD_LIFETIME_MS),
             amount: admission.hold,
@@ -238,13 +344,18 @@ impl<S: Sql> MeterObject<S> {
         self.account.requests = admission.load.requests;
         self.account.tokens = admission.load.tokens;
         self.account.place(hold.clone());
+        self.budgets.wallet.place(&shares.charges, now);
+        let learns = admission.targets.first().filter(|_| learns(plan));
         let ticket = Ticket {
             hold,
-            endpoint: call.facts.endpoint,
+            endpoint: call.facts.endpoint.clone(),
             stream: call.stream,
-            requested_model: call.facts.model,
+            requested_model: call.facts.model.clone(),
             actor,
-            labels: call.labels,
+            labels: call.labels.clone(),
+            charges: shares.charges,
+            learns: learns.map(|target| target.priced_as.clone()),
+            downgraded_by: shares.downgraded_by,
         };
         self.tickets.insert(ticket.hold.id.clone(), ticket.clone());
         let limits = self.limits(plan, now);
@@ -267,7 +378,7 @@ impl<S: Sql> MeterObject<S> {
             first_byte_timeout_ms: admission.route.first_byte_timeout_ms,
             idle_timeout_ms: admission.route.idle_timeout_ms,
             set_max_output_tokens: admission.set_max_output_tokens,
-            budget_remaining: admission.budget_remaining,
+            budget_remaining: room,
             limits,
         })))
     }
@@ -291,8 +402,15 @@ impl<S: Sql> MeterObject<S> {
         let tokens_used =
             if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
+        let known = self.account.holds(&hold.id);
+        let charges = settlement.ticket.charges.clone();
+        if let (Some(model), Outcome::Completed) = (&settlement.ticket.learns, settlement.outcome) {
+            self.budgets.expectations.learn(model, hold.amount, charged);
+            self.budgets.learned = true;
+        }
         let event = event_of(plan, settlement, charged, now);
         self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
+        self.settle_charges(&charges, known, charged, tokens_used, now)?;
         self.tickets.remove(&hold.id);
         if self.journaled.remove(&hold.id) {
             self.store.forget_ticket(&hold.id)?;
@@ -315,7 +433,13 @@ impl<S: Sql> MeterObject<S> {
             self.account.set_ceiling(Usd::ZERO);
         }
         self.save_state()?;
-        self.deliveries()
+        if std::mem::take(&mut self.budgets.learned) {
+            let known = serde_json::to_string(&self.budgets.expectations)?;
+            self.store.save_expectations(&known)?;
+        }
+        let mut wake = self.deliveries()?;
+        wake.accounts = self.due_accounts(now);
+        Ok(wake)
     }
 
     fn abandon(&mut self, hold: &Hold, now: Timestamp) -> Result<(), MeterError> {
@@ -339,7 +463,9 @@ impl<S: Sql> MeterObject<S> {
     }
 
     fn deliveries(&self) -> Result<Wake, MeterError> {
-        let Some(plan) = &self.plan else { return Ok(Wake { batches: Vec::new() }) };
+        let Some(plan) = &self.plan else {
+            return Ok(Wake { batches: Vec::new(), accounts: Vec::new() });
+        };
         let mut batches: Vec<(String, u64, Vec<String>)> = Vec::new();
         for (seq, at, body) in self.store.undelivered(DELIVERY_BATCH)? {
             let date = at.date();
@@ -362,7 +488,7 @@ impl<S: Sql> MeterObject<S> {
                 Ok(Delivery { ledger, payload, up_to })
             })
             .collect::<Result<_, serde_json::Error>>()?;
-        Ok(Wake { batches })
+        Ok(Wake { batches, accounts: Vec::new() })
     }
 
     /// The Ledger has everything up to this sequence number.
@@ -378,11 +504,13 @@ impl<S: Sql> MeterObject<S> {
         let delivery = outbox.then(|| now.plus_ms(DELIVERY_DELAY_MS));
         let idle = (self.account.ceiling() > Usd::ZERO).then(|| now.plus_ms(IDLE_MS));
         let deadline = self.account.next_deadline().map(|at| at.max(now));
-        match (delivery, deadline) {
+        let own = match (delivery, deadline) {
             (Some(delivery), _) => Some(delivery),
             (None, Some(deadline)) => Some(deadline.min(now.plus_ms(JOURNAL_AFTER_MS * 60))),
             (None, None) => idle,
-        }
+        };
+        let report = self.budgets.wallet.next_due(now).map(|at| at.max(now));
+        own.into_iter().chain(report).min()
     }
 
     /// What a request would get, and why, without sending it or changing anything.
@@ -471,7 +599,7 @@ impl<S: Sql> MeterObject<S> {
         })
     }
 
-    fn actor_of(
+    pub(super) fn actor_of(
         &self,
         plan: &KeyPlan,
         token: Option<&str>,

@@ -14,6 +14,7 @@ use tallygate_shared::pricing::rate;
 use tallygate_shared::time::Timestamp;
 use tallygate_shared::tokens::{Tally, Tokens, Usage};
 
+use super::meter_budgets::Progress;
 use super::meter_object::MeterObject;
 use super::sql::Sql;
 use super::test_sql::TestSql;
@@ -87,7 +88,7 @@ impl Run {
         let sql = TestSql::new();
         let now = Timestamp::parse("2026-11-20T12:00:00Z").unwrap();
         let ring = KeyRing::default();
-        let mut meter = MeterObject::open(sql.clone(), &ring, now).unwrap();
+        let mut meter = MeterObject::open(sql.clone(), &ring, 1, now).unwrap();
         let plan = json!({
             "version": 1, "workspace": "ws_a", "key": KEY, "status": "active",
             "owner": { "name": "k", "owner": "o", "cost_centre": "c", "purpose": "p", "environment": "e" },
@@ -112,7 +113,7 @@ impl Run {
         self.sql.fail_after(None);
         let sql = self.sql.clone();
         self.meter =
-            self.sql.transact(|| MeterObject::open(sql, &KeyRing::default(), self.now)).unwrap();
+            self.sql.transact(|| MeterObject::open(sql, &KeyRing::default(), 2, self.now)).unwrap();
     }
 
     fn take(&mut self, step: &Step) {
@@ -169,7 +170,9 @@ impl Run {
             draw: "0".to_owned(),
         };
         let (spent, held) = (self.spent(), self.held());
-        if let Ok(AdmitAnswer::Admit(admitted)) = self.meter.admit(call, self.now) {
+        if let Ok(AdmitAnswer::Admit(admitted)) =
+            self.meter.admit(&call, Progress::default(), self.now)
+        {
             let hold = admitted.ticket.hold.amount;
             let taken = spent.checked_add(held).unwrap().checked_add(hold).unwrap();
             assert!(taken <= self.cap, "spent {spent} + held {held} + hold {hold} passes the cap");

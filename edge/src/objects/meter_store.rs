@@ -6,7 +6,7 @@ use tallygate_shared::budget::rate_limit::State as RateState;
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use crate::objects::migrations::migrate;
 use crate::objects::sql::{Sql, SqlError, integer, text};
@@ -16,7 +16,8 @@ use crate::request::calls::Ticket;
 const KEPT_EVENTS: u64 = 20_000;
 
 /// The schema, one step a version; a step is never edited once it shipped.
-pub const MIGRATIONS: &[&str] = &["
+pub const MIGRATIONS: &[&str] = &[
+    "
     CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE spent (window TEXT PRIMARY KEY, nanos INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE events (
@@ -29,7 +30,14 @@ pub const MIGRATIONS: &[&str] = &["
     );
     CREATE INDEX events_undelivered ON events (seq) WHERE delivered = 0;
     CREATE TABLE tickets (id TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
-"];
+",
+    "
+    CREATE TABLE budget_spent (
+        account TEXT NOT NULL, line TEXT NOT NULL, units INTEGER NOT NULL, at_ms INTEGER NOT NULL,
+        PRIMARY KEY (account, line)
+    ) WITHOUT ROWID
+",
+];
 
 /// What a Meter keeps beside its tables.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
@@ -111,6 +119,50 @@ impl<S: Sql> MeterStore<S> {
         let [day, week, month, lifetime] = windows;
         let params = [day, week, month, lifetime, &nanos].map(|param| Some(param.as_str()));
         self.sql.exec(upsert, &params).map(|_| ())
+    }
+
+    /// What this key spent of a shared budget's line, ever.
+    pub fn budget_spent(&self, account: &str, line: &str) -> Result<i64, SqlError> {
+        let select = "SELECT CAST(units AS TEXT) FROM budget_spent WHERE account = ? AND line = ?";
+        let rows = self.sql.exec(select, &[Some(account), Some(line)])?;
+        rows.first().map_or(Ok(0), |row| integer(row, 0))
+    }
+
+    /// Adds to it.
+    pub fn add_budget_spent(
+        &self,
+        account: &str,
+        line: &str,
+        units: i64,
+        now: Timestamp,
+    ) -> Result<(), SqlError> {
+        let upsert = "INSERT INTO budget_spent (account, line, units, at_ms)
+            VALUES (?, ?, CAST(? AS INTEGER), CAST(? AS INTEGER))
+            ON CONFLICT (account, line) DO UPDATE SET units = units + excluded.units, at_ms = excluded.at_ms";
+        let (units, at) = (units.to_string(), now.ms().to_string());
+        let params = [account, line, &units, &at].map(Some);
+        self.sql.exec(upsert, &params).map(|_| ())
+    }
+
+    /// Lets go of what was spent in windows that ended long ago: the Budget knows it.
+    pub fn forget_old_budget_windows(&self, now: Timestamp) -> Result<(), SqlError> {
+        for (lines, days) in [("%:day:%", 8), ("%:week:%", 15), ("%month:%", 63)] {
+            let before = now.plus_ms(-days * DAY_MS).ms().to_string();
+            let delete =
+                "DELETE FROM budget_spent WHERE line LIKE ? AND at_ms < CAST(? AS INTEGER)";
+            self.sql.exec(delete, &[Some(lines), Some(&before)])?;
+        }
+        Ok(())
+    }
+
+    /// What was learned about costs, as JSON text.
+    pub fn expectations(&self) -> Result<Option<String>, SqlError> {
+        self.meta("expectations")
+    }
+
+    /// Replaces it.
+    pub fn save_expectations(&self, body: &str) -> Result<(), SqlError> {
+        self.set_meta("expectations", body)
     }
 
     /// The holds that were written down.

@@ -1,8 +1,11 @@
 //! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
 
+pub mod budget_calls;
+pub mod budget_object;
 pub mod directory_object;
 pub mod ledger_object;
 pub mod meter_ask;
+pub mod meter_budgets;
 mod meter_events;
 pub mod meter_object;
 #[cfg(test)]

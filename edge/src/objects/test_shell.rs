@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tallygate_shared::time::Timestamp;
 
+use super::budget_object::BudgetObject;
 use super::directory_object::DirectoryObject;
 use super::ledger_object::LedgerObject;
 use super::meter_object::MeterObject;
@@ -29,6 +30,7 @@ pub(crate) struct Shell {
     workspaces: RefCell<BTreeMap<String, TestSql>>,
     meters: RefCell<BTreeMap<String, TestSql>>,
     ledgers: RefCell<BTreeMap<String, TestSql>>,
+    budgets: RefCell<BTreeMap<String, TestSql>>,
     /// Meters that cannot be reached.
     pub(crate) unreachable: RefCell<BTreeSet<String>>,
     draws: Cell<u64>,
@@ -51,6 +53,7 @@ impl Shell {
             workspaces: RefCell::default(),
             meters: RefCell::default(),
             ledgers: RefCell::default(),
+            budgets: RefCell::default(),
             unreachable: RefCell::default(),
             draws: Cell::new(0),
             answered: RefCell::default(),
@@ -104,7 +107,8 @@ impl Shell {
 
     /// A key's Meter, opened from its storage.
     pub(crate) fn meter(&self, key: &str) -> MeterObject<TestSql> {
-        MeterObject::open(Self::stored(&self.meters, key), &self.ring.borrow(), self.now()).unwrap()
+        let sql = Self::stored(&self.meters, key);
+        MeterObject::open(sql, &self.ring.borrow(), 1, self.now()).unwrap()
     }
 
     pub(crate) fn ledger(&self, name: &str) -> LedgerObject<TestSql> {
@@ -113,7 +117,7 @@ impl Shell {
 
     /// Everything that any object has stored, as text.
     pub(crate) fn dump(&self) -> String {
-        let maps = [&self.workspaces, &self.meters, &self.ledgers];
+        let maps = [&self.workspaces, &self.meters, &self.ledgers, &self.budgets];
         let dumps = maps
             .iter()
             .flat_map(|map| map.borrow().values().map(TestSql::dump).collect::<Vec<_>>());
@@ -168,6 +172,13 @@ impl Shell {
                 Step::Workspace { name, call } => self.workspace_step(&name, &call),
                 Step::Meter { name, method, payload } => {
                     Step::text(200, self.meter(&name).ask(method, &payload, self.now()).unwrap())
+                }
+                Step::Budget { name, call } => {
+                    let sql = Self::stored(&self.budgets, &name);
+                    let mut budget = BudgetObject::open(sql).unwrap();
+                    let call = serde_json::from_str(&call).unwrap();
+                    let status = budget.status(Some(&call), self.now()).unwrap();
+                    Step::text(200, serde_json::to_string(&status).unwrap())
                 }
                 Step::Ledgers { names, method, payload } => {
                     let ask = |name: &String| self.ledger(name).query(method, &payload);

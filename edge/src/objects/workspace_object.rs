@@ -15,7 +15,7 @@ use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 use crate::admin::bodies::NewWorkspace;
 use crate::admin::call::{CREATE, Call, Push, Step};
-use crate::admin::config::{Change, Config, Secrets};
+use crate::admin::config::{Change, Config, KeyConfig, Secrets};
 use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
@@ -180,6 +180,11 @@ impl<S: Sql> WorkspaceObject<S> {
             }
         }
         Ok(())
+    }
+
+    /// The version of the configuration, and of the plans made from it.
+    pub(super) fn version(&self) -> u64 {
+        self.version
     }
 
     pub(super) fn config(&self) -> &Config {
@@ -415,6 +420,13 @@ impl<S: Sql> WorkspaceObject<S> {
             match path.split_once('.') {
                 Some(("keys", id)) => {
                     touched.insert(id.to_owned());
+                }
+                Some(("budgets", name)) => {
+                    let terms = [self.config.budgets.get(name), config.budgets.get(name)];
+                    let has_it = |(id, key): &(&String, &KeyConfig)| {
+                        terms.iter().flatten().any(|terms| terms.may_apply_to(id, &key.actor))
+                    };
+                    touched.extend(config.keys.iter().filter(has_it).map(|(id, _)| id.clone()));
                 }
                 _ => return config.keys.keys().cloned().collect(),
             }

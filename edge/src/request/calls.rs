@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::hold::Hold;
+use tallygate_shared::budget::lease::wallet::Need;
 use tallygate_shared::events::usage_event::{Attempt, Outcome};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
@@ -47,6 +48,13 @@ pub enum AdmitAnswer {
         /// The state of the rate limits, for the answer's headers.
         #[serde(default)]
         limits: Limits,
+    },
+    /// Ask these Budgets, then ask again.
+    Ask {
+        /// Their names.
+        accounts: Vec<String>,
+        /// What to say when asking again, as JSON text.
+        progress: String,
     },
 }
 
@@ -114,6 +122,15 @@ pub struct Ticket {
     pub actor: Actor,
     /// Unsigned labels.
     pub labels: BTreeMap<String, String>,
+    /// What is set aside in shared budgets.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub charges: Vec<Need>,
+    /// The model that its cost teaches something about, where a budget goes by what is expected.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub learns: Option<String>,
+    /// The budget that had it served by a cheaper model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downgraded_by: Option<String>,
 }
 
 /// The state of a key's rate limits, for `x-ratelimit-*`.

@@ -146,6 +146,13 @@ impl Exchange {
             let call = self.question(&sha256, None);
             return Step::AskMeter { meter, method: "models", call };
         }
+        if self.method == "GET" && self.path == "/v1/budget" {
+            self.asked_question = true;
+            let token = self.headers.get("x-tallygate-actor");
+            let call =
+                serde_json::json!({ "key_sha256": sha256, "actor_token": token }).to_string();
+            return Step::AskMeter { meter, method: "budget", call };
+        }
         if self.method == "GET"
             && let Some(id) = self.path.strip_prefix("/v1/requests/")
         {
@@ -270,7 +277,10 @@ impl Exchange {
                 self.next_fetch(ring, now)
             }
             Ok(AdmitAnswer::Refuse { refusal, limits }) => self.refused(&refusal, limits),
-            Err(_) => self.gateway_error("the Meter's answer could not be read"),
+            // The Meter's own shell asks the Budgets; a request never hears of it.
+            Ok(AdmitAnswer::Ask { .. }) | Err(_) => {
+                self.gateway_error("the Meter's answer could not be read")
+            }
         }
     }
 
@@ -585,6 +595,9 @@ impl Exchange {
         if let Some(target) = self.target() {
             push("provider", target.provider.clone());
             push("model", target.model.clone());
+        }
+        if let Some(budget) = self.admitted.as_ref().and_then(|a| a.ticket.downgraded_by.as_ref()) {
+            push("downgraded-by", budget.clone());
         }
         push("attempts", self.forward.attempts.len().to_string());
         let asked = self.forward.first_started.unwrap_or(self.started);

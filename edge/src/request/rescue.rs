@@ -74,7 +74,7 @@ pub fn gateway_error(path: &str) -> Answer {
 fn admission(answer: &str) -> Option<Box<Admitted>> {
     match serde_json::from_str(answer) {
         Ok(AdmitAnswer::Admit(admitted)) => Some(admitted),
-        Ok(AdmitAnswer::Refuse { .. }) | Err(_) => None,
+        Ok(AdmitAnswer::Refuse { .. } | AdmitAnswer::Ask { .. }) | Err(_) => None,
     }
 }
 

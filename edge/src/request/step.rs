@@ -15,7 +15,7 @@ pub enum Step {
     AskMeter {
         /// The key's public id.
         meter: String,
-        /// `admit`, `models` or `request`.
+        /// `admit`, `models`, `request` or `budget`.
         method: &'static str,
         /// The message.
         call: String,

@@ -6,13 +6,19 @@
 //! - [`rate_limit`]: so many units in a period
 //! - [`hold`]: money for one request in flight
 //! - [`account`]: one key's spending, holds and rates
+//! - [`terms`]: a shared budget as its workspace sets it
 //! - [`lease`]: how many keys spend from one budget
+//! - [`expectation`]: what requests of a model usually cost of their worst case
+//! - [`pace`]: whether a budget lasts to the end of its window
 
 pub mod account;
 pub mod calendar;
+pub mod expectation;
 pub mod hold;
 pub mod lease;
+pub mod pace;
 pub mod rate_limit;
+pub mod terms;
 pub mod window;
 
 #[cfg(test)]

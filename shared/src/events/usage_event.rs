@@ -56,6 +56,9 @@ pub struct UsageEvent {
     pub stream: bool,
     /// The model that the caller named.
     pub requested_model: String,
+    /// The shared budget that had it served by a cheaper model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub downgraded_by: Option<String>,
     /// The provider that answered, by the workspace's name for it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub provider: Option<String>,

@@ -154,7 +154,8 @@ pub fn decide<'a>(
     let output = output_limit(plan, request);
     note("max_output_tokens", output.as_ref().map(|_| ()).map_err(Clone::clone));
     let output = output.unwrap_or(Output { limit: None, write: None });
-    let hold = hold_of(plan, request, &targets, output.limit);
+    let known = actor.as_ref().unwrap_or(&plan.owner.actor);
+    let hold = hold_of(plan, request, known, &targets, output.limit);
     note("price", hold.as_ref().map(|_| ()).map_err(Clone::clone));
     let hold = hold.unwrap_or(Usd::ZERO);
     note("max_request_usd", check_request_cost(plan, hold));
@@ -367,6 +368,7 @@ fn output_limit(plan: &KeyPlan, request: &RequestFacts) -> Result<Output, Refusa
 fn hold_of(
     plan: &KeyPlan,
     request: &RequestFacts,
+    actor: &Actor,
     targets: &[Chosen<'_>],
     output: Option<u64>,
 ) -> Result<Usd, Refusal> {
@@ -374,7 +376,9 @@ fn hold_of(
     if request.free {
         return Ok(hold);
     }
-    let budgeted = !plan.policy.spend_caps.is_empty() || plan.policy.max_request_usd.is_some();
+    let shared = plan.budgets_of(actor).any(|(_, _, terms)| terms.limit_usd.is_some());
+    let own = !plan.policy.spend_caps.is_empty() || plan.policy.max_request_usd.is_some();
+    let budgeted = own || shared;
     for target in targets {
         let unpriced = |cause: &str| Refusal::ModelUnpriced {
             model: target.model.clone(),
@@ -456,7 +460,7 @@ fn check_concurrency(plan: &KeyPlan, load: &Load) -> Result<(), Refusal> {
 }
 
 fn rate_limited(unit: &str, limit: u64, retry_after_ms: u64) -> Refusal {
-    Refusal::RateLimited { unit: unit.to_owned(), limit, retry_after_ms }
+    Refusal::RateLimited { budget: None, unit: unit.to_owned(), limit, retry_after_ms }
 }
 
 fn check_caps(caps: &[SpendCap], load: &Load, hold: Usd, now: Timestamp) -> Result<(), Refusal> {
@@ -468,6 +472,7 @@ fn check_caps(caps: &[SpendCap], load: &Load, hold: Usd, now: Timestamp) -> Resu
         if spent_up {
             let resets_at = window.end(now);
             return Err(Refusal::BudgetExceeded {
+                budget: None,
                 window: name,
                 cap,
                 spent,
@@ -479,6 +484,7 @@ fn check_caps(caps: &[SpendCap], load: &Load, hold: Usd, now: Timestamp) -> Resu
         if spent.saturating_add(held).saturating_add(hold) > cap {
             let retry_after_ms = HELD_RETRY_AFTER_MS;
             return Err(Refusal::BudgetHeld {
+                budget: None,
                 window: name,
                 cap,
                 spent,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::terms::{BudgetTerms, Spender};
 use crate::budget::window::Window;
 use crate::identity::actor::Actor;
 use crate::ids::{KeyId, WorkspaceId};
@@ -43,12 +44,38 @@ pub struct KeyPlan {
     /// Model aliases.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub routes: BTreeMap<String, Route>,
+    /// The shared budgets that can apply to the key's requests, by name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub budgets: BTreeMap<String, BudgetTerms>,
     /// The workspace's own prices; they win over the price book.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub price_overrides: Vec<PriceRow>,
     /// The price of a model that nothing else prices. Without it such a model is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_price: Option<PriceRow>,
+}
+
+impl KeyPlan {
+    /// A request's place among budgets: this key, and who is behind the request.
+    pub fn spender<'a>(&'a self, actor: &'a Actor) -> Spender<'a> {
+        Spender {
+            workspace: &self.workspace,
+            key: &self.key,
+            environment: &self.owner.environment,
+            actor,
+        }
+    }
+
+    /// The shared budgets that apply to a request of `actor`: name, the value it counts under, terms.
+    pub fn budgets_of<'a>(
+        &'a self,
+        actor: &'a Actor,
+    ) -> impl Iterator<Item = (&'a str, &'a str, &'a BudgetTerms)> {
+        let spender = self.spender(actor);
+        self.budgets.iter().filter_map(move |(name, terms)| {
+            terms.applies_to(&spender).map(|value| (name.as_str(), value, terms))
+        })
+    }
 }
 
 /// Who answers for a key. Each usage event carries it.

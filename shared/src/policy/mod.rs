@@ -5,6 +5,7 @@
 //! - [`globs`]: which models
 //! - [`decide`]: every rule, in order
 //! - [`refusal`]: why not
+//! - [`shared_budget`]: why not, when a shared budget says so
 
 pub mod decide;
 #[cfg(test)]
@@ -13,3 +14,4 @@ pub mod globs;
 pub mod ip_ranges;
 pub mod key_plan;
 pub mod refusal;
+pub mod shared_budget;

@@ -7,6 +7,18 @@ use serde_json::{Map, Value};
 use crate::money::Usd;
 use crate::time::Timestamp;
 
+/// A shared budget that refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BudgetRef {
+    /// Its name in the workspace.
+    pub name: String,
+    /// What it tells requests apart by: `team`, `user`, ...
+    pub dimension: String,
+    /// The value that this request has there.
+    pub value: String,
+}
+
 /// A refusal. `code()` is stable: clients, metrics and logs branch on it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
 #[serde(tag = "reason", rename_all = "snake_case")]
@@ -117,8 +129,14 @@ pub enum Refusal {
         limit: Usd,
     },
     /// Too many requests or tokens a minute, or too many at once.
-    #[error("Rate limit reached: {limit} {unit}. Try again in {retry_after_ms} ms.")]
+    #[error(
+        "Rate limit{} reached: {limit} {unit}. Try again in {retry_after_ms} ms.",
+        named(.budget)
+    )]
     RateLimited {
+        /// The shared budget whose limit it is; `None` for the key's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetRef>,
         /// `requests_per_minute`, `tokens_per_minute` or `concurrent_requests`.
         unit: String,
         /// The limit.
@@ -128,9 +146,13 @@ pub enum Refusal {
     },
     /// Only money that is set aside for requests in flight stands in the way.
     #[error(
-        "The {window} budget of {cap} USD is held by requests in flight ({held} USD held, {spent} USD spent). Try again shortly."
+        "The {window} budget{} of {cap} USD is held by requests in flight ({held} USD held, {spent} USD spent). Try again shortly.",
+        named(.budget)
     )]
     BudgetHeld {
+        /// The shared budget whose limit it is; `None` for the key's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetRef>,
         /// `day`, `month`, ...
         window: String,
         /// The cap.
@@ -146,9 +168,13 @@ pub enum Refusal {
     },
     /// The money is spent.
     #[error(
-        "The {window} budget of {cap} USD is exhausted: {spent} USD spent, and this request could cost {hold} USD."
+        "The {window} budget{} of {cap} USD is exhausted: {spent} USD spent, and this request could cost {hold} USD.",
+        named(.budget)
     )]
     BudgetExceeded {
+        /// The shared budget whose limit it is; `None` for the key's own.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        budget: Option<BudgetRef>,
         /// `day`, `month`, ...
         window: String,
         /// The cap.
@@ -166,6 +192,11 @@ pub enum Refusal {
 
 fn because(pattern: &Option<String>) -> String {
     pattern.as_ref().map(|p| format!(" (denied by `{p}`)")).unwrap_or_default()
+}
+
+fn named(budget: &Option<BudgetRef>) -> String {
+    let shown = |b: &BudgetRef| format!(" `{}` ({} {})", b.name, b.dimension, b.value);
+    budget.as_ref().map(shown).unwrap_or_default()
 }
 
 impl Refusal {

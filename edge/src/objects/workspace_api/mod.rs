@@ -1,5 +1,6 @@
 //! The workspace's resources: from an authorised request to a changed configuration and an answer.
 
+mod budgets;
 mod document;
 mod keys;
 mod providers;
@@ -73,6 +74,13 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowRoute => api.route(name),
         Operation::PutRoute => api.put_route(name),
         Operation::DeleteRoute => api.delete_route(name),
+        Operation::ListBudgets => api.section(|config| json!(config.budgets)),
+        Operation::ShowBudget => api.budget(name),
+        Operation::PutBudget => api.put_budget(name),
+        Operation::DeleteBudget => api.delete_budget(name),
+        Operation::RaiseBudget => api.raise_budget(name),
+        Operation::EndRaise => api.end_raise(name),
+        Operation::ShowBudgetStatus => api.budget_status(name),
         Operation::ListPrices => api.section(
             |config| json!({ "overrides": config.prices, "default": config.default_price }),
         ),

@@ -125,7 +125,7 @@ fn a_document_cannot_break_a_reference_or_make_up_a_key() {
         document["prices"]["openai/yours"] = row;
     });
     let mut document = exported.clone();
-    document["budgets"] = json!({});
+    document["bugdets"] = json!({});
     acme.refuse(400, "invalid_body", "PUT", "/config", &document);
     document = exported.clone();
     document["providers"]["openai"]["credential"] = json!("sk-x");

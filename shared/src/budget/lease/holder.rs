@@ -211,6 +211,11 @@ impl Lease {
             && self.authorised <= self.spent
     }
 
+    /// What was spent since the Budget last heard of it.
+    pub fn unreported(&self) -> Units {
+        self.spent.saturating_sub(self.reported_spent)
+    }
+
     /// Money that the Budget does not know to be spent yet.
     pub fn is_unreported(&self) -> bool {
         self.spent != self.reported_spent

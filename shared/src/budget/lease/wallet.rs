@@ -75,6 +75,19 @@ impl Wallet {
         self.leases.get(account)?.get(line)
     }
 
+    /// What a restart left unclear, as it is now: settlements make it less.
+    pub fn set_unclear(&mut self, unclear: (Units, Timestamp)) {
+        self.unclear = unclear;
+    }
+
+    /// Takes in what storage remembers of a lease that memory does not have.
+    pub fn remember(&mut self, remembered: Remembered, now: Timestamp) {
+        let Remembered { account, line, spent } = remembered;
+        let boot = self.boot;
+        let lines = self.leases.entry(account).or_default();
+        lines.entry(line).or_insert_with(|| Lease::new(boot, spent, 0, now));
+    }
+
     /// The needs that no lease covers now. Without any, [`Wallet::place`] succeeds, and no call was made.
     pub fn shortage<'n>(&self, needs: &'n [Need], now: Timestamp) -> Vec<&'n Need> {
         let short = |need: &&Need| {

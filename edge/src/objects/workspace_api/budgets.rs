@@ -1,0 +1,95 @@
+//! Shared budgets.
+
+use serde_json::json;
+use tallygate_shared::budget::terms::{BudgetTerms, Dimension, EACH, Raise, account_name};
+
+use super::{Answer, Api};
+use crate::admin::call::Step;
+use crate::admin::problem::Problem;
+use crate::objects::budget_calls::SyncCall;
+use crate::objects::sql::Sql;
+
+impl<S: Sql> Api<'_, S> {
+    fn terms(&self, name: &str) -> Result<&BudgetTerms, Problem> {
+        let terms = self.workspace.config().budgets.get(name);
+        terms.ok_or_else(|| Problem::not_found("budget", name))
+    }
+
+    pub(super) fn budget(&self, name: &str) -> Answer {
+        Ok(Step::json(200, &json!(self.terms(name)?)))
+    }
+
+    pub(super) fn put_budget(&mut self, name: &str) -> Answer {
+        let terms: BudgetTerms = self.context.call.body()?;
+        self.edit(|config, _| {
+            let body = json!(terms);
+            config.budgets.insert(name.to_owned(), terms);
+            Ok(body)
+        })
+    }
+
+    pub(super) fn delete_budget(&mut self, name: &str) -> Answer {
+        self.edit(|config, _| {
+            config.budgets.remove(name).ok_or_else(|| Problem::not_found("budget", name))?;
+            Ok(json!({}))
+        })
+    }
+
+    pub(super) fn raise_budget(&mut self, name: &str) -> Answer {
+        let raise: Raise = self.context.call.body()?;
+        if raise.until <= self.context.now {
+            let remedy = "Give a time that is still to come.";
+            return Err(Problem::field("until", "is over already", remedy).into());
+        }
+        self.edit(|config, _| {
+            let terms = config.budgets.get_mut(name);
+            let terms = terms.ok_or_else(|| Problem::not_found("budget", name))?;
+            terms.raise = Some(raise);
+            Ok(json!(terms))
+        })
+    }
+
+    pub(super) fn end_raise(&mut self, name: &str) -> Answer {
+        self.edit(|config, _| {
+            let terms = config.budgets.get_mut(name);
+            let terms = terms.ok_or_else(|| Problem::not_found("budget", name))?;
+            if terms.raise.take().is_none() {
+                let detail = format!("The budget `{name}` is not raised.");
+                return Err(Problem::new(404, "not_found", detail));
+            }
+            Ok(json!(terms))
+        })
+    }
+
+    pub(super) fn budget_status(&self, name: &str) -> Answer {
+        let terms = self.terms(name)?;
+        let workspace = self.workspace.id()?;
+        let named = self.context.call.parameter("value");
+        let value = match (terms.scope.dimension, terms.scope.value.as_str(), named) {
+            (Dimension::Workspace, _, _) => workspace.as_str().to_owned(),
+            (_, EACH, Some(value)) => value,
+            (dimension, EACH, None) => {
+                let detail = "is missing: each value has a budget of its own";
+                let remedy = format!("Name the {} with ?value=.", dimension.name());
+                return Err(Problem::field("value", detail, &remedy).into());
+            }
+            (_, fixed, Some(value)) if value != fixed => {
+                let remedy = format!("This budget counts `{fixed}` only; leave `value` out.");
+                return Err(
+                    Problem::field("value", "is not in this budget's scope", &remedy).into()
+                );
+            }
+            (_, fixed, _) => fixed.to_owned(),
+        };
+        let name = account_name(workspace, name, &value);
+        let call = SyncCall {
+            account: name.clone(),
+            meter: String::new(),
+            plan_version: self.workspace.version(),
+            terms: Some(terms.clone()),
+            reports: Vec::new(),
+        };
+        let call = serde_json::to_string(&call).unwrap_or_default();
+        Ok(Step::Budget { name, call })
+    }
+}
