@@ -142,6 +142,12 @@ export class Meter extends CoreObject {
     return returned;
   }
 
+  /** The Budget's answer to what was given back. */
+  async granted(account, answer) {
+    this.use((meter) => meter.synced(account, answer, now()));
+    await this.#arm();
+  }
+
   /** What applies to the key, for its holder: the Budgets hear this Meter's newest word before they answer. */
   async budget(call) {
     const { accounts, refused } = JSON.parse(this.use((meter) => meter.budget_accounts(call, now())));
@@ -234,7 +240,7 @@ export class Budget extends CoreObject {
       recall.map(async (wanted) => {
         const meter = this.env.METER.getByName(wanted.meter);
         const returned = await meter.recall(account, JSON.stringify(wanted));
-        this.transact((budget) => budget.returned(returned, now()));
+        await meter.granted(account, this.transact((budget) => budget.returned(returned, now())));
       }),
     );
   }

@@ -373,9 +373,9 @@ impl Budget {
     }
 
     /// A Meter that was asked gives something back.
-    pub fn returned(&mut self, returned: &str, now: f64) -> Result<(), JsValue> {
+    pub fn returned(&mut self, returned: &str, now: f64) -> Result<String, JsValue> {
         let returned = serde_json::from_str(returned).map_err(failed)?;
-        self.core.returned(&returned, moment(now)).map_err(failed)
+        json(&self.core.returned(&returned, moment(now)).map_err(failed)?)
     }
 
     /// The alarm rings: whom to ask.

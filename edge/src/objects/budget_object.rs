@@ -223,13 +223,20 @@ impl<S: Sql> BudgetObject<S> {
         asked
     }
 
-    /// A Meter that was asked gives back what it does not need.
-    pub fn returned(&mut self, returned: &Returned, now: Timestamp) -> Result<(), BudgetError> {
+    /// A Meter that was asked gives back what it does not need. It must hear the answer: only who names the present
+    /// version can give back again.
+    pub fn returned(
+        &mut self,
+        returned: &Returned,
+        now: Timestamp,
+    ) -> Result<SyncAnswer, BudgetError> {
         let terms = self.terms.clone().ok_or(BudgetError::NoTerms)?;
+        let mut answer = SyncAnswer::default();
         for (line, report) in &returned.reports {
-            self.take_report(&terms, &returned.meter, line, report, now)?;
+            let (grant, _) = self.take_report(&terms, &returned.meter, line, report, now)?;
+            answer.grants.push((line.clone(), grant));
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn take_report(

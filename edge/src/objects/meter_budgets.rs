@@ -151,8 +151,7 @@ impl Budgets {
 
     /// What the leases say. With `round` above 0, the Budgets have just been asked.
     pub(super) fn verdict(&mut self, charges: &[Charge<'_>], round: u8, now: Timestamp) -> Verdict {
-        let mut ask = Vec::new();
-        let mut waiting: Vec<&Need> = Vec::new();
+        let mut ask: Vec<String> = Vec::new();
         for charge in charges {
             for need in self.wallet.shortage(&charge.needs, now) {
                 if let Some(refusal) = self.denied(charge, need, round, now) {
@@ -162,7 +161,6 @@ impl Budgets {
                     self.remember_denial(need, spent, now);
                     return Verdict::Refused(Box::new(Refused { refusal, downgrade }));
                 }
-                waiting.push(need);
                 if !ask.contains(&need.account) {
                     ask.push(need.account.clone());
                 }
@@ -171,6 +169,10 @@ impl Budgets {
         if ask.is_empty() {
             return Verdict::Covered;
         }
+        // All lines of an account that is asked are waited for: a report gives back what nobody waits for, and a request
+        // that gained one line and lost the other with the same call would never get both.
+        let all = charges.iter().flat_map(|charge| &charge.needs);
+        let waiting: Vec<&Need> = all.filter(|need| ask.contains(&need.account)).collect();
         self.wallet.wait(&waiting, now);
         Verdict::Ask(ask)
     }
@@ -316,6 +318,8 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> Result<(), MeterError> {
         let answer: SyncAnswer = serde_json::from_str(answer)?;
+        // What was refused under an older answer may pass under this one.
+        self.budgets.denials.retain(|(denied, _), _| denied != account);
         for (line, grant) in &answer.grants {
             let is_money = LineKind::of(line).is_some_and(LineKind::is_money);
             self.budgets.wallet.granted(account, line, grant, is_money, now);

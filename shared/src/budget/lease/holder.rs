@@ -110,7 +110,10 @@ impl Lease {
         let is_idle = now.since_ms(self.used_at) >= IDLE_MS || self.used_at > now;
         let may_keep = if is_idle { 0 } else { self.quota };
         let over = self.loose(now) > may_keep.saturating_mul(2) || is_idle;
-        let promised = if over && self.demand == 0 {
+        let promised = if !self.is_open(now) {
+            // Nothing can be set aside before the next grant, which may be under other terms: all of it is asked for anew.
+            in_use.min(self.authorised)
+        } else if over && self.demand == 0 {
             in_use.saturating_add(may_keep).min(self.authorised)
         } else {
             self.authorised
