@@ -1,7 +1,8 @@
 //! The Meter: the authority for one gateway key. It authenticates, decides, holds, settles, and keeps the key's usage
 //! events until the Ledger has them.
 //!
-//! One admission: authenticate, decide, place the hold in memory. No write, as long as the durable ceiling has room.
+//! One admission: authenticate, decide, place the hold in memory. No write, as long as the durable ceiling has room and
+//! no cap is near.
 //! One settlement: counters, event and state in one transaction. An alarm delivers events and settles what nobody did.
 //!
 //! What a restart forgets: holds younger than [`JOURNAL_AFTER_MS`] and the rate limits' newest state. The ceiling says
@@ -43,6 +44,9 @@ use crate::vault::KeyRing;
 
 /// A hold older than this is written down with the next commit, so that a restart knows it one by one.
 pub const JOURNAL_AFTER_MS: i64 = 1_000;
+/// A cap is near when it leaves less than so many holds of the present size. From there on each hold is written down
+/// before it is answered: a commit a request, and a crash then leaves nothing unclear.
+const NEAR_HOLDS: i128 = 256;
 /// How long an event may wait for company before the outbox is delivered.
 const DELIVERY_DELAY_MS: i64 = 250;
 /// How long a Meter without requests in flight keeps its ceiling: the next request then needs no commit.
@@ -73,6 +77,8 @@ pub struct MeterObject<S> {
     tickets: BTreeMap<RequestId, Ticket>,
     journaled: BTreeSet<RequestId>,
     pub(super) budgets: Budgets,
+    /// The last request was admitted near a cap: every hold is written down before it is answered.
+    near: bool,
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
@@ -137,6 +143,7 @@ impl<S: Sql> MeterObject<S> {
             journaled: tickets.keys().cloned().collect(),
             tickets,
             budgets: Budgets::default(),
+            near: false,
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
@@ -325,7 +332,9 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> Result<AdmitAnswer, MeterError> {
         let room = admission.budget_remaining.into_iter().chain(shares.remaining).min();
-        if let Some(ceiling) = self.account.raised_ceiling(admission.hold, room, now) {
+        let near = room.is_some_and(|room| is_near(room, admission.hold));
+        let slack = if near { Some(Usd::ZERO) } else { room };
+        if let Some(ceiling) = self.account.raised_ceiling(admission.hold, slack, now) {
             let before = self.account.ceiling();
             self.account.set_ceiling(ceiling);
             if let Err(error) = self.save_state() {
@@ -333,7 +342,6 @@ impl<S: Sql> MeterObject<S> {
                 return Err(error);
             }
         }
-        // After this point the admission must succeed.
         let hold = Hold {
             id: call.id.clone(),
             at: now,
@@ -341,10 +349,6 @@ impl<S: Sql> MeterObject<S> {
             amount: admission.hold,
             tokens: admission.hold_tokens,
         };
-        self.account.requests = admission.load.requests;
-        self.account.tokens = admission.load.tokens;
-        self.account.place(hold.clone());
-        self.budgets.wallet.place(&shares.charges, now);
         let learns = admission.targets.first().filter(|_| learns(plan));
         let ticket = Ticket {
             hold,
@@ -357,6 +361,16 @@ impl<S: Sql> MeterObject<S> {
             learns: learns.map(|target| target.priced_as.clone()),
             downgraded_by: shares.downgraded_by,
         };
+        if near {
+            self.store.remember_ticket(&ticket)?;
+            self.journaled.insert(ticket.hold.id.clone());
+        }
+        self.near = near;
+        // After this point the admission must succeed.
+        self.account.requests = admission.load.requests;
+        self.account.tokens = admission.load.tokens;
+        self.account.place(ticket.hold.clone());
+        self.budgets.wallet.place(&ticket.charges, now);
         self.tickets.insert(ticket.hold.id.clone(), ticket.clone());
         let limits = self.limits(plan, now);
         let targets = admission.targets.into_iter().map(|chosen| AdmittedTarget {
@@ -417,6 +431,9 @@ impl<S: Sql> MeterObject<S> {
         }
         self.write_event(event, charged)?;
         self.journal(now)?;
+        if self.near {
+            self.account.set_ceiling(self.account.held_at(now));
+        }
         self.save_state()?;
         Ok(true)
     }
@@ -680,6 +697,11 @@ impl<S: Sql> MeterObject<S> {
         };
         Ok(self.store.save_state(&state)?)
     }
+}
+
+/// Whether a cap is so near that what a crash leaves unclear could pass it.
+fn is_near(room: Usd, hold: Usd) -> bool {
+    room.pico() < hold.pico().saturating_mul(NEAR_HOLDS)
 }
 
 fn refuse(refusal: Refusal) -> AdmitAnswer {
