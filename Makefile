@@ -14,7 +14,7 @@ WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
-.PHONY: help run test test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop
+.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -26,6 +26,11 @@ test: test-rust test-live test-sdk ## Pass all tests
 
 test-rust: .tools/wasm-target
 	cargo test --workspace --quiet
+	STEPS=1000000 cargo test -p tallygate-shared --profile tools --quiet simulation
+
+simulate: .tools/wasm-target ## Run the lease protocol's simulation: STEPS= and SEED=
+	STEPS=$(or $(STEPS),100000000) SEED=$(or $(SEED),1) cargo test -p tallygate-shared --profile tools --quiet \
+		books_hold_in_every_world -- --nocapture
 
 test-live: build simulator .venv/stamp
 	$(PYTHON) -m pytest tests/live tests/sdk -q

@@ -2,6 +2,8 @@
 
 pub mod budget_calls;
 pub mod budget_object;
+#[cfg(test)]
+mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
 pub mod meter_ask;
