@@ -167,6 +167,19 @@ export class Meter extends CoreObject {
     return answer;
   }
 
+  /** What an isolate admitted by itself, and the subleases that it is done with. */
+  async settleAll(settlements, ended) {
+    this.transact((meter) => meter.settle_all(settlements, ended, now()));
+    await this.#arm();
+  }
+
+  /** A sublease for an isolate, where there is plenty. */
+  async sublet(version) {
+    const offer = this.transact((meter) => meter.offer(version, random(10), now()));
+    await this.#arm();
+    return offer;
+  }
+
   async applyPlan(plan) {
     this.transact((meter) => meter.apply_plan(plan));
     await this.#arm();

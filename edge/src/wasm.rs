@@ -11,10 +11,12 @@ use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
 use crate::objects::ledger_object::LedgerObject;
 use crate::objects::meter_object::MeterObject;
+use crate::objects::meter_sublets::Offer;
 use crate::objects::sql::{Row, Sql, SqlError};
 use crate::objects::workspace_object::{Context, WorkspaceObject};
 use crate::request::exchange::{Exchange as Core, Incoming};
 use crate::request::headers::Headers;
+use crate::request::isolate::Isolate;
 use crate::vault::KeyRing;
 
 #[wasm_bindgen]
@@ -56,6 +58,8 @@ struct Configured {
 thread_local! {
     // The Worker has one thread; the settings are the same for each of its requests.
     static CONFIGURED: RefCell<Configured> = RefCell::default();
+    // What this isolate may admit by itself.
+    static ISOLATE: RefCell<Isolate> = RefCell::default();
 }
 
 fn with_ring<T>(work: impl FnOnce(&KeyRing) -> T) -> T {
@@ -325,6 +329,30 @@ impl Meter {
         self.core.settle(settlement, moment(now)).map_err(failed)
     }
 
+    /// What an isolate admitted by itself, and the sublets that it is done with.
+    pub fn settle_all(&mut self, settlements: &str, ended: &str, now: f64) -> Result<(), JsValue> {
+        let settlements = serde_json::from_str(settlements).map_err(failed)?;
+        let ended: Vec<tallygate_shared::ids::RequestId> =
+            serde_json::from_str(ended).map_err(failed)?;
+        self.core.settle_all(settlements, &ended, moment(now)).map_err(failed)
+    }
+
+    /// A sublease, where there is plenty. `version` is that of the plan which the isolate has.
+    pub fn offer(
+        &mut self,
+        version: &str,
+        random: &[u8],
+        now: f64,
+    ) -> Result<Option<String>, JsValue> {
+        let version = version.parse().map_err(failed)?;
+        let mut seed = [0; 10];
+        for (to, from) in seed.iter_mut().zip(random) {
+            *to = *from;
+        }
+        let offer = self.core.offer(version, seed, moment(now)).map_err(failed)?;
+        offer.as_ref().map(json).transpose()
+    }
+
     /// A new plan.
     pub fn apply_plan(&mut self, plan: &str) -> Result<(), JsValue> {
         with_ring(|ring| self.core.apply_plan(plan, ring)).map_err(failed)
@@ -350,6 +378,31 @@ impl Meter {
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
     }
+}
+
+/// The version of a key's plan that this isolate has, as text.
+#[wasm_bindgen]
+pub fn isolate_version(key: &str) -> String {
+    ISOLATE.with_borrow(|isolate| isolate.version(key).to_string())
+}
+
+/// Takes a sublease in; its name.
+#[wasm_bindgen]
+pub fn isolate_take(key: &str, offer: &str, since: f64) -> Result<String, JsValue> {
+    let offer: Offer = serde_json::from_str(offer).map_err(failed)?;
+    let id = offer.id.as_str().to_owned();
+    ISOLATE.with_borrow_mut(|isolate| {
+        with_ring(|ring| isolate.take(key, offer, ring, moment(since)));
+    });
+    Ok(id)
+}
+
+/// Admits a request without its Meter; `None` where only the Meter can decide.
+#[wasm_bindgen]
+pub fn isolate_admit(key: &str, call: &str, now: f64) -> Result<Option<String>, JsValue> {
+    let call = serde_json::from_str(call).map_err(failed)?;
+    let answer = ISOLATE.with_borrow_mut(|isolate| isolate.admit(key, &call, moment(now)));
+    answer.as_ref().map(json).transpose()
 }
 
 /// One account of a shared budget.

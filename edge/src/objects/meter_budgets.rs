@@ -60,6 +60,7 @@ pub(super) struct Budgets {
     pub(super) wallet: Wallet,
     pub(super) expectations: Expectations,
     pub(super) learned: bool,
+    pub(super) calls: u64,
     denials: BTreeMap<(String, String), (Units, Timestamp)>,
 }
 
@@ -80,7 +81,7 @@ pub(super) struct Refused {
 }
 
 /// A request's budgets: terms and what it takes.
-pub(super) struct Charge<'p> {
+pub struct Charge<'p> {
     name: &'p str,
     value: String,
     terms: &'p BudgetTerms,
@@ -88,7 +89,7 @@ pub(super) struct Charge<'p> {
 }
 
 /// What an admission takes of each budget that applies.
-pub(super) fn charges_of<'p>(
+pub fn charges_of<'p>(
     plan: &'p KeyPlan,
     actor: &Actor,
     admission: &Admission<'_>,
@@ -112,7 +113,7 @@ pub(super) fn charges_of<'p>(
 }
 
 /// All needs of all budgets.
-pub(super) fn needs_of(charges: &[Charge<'_>]) -> Vec<Need> {
+pub fn needs_of(charges: &[Charge<'_>]) -> Vec<Need> {
     charges.iter().flat_map(|charge| charge.needs.iter().cloned()).collect()
 }
 
@@ -298,6 +299,7 @@ impl<S: Sql> MeterObject<S> {
 
     /// What to tell one account's Budget.
     pub fn sync_call(&mut self, account: &str, now: Timestamp) -> Result<String, MeterError> {
+        self.budgets.calls += 1;
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let terms = account_parts(account).and_then(|(_, name, _)| plan.budgets.get(name));
         let call = SyncCall {

@@ -23,7 +23,7 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
 use tallygate_shared::money::Usd;
-use tallygate_shared::policy::decide::{Admission, RequestFacts, decide};
+use tallygate_shared::policy::decide::{Admission, Chosen, RequestFacts, decide};
 use tallygate_shared::policy::key_plan::{KeyPlan, KeyStatus};
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
@@ -34,6 +34,7 @@ use crate::objects::meter_events::{blank_event, event_of};
 use crate::objects::meter_refusals::Refusals;
 use crate::objects::meter_reports::{Simulated, State};
 use crate::objects::meter_store::{MeterStore, StoredState};
+use crate::objects::meter_sublets::Heat;
 use crate::objects::sql::{Sql, SqlError};
 use crate::providers::catalog::Shelf;
 use crate::request::calls::{
@@ -74,11 +75,15 @@ pub struct MeterObject<S> {
     pub(super) plan: Option<KeyPlan>,
     actor_secrets: Vec<ActorSecret>,
     pub(super) account: Account,
-    tickets: BTreeMap<RequestId, Ticket>,
+    pub(super) tickets: BTreeMap<RequestId, Ticket>,
     journaled: BTreeSet<RequestId>,
     pub(super) budgets: Budgets,
     /// The last request was admitted near a cap: every hold is written down before it is answered.
-    near: bool,
+    pub(super) near: bool,
+    pub(super) heat: Heat,
+    admitted: u64,
+    /// Sublets that settlements took something out of since they were last written down.
+    pub(super) shrunk: BTreeSet<RequestId>,
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
@@ -144,6 +149,9 @@ impl<S: Sql> MeterObject<S> {
             tickets,
             budgets: Budgets::default(),
             near: false,
+            heat: Heat::default(),
+            admitted: 0,
+            shrunk: BTreeSet::new(),
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
@@ -360,6 +368,8 @@ impl<S: Sql> MeterObject<S> {
             charges: shares.charges,
             learns: learns.map(|target| target.priced_as.clone()),
             downgraded_by: shares.downgraded_by,
+            under: None,
+            sublet: None,
         };
         if near {
             self.store.remember_ticket(&ticket)?;
@@ -372,22 +382,14 @@ impl<S: Sql> MeterObject<S> {
         self.account.place(ticket.hold.clone());
         self.budgets.wallet.place(&ticket.charges, now);
         self.tickets.insert(ticket.hold.id.clone(), ticket.clone());
+        let hot = self.warm_up(plan, &ticket, now);
+        self.admitted += 1;
         let limits = self.limits(plan, now);
-        let targets = admission.targets.into_iter().map(|chosen| AdmittedTarget {
-            provider: chosen.provider.name.clone(),
-            kind: chosen.provider.kind.clone(),
-            base_url: chosen.provider.base_url.clone(),
-            credential: chosen.provider.credential.clone(),
-            auth_header: chosen.provider.auth_header.clone(),
-            api_version: chosen.provider.api_version.clone(),
-            region: chosen.provider.region.clone(),
-            model: chosen.model,
-            price: chosen.price.cloned(),
-        });
         Ok(AdmitAnswer::Admit(Box::new(Admitted {
+            hot,
             ticket,
             workspace: plan.workspace.clone(),
-            targets: targets.collect(),
+            targets: targets_of(admission.targets),
             attempts: admission.route.attempts,
             first_byte_timeout_ms: admission.route.first_byte_timeout_ms,
             idle_timeout_ms: admission.route.idle_timeout_ms,
@@ -405,6 +407,7 @@ impl<S: Sql> MeterObject<S> {
         if !self.account.holds(id) && self.store.has_event(id)? {
             return Ok(false);
         }
+        let under = settlement.ticket.under.is_some().then(|| settlement.ticket.clone());
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let hold = settlement.ticket.hold.clone();
         let charged = charge(
@@ -416,14 +419,20 @@ impl<S: Sql> MeterObject<S> {
         let tokens_used =
             if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
-        let known = self.account.holds(&hold.id);
-        let charges = settlement.ticket.charges.clone();
+        let mut known = self.account.holds(&hold.id);
+        let mut charges = settlement.ticket.charges.clone();
         if let (Some(model), Outcome::Completed) = (&settlement.ticket.learns, settlement.outcome) {
             self.budgets.expectations.learn(model, hold.amount, charged);
             self.budgets.learned = true;
         }
         let event = event_of(plan, settlement, charged, now);
-        self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
+        if let Some(ticket) = under {
+            (charges, _) = self.take_part(&ticket, now);
+            known = true;
+            self.account.book(&hold, charged, tokens_used, tokens_per_minute, now);
+        } else {
+            self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
+        }
         self.settle_charges(&charges, known, charged, tokens_used, now)?;
         self.tickets.remove(&hold.id);
         if self.journaled.remove(&hold.id) {
@@ -431,11 +440,28 @@ impl<S: Sql> MeterObject<S> {
         }
         self.write_event(event, charged)?;
         self.journal(now)?;
+        self.save_shrunk()?;
         if self.near {
             self.account.set_ceiling(self.account.held_at(now));
         }
         self.save_state()?;
         Ok(true)
+    }
+
+    /// Settles what an isolate admitted by itself, many at a time, and takes back the sublets that it is done with.
+    pub fn settle_all(
+        &mut self,
+        settlements: Vec<Settlement>,
+        ended: &[RequestId],
+        now: Timestamp,
+    ) -> Result<(), MeterError> {
+        for settlement in settlements {
+            self.settle(settlement, now)?;
+        }
+        for id in ended {
+            self.end_sublet(id, now)?;
+        }
+        Ok(())
     }
 
     /// The alarm's work: record refusals, settle what expired, lower an idle ceiling; then say what to deliver.
@@ -461,6 +487,9 @@ impl<S: Sql> MeterObject<S> {
 
     fn abandon(&mut self, hold: &Hold, now: Timestamp) -> Result<(), MeterError> {
         let Some(ticket) = self.tickets.get(&hold.id).cloned() else { return Ok(()) };
+        if ticket.sublet.is_some() {
+            return self.abandon_sublet(&ticket, now);
+        }
         let settlement = Settlement {
             ticket,
             outcome: Outcome::Abandoned,
@@ -602,7 +631,9 @@ impl<S: Sql> MeterObject<S> {
         let (events, charged) = self.store.totals()?;
         Ok(State {
             plan_version: self.plan.as_ref().map(|plan| plan.version),
-            in_flight: load.in_flight,
+            in_flight: self.tickets.values().filter(|ticket| ticket.sublet.is_none()).count(),
+            admitted_here: self.admitted,
+            budget_calls: self.budgets.calls,
             held_usd: load.held,
             ceiling_usd: self.account.ceiling(),
             spent_usd: load
@@ -627,7 +658,22 @@ impl<S: Sql> MeterObject<S> {
         Actor::overlay(&plan.owner.actor, claimed)
     }
 
-    fn limits(&self, plan: &KeyPlan, now: Timestamp) -> Limits {
+    /// Keeps a ticket that is written down already.
+    pub(super) fn remember_journaled(&mut self, ticket: Ticket) {
+        self.journaled.insert(ticket.hold.id.clone());
+        self.tickets.insert(ticket.hold.id.clone(), ticket);
+    }
+
+    /// Strikes a ticket out, in memory and in storage.
+    pub(super) fn forget_ticket(&mut self, id: &RequestId) -> Result<(), MeterError> {
+        self.tickets.remove(id);
+        if self.journaled.remove(id) {
+            self.store.forget_ticket(id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn limits(&self, plan: &KeyPlan, now: Timestamp) -> Limits {
         let state = |limit: Option<u64>, state| {
             limit.map(|limit| {
                 let gcra = Gcra { limit, period_ms: 60_000 };
@@ -665,7 +711,11 @@ impl<S: Sql> MeterObject<S> {
         Ok(())
     }
 
-    fn write_event(&mut self, mut event: UsageEvent, charged: Usd) -> Result<(), MeterError> {
+    pub(super) fn write_event(
+        &mut self,
+        mut event: UsageEvent,
+        charged: Usd,
+    ) -> Result<(), MeterError> {
         event.seq = self.next_seq;
         self.store.insert_event(&event)?;
         if charged != Usd::ZERO {
@@ -688,7 +738,7 @@ impl<S: Sql> MeterObject<S> {
         Ok(())
     }
 
-    fn save_state(&self) -> Result<(), MeterError> {
+    pub(super) fn save_state(&self) -> Result<(), MeterError> {
         let state = StoredState {
             ceiling: self.account.ceiling(),
             unclear: self.account.unclear().map_or(Usd::ZERO, |unclear| unclear.amount),
@@ -708,7 +758,24 @@ fn refuse(refusal: Refusal) -> AdmitAnswer {
     AdmitAnswer::Refuse { refusal, limits: Limits::default() }
 }
 
-fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
+/// Where an admitted request goes, with all that asking there takes.
+pub fn targets_of(targets: Vec<Chosen<'_>>) -> Vec<AdmittedTarget> {
+    let target = |chosen: Chosen<'_>| AdmittedTarget {
+        provider: chosen.provider.name.clone(),
+        kind: chosen.provider.kind.clone(),
+        base_url: chosen.provider.base_url.clone(),
+        credential: chosen.provider.credential.clone(),
+        auth_header: chosen.provider.auth_header.clone(),
+        api_version: chosen.provider.api_version.clone(),
+        region: chosen.provider.region.clone(),
+        model: chosen.model,
+        price: chosen.price.cloned(),
+    };
+    targets.into_iter().map(target).collect()
+}
+
+/// Whether a hash is that of one of the key's secrets.
+pub fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
     use subtle::ConstantTimeEq;
     plan.secrets.iter().any(|secret| {
         secret.expires_at.is_none_or(|end| end > now)
@@ -716,7 +783,8 @@ fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
     })
 }
 
-fn open_secrets(plan: &KeyPlan, ring: &KeyRing) -> Vec<ActorSecret> {
+/// The secrets for actor tokens, as far as the ring opens them.
+pub fn open_secrets(plan: &KeyPlan, ring: &KeyRing) -> Vec<ActorSecret> {
     let open = |sealed: &tallygate_shared::policy::key_plan::SealedActorSecret| {
         let context = format!("{}/actor/{}", plan.workspace, sealed.kid);
         // A secret that the ring cannot open verifies nothing: its tokens are refused, which is the safe side.

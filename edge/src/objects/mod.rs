@@ -15,6 +15,7 @@ mod meter_object_tests;
 mod meter_refusals;
 pub mod meter_reports;
 pub mod meter_store;
+pub mod meter_sublets;
 pub mod migrations;
 pub mod sql;
 mod workspace_api;

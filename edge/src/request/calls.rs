@@ -62,6 +62,8 @@ pub enum AdmitAnswer {
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admitted {
+    /// The key is busy and far from its limits: its isolate may ask for a sublease. The first field, where the shell looks.
+    pub hot: bool,
     /// The hold and all that its settlement must repeat, so that a Meter that restarted still knows the request.
     pub ticket: Ticket,
     /// The tenant, which is part of the seal of its credentials.
@@ -131,6 +133,31 @@ pub struct Ticket {
     /// The budget that had it served by a cheaper model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downgraded_by: Option<String>,
+    /// The sublet that an isolate admitted it under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<RequestId>,
+    /// For a sublet itself: how many requests are left of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sublet: Option<u64>,
+}
+
+impl Ticket {
+    /// The ticket of a sublet of this many requests.
+    pub fn of_sublet(hold: Hold, charges: Vec<Need>, requests: u64) -> Self {
+        Self {
+            hold,
+            endpoint: String::new(),
+            stream: false,
+            requested_model: String::new(),
+            actor: Actor::default(),
+            labels: BTreeMap::new(),
+            charges,
+            learns: None,
+            downgraded_by: None,
+            under: None,
+            sublet: Some(requests),
+        }
+    }
 }
 
 /// The state of a key's rate limits, for `x-ratelimit-*`.

@@ -171,6 +171,10 @@ pub struct KeyPolicy {
     /// Spending caps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spend_caps: Vec<SpendCap>,
+    /// Whether each request asks the key's Meter, so that a revocation acts on the very next one. Otherwise a busy key's
+    /// requests may be admitted by a Worker on its own, for up to 2 seconds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub immediate: bool,
     /// Largest request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_request_bytes: Option<u64>,
