@@ -29,6 +29,8 @@ def test_books_agree_after_many_kills(tmp_path, immediate):
             gateway.start()
         time.sleep(0.5)
         stop()
+        # The last batch of settlements is on its way.
+        time.sleep(0.2)
         # A Worker settles what it admitted itself in batches of 20 ms: a kill loses as much of the record, and says so.
         _compare(keys, workspace, simulator, answered, WRITERS * KILLS * (1 if immediate else 5))
     finally:
