@@ -198,11 +198,18 @@ impl<S: Sql> BudgetObject<S> {
                 }
             }
         }
-        Ok(Synced { answer: serde_json::to_string(&answer)?, recall: self.to_ask(recall, now) })
+        Ok(Synced {
+            answer: serde_json::to_string(&answer)?,
+            recall: self.worth_asking(recall, now),
+        })
     }
 
     /// Those of the candidates that are worth asking now.
-    fn to_ask(&mut self, candidates: BTreeMap<String, Vec<String>>, now: Timestamp) -> Vec<Recall> {
+    fn worth_asking(
+        &mut self,
+        candidates: BTreeMap<String, Vec<String>>,
+        now: Timestamp,
+    ) -> Vec<Recall> {
         self.recalled.retain(|_, at| now.since_ms(*at).abs() < RECALL_PAUSE_MS);
         let mut asked = Vec::new();
         let mut by_loose: Vec<(Units, String, Vec<String>)> = candidates

@@ -326,7 +326,7 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> AdmitAnswer {
         self.note_refusal(plan, call, actor, &refusal, now);
-        AdmitAnswer::Refuse { refusal, limits: self.limits(plan, now) }
+        AdmitAnswer::Refuse { refusal: Box::new(refusal), limits: self.limits(plan, now) }
     }
 
     /// Commits an admission: the ceiling first, where it must rise, then the hold and the rate limits in memory.
@@ -755,7 +755,7 @@ fn is_near(room: Usd, hold: Usd) -> bool {
 }
 
 fn refuse(refusal: Refusal) -> AdmitAnswer {
-    AdmitAnswer::Refuse { refusal, limits: Limits::default() }
+    AdmitAnswer::Refuse { refusal: Box::new(refusal), limits: Limits::default() }
 }
 
 /// Where an admitted request goes, with all that asking there takes.

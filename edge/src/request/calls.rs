@@ -44,7 +44,7 @@ pub enum AdmitAnswer {
     /// Do not.
     Refuse {
         /// Why not.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         /// The state of the rate limits, for the answer's headers.
         #[serde(default)]
         limits: Limits,
