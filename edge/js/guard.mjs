@@ -3,7 +3,7 @@
 // which is then settled here from what was seen (`recover`).
 
 import { configure, inCore, now, random } from "./core.mjs";
-import { admitHere, borrow, isHot, settleHere } from "./isolate.mjs";
+import { borrow, enter, isHot, settleHere } from "./isolate.mjs";
 
 /** The largest body that is read at all; policies can only lower it. Providers stop near 32 MB. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
@@ -75,7 +75,13 @@ class Guard {
             this.startedAt,
           ),
       );
-      return await this.follow(this.step((exchange) => exchange.begin()));
+      const first = this.step((exchange) => exchange.begin(now()));
+      const here = inCore(() => this.exchange.admitted_here());
+      if (here !== undefined) {
+        [this.meter, , this.answer] = here;
+        this.lease = enter(here[1]);
+      }
+      return await this.follow(first);
     } catch (error) {
       return this.recover(error);
     } finally {
@@ -153,12 +159,6 @@ class Guard {
 
   async askMeter({ meter, method, call }) {
     this.meter = meter;
-    const here = method === "admit" ? admitHere(meter, call) : undefined;
-    if (here !== undefined) {
-      this.lease = here.lease;
-      this.answer = here.answer;
-      return this.step((exchange) => exchange.answered(here.answer, now()));
-    }
     let answer;
     try {
       answer = await this.meterCall(method, call);

@@ -17,25 +17,20 @@ const RETRIES_MS = [20, 200, 1_000, 5_000];
 
 const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
 
-/** By key: the sublease in use. */
+/** By name: the subleases under which requests may still begin. */
+const leases = new Map();
+/** By key: the newest of them. */
 const current = new Map();
 /** By key: settlements that wait, and subleases that are done with. */
 const batches = new Map();
 /** By key: when a sublease was last asked for. */
 const asked = new Map();
 
-/** Admits a request here, if a sublease covers it: its answer, and the sublease. */
-export function admitHere(key, call) {
-  const lease = current.get(key);
-  if (lease === undefined) return undefined;
-  if (now() - lease.since >= SUBLEASE_MS) {
-    current.delete(key);
-    return undefined;
-  }
-  const answer = inCore((glue) => glue.isolate_admit(key, call, now()));
-  if (answer === undefined) return undefined;
+/** A request was admitted under this sublease. */
+export function enter(id) {
+  const lease = leases.get(id) ?? { id, inFlight: 0, over: true };
   lease.inFlight += 1;
-  return { answer, lease };
+  return lease;
 }
 
 /** Whether the Meter's answer says that the key is busy and far from its limits. */
@@ -51,7 +46,8 @@ export async function borrow(env, key) {
   const offer = await env.METER.getByName(key).sublet(version);
   if (offer === undefined || offer === null) return;
   const id = inCore((glue) => glue.isolate_take(key, offer, since));
-  const lease = { id, since, inFlight: 0, over: false };
+  const lease = { id, inFlight: 0, over: false };
+  leases.set(id, lease);
   const before = current.get(key);
   current.set(key, lease);
   if (before !== undefined) retire(env, key, before);
@@ -64,6 +60,7 @@ export async function borrow(env, key) {
 function retire(env, key, lease) {
   if (lease.over) return undefined;
   lease.over = true;
+  leases.delete(lease.id);
   if (lease.inFlight > 0) return undefined;
   const { batch, fresh } = batchOf(key);
   batch.ended.push(lease.id);

@@ -169,9 +169,18 @@ impl Exchange {
     }
 
     /// The first step.
-    pub fn begin(&mut self) -> Result<String, JsValue> {
+    pub fn begin(&mut self, now: f64) -> Result<String, JsValue> {
         self.maybe_panic("panic-receive");
-        json(&self.core.begin())
+        let step = ISOLATE.with_borrow_mut(|isolate| {
+            with_ring(|ring| self.core.begin(isolate, ring, moment(now)))
+        });
+        json(&step)
+    }
+
+    /// For a request that was admitted without its Meter: the key, the sublease, and the admission.
+    pub fn admitted_here(&self) -> Option<Vec<String>> {
+        let (meter, lease, answer) = self.core.admitted_here()?;
+        Some(vec![meter.to_owned(), lease.to_owned(), answer])
     }
 
     /// The Meter answered.
@@ -395,14 +404,6 @@ pub fn isolate_take(key: &str, offer: &str, since: f64) -> Result<String, JsValu
         with_ring(|ring| isolate.take(key, offer, ring, moment(since)));
     });
     Ok(id)
-}
-
-/// Admits a request without its Meter; `None` where only the Meter can decide.
-#[wasm_bindgen]
-pub fn isolate_admit(key: &str, call: &str, now: f64) -> Result<Option<String>, JsValue> {
-    let call = serde_json::from_str(call).map_err(failed)?;
-    let answer = ISOLATE.with_borrow_mut(|isolate| isolate.admit(key, &call, moment(now)));
-    answer.as_ref().map(json).transpose()
 }
 
 /// One account of a shared budget.

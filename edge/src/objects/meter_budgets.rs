@@ -61,6 +61,7 @@ pub(super) struct Budgets {
     pub(super) expectations: Expectations,
     pub(super) learned: bool,
     pub(super) calls: u64,
+    unsaved: BTreeMap<(String, String), Units>,
     denials: BTreeMap<(String, String), (Units, Timestamp)>,
 }
 
@@ -279,12 +280,22 @@ impl<S: Sql> MeterObject<S> {
         for charge in charges {
             let is_money = LineKind::of(&charge.line).is_some_and(LineKind::is_money);
             if is_money && money != 0 {
-                self.store.add_budget_spent(&charge.account, &charge.line, money, now)?;
+                let line = (charge.account.clone(), charge.line.clone());
+                let unsaved = self.budgets.unsaved.entry(line).or_default();
+                *unsaved = unsaved.saturating_add(money);
             }
         }
         self.budgets.wallet.settle(charges, known, now, cost);
         if !known {
             self.tell_unclear(now);
+        }
+        Ok(())
+    }
+
+    /// Writes down what the settlements of this transaction spent of shared budgets.
+    pub(super) fn save_charges(&mut self, now: Timestamp) -> Result<(), MeterError> {
+        for ((account, line), units) in std::mem::take(&mut self.budgets.unsaved) {
+            self.store.add_budget_spent(&account, &line, units, now)?;
         }
         Ok(())
     }

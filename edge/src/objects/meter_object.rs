@@ -84,6 +84,8 @@ pub struct MeterObject<S> {
     admitted: u64,
     /// Sublets that settlements took something out of since they were last written down.
     pub(super) shrunk: BTreeSet<RequestId>,
+    /// Spent by settlements of this very transaction, and not written yet.
+    unsaved: BTreeMap<[String; 4], Usd>,
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
@@ -152,6 +154,7 @@ impl<S: Sql> MeterObject<S> {
             heat: Heat::default(),
             admitted: 0,
             shrunk: BTreeSet::new(),
+            unsaved: BTreeMap::new(),
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
@@ -402,6 +405,14 @@ impl<S: Sql> MeterObject<S> {
     /// Settles a request: event, counters and state in the one transaction that surrounds this call. Settling it again
     /// changes nothing. Returns whether this call did it.
     pub fn settle(&mut self, settlement: Settlement, now: Timestamp) -> Result<bool, MeterError> {
+        let settled = self.settle_one(settlement, now)?;
+        if settled {
+            self.finish_settling(now)?;
+        }
+        Ok(settled)
+    }
+
+    fn settle_one(&mut self, settlement: Settlement, now: Timestamp) -> Result<bool, MeterError> {
         let id = &settlement.ticket.hold.id;
         // A hold in memory was not settled; for one that a restart forgot, storage knows.
         if !self.account.holds(id) && self.store.has_event(id)? {
@@ -439,13 +450,21 @@ impl<S: Sql> MeterObject<S> {
             self.store.forget_ticket(&hold.id)?;
         }
         self.write_event(event, charged)?;
+        Ok(true)
+    }
+
+    /// What settlements write once, however many came together.
+    fn finish_settling(&mut self, now: Timestamp) -> Result<(), MeterError> {
+        for (windows, charged) in std::mem::take(&mut self.unsaved) {
+            self.store.add_spent(&windows, charged)?;
+        }
+        self.save_charges(now)?;
         self.journal(now)?;
         self.save_shrunk()?;
         if self.near {
             self.account.set_ceiling(self.account.held_at(now));
         }
-        self.save_state()?;
-        Ok(true)
+        self.save_state()
     }
 
     /// Settles what an isolate admitted by itself, many at a time, and takes back the sublets that it is done with.
@@ -456,12 +475,12 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> Result<(), MeterError> {
         for settlement in settlements {
-            self.settle(settlement, now)?;
+            self.settle_one(settlement, now)?;
         }
         for id in ended {
             self.end_sublet(id, now)?;
         }
-        Ok(())
+        self.finish_settling(now)
     }
 
     /// The alarm's work: record refusals, settle what expired, lower an idle ceiling; then say what to deliver.
@@ -720,7 +739,8 @@ impl<S: Sql> MeterObject<S> {
         self.store.insert_event(&event)?;
         if charged != Usd::ZERO {
             let keys = WINDOWS.map(|window| window.key(event.at));
-            self.store.add_spent(&keys, charged)?;
+            let unsaved = self.unsaved.entry(keys).or_default();
+            *unsaved = unsaved.saturating_add(charged);
         }
         self.next_seq += 1;
         self.undelivered = true;

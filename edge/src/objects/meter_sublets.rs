@@ -292,8 +292,7 @@ impl<S: Sql> MeterObject<S> {
         else {
             return Ok(());
         };
-        self.close(&ticket, now)?;
-        self.save_state()
+        self.close(&ticket, now)
     }
 
     /// A sublet whose isolate never said that it was done.

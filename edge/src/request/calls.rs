@@ -58,6 +58,14 @@ pub enum AdmitAnswer {
     },
 }
 
+/// The same, of an admission that stays where it is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdmitAnswerRef<'a> {
+    /// Go ahead.
+    Admit(&'a Admitted),
+}
+
 /// What an admitted request may do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

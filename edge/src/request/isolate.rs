@@ -21,7 +21,7 @@ use crate::objects::meter_budgets::{charges_of, needs_of};
 use crate::objects::meter_object::{authentic, open_secrets, targets_of};
 use crate::objects::meter_sublets::{OWN_MONEY, OWN_REQUESTS, OWN_TOKENS, Offer};
 use crate::providers::catalog::Shelf;
-use crate::request::calls::{AdmitAnswer, AdmitCall, Admitted, Limits, Ticket};
+use crate::request::calls::{AdmitCall, Admitted, Limits, Ticket};
 use crate::vault::KeyRing;
 
 /// Keys that one isolate holds subleases of.
@@ -46,11 +46,6 @@ impl Isolate {
     /// The version of a key's plan that is here, 0 for none.
     pub fn version(&self, key: &str) -> u64 {
         self.keys.get(key).map_or(0, |leased| leased.plan.version)
-    }
-
-    /// Whether a sublease of this key is live.
-    pub fn is_live(&self, key: &str, now: Timestamp) -> bool {
-        self.keys.get(key).is_some_and(|leased| leased.sublease.is_live(now))
     }
 
     /// Takes a sublease that was asked for at `since`.
@@ -80,7 +75,7 @@ impl Isolate {
     }
 
     /// Admits a request under the key's sublease; `None` sends it to the Meter.
-    pub fn admit(&mut self, key: &str, call: &AdmitCall, now: Timestamp) -> Option<AdmitAnswer> {
+    pub fn admit(&mut self, key: &str, call: &AdmitCall, now: Timestamp) -> Option<Box<Admitted>> {
         let Leased { plan, secrets, sublease, load, limits } = self.keys.get_mut(key)?;
         if !sublease.is_live(now) || !authentic(plan, &call.key_sha256, now) {
             return None;
@@ -133,7 +128,7 @@ impl Isolate {
             under: tallygate_shared::ids::RequestId::parse(&sublease.id).ok(),
             sublet: None,
         };
-        Some(AdmitAnswer::Admit(Box::new(Admitted {
+        Some(Box::new(Admitted {
             hot: false,
             ticket,
             workspace: plan.workspace.clone(),
@@ -144,6 +139,6 @@ impl Isolate {
             set_max_output_tokens: admission.set_max_output_tokens,
             budget_remaining: admission.budget_remaining,
             limits: *limits,
-        })))
+        }))
     }
 }
