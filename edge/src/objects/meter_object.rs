@@ -24,6 +24,7 @@ use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::{Admission, RequestFacts, decide};
+use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::{KeyPlan, KeyStatus};
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
@@ -360,6 +361,7 @@ impl<S: Sql> MeterObject<S> {
             charges: shares.charges,
             learns: learns.map(|target| target.priced_as.clone()),
             downgraded_by: shares.downgraded_by,
+            network: call.facts.ip.map(network_of),
         };
         if near {
             self.store.remember_ticket(&ticket)?;

@@ -131,6 +131,9 @@ pub struct Ticket {
     /// The budget that had it served by a cheaper model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downgraded_by: Option<String>,
+    /// The network that the caller asked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 /// The state of a key's rate limits, for `x-ratelimit-*`.
