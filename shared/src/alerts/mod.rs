@@ -50,4 +50,7 @@
 pub mod alert;
 pub mod bounded;
 pub mod detect;
+pub mod message;
 pub mod rules;
+pub mod target;
+pub mod webhook;
