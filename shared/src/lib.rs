@@ -3,6 +3,7 @@
 //! Architecture invariant: nothing here does I/O, reads a clock, draws random numbers, uses floats for money,
 //! or knows HTTP statuses, SQL or a runtime. Time and randomness are arguments.
 
+pub mod alerts;
 pub mod budget;
 pub mod events;
 pub mod identity;

@@ -6,6 +6,7 @@ use tallygate_shared::events::usage_event::{Outcome, USAGE_EVENT_VERSION, UsageE
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::RequestFacts;
+use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::KeyPlan;
 use tallygate_shared::time::Timestamp;
 use tallygate_shared::tokens::Usage;
@@ -34,6 +35,7 @@ pub(super) fn blank_event(
         environment: plan.owner.environment.clone(),
         actor: plan.owner.actor.clone(),
         labels: BTreeMap::new(),
+        network: facts.ip.map(network_of),
         endpoint: facts.endpoint.clone(),
         stream: false,
         requested_model: facts.model.clone(),
@@ -73,6 +75,7 @@ pub(super) fn event_of(
         stream: ticket.stream,
         requested_model: ticket.requested_model,
         downgraded_by: ticket.downgraded_by,
+        network: ticket.network,
         provider: settlement.provider,
         model: settlement.model,
         response_model: settlement.response_model,

@@ -24,6 +24,7 @@ use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::{Admission, Chosen, RequestFacts, decide};
+use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::{KeyPlan, KeyStatus};
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
@@ -373,6 +374,7 @@ impl<S: Sql> MeterObject<S> {
             downgraded_by: shares.downgraded_by,
             under: None,
             sublet: None,
+            network: call.facts.ip.map(network_of),
         };
         if near {
             self.store.remember_ticket(&ticket)?;

@@ -147,6 +147,9 @@ pub struct Ticket {
     /// For a sublet itself: how many requests are left of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sublet: Option<u64>,
+    /// The network that the caller asked from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
 }
 
 impl Ticket {
@@ -164,6 +167,7 @@ impl Ticket {
             downgraded_by: None,
             under: None,
             sublet: Some(requests),
+            network: None,
         }
     }
 }

@@ -14,6 +14,7 @@ use tallygate_shared::budget::lease::wallet::Need;
 use tallygate_shared::budget::lease::{Units, money_units};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::policy::decide::decide;
+use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::KeyPlan;
 use tallygate_shared::time::Timestamp;
 
@@ -127,6 +128,7 @@ impl Isolate {
             downgraded_by: None,
             under: tallygate_shared::ids::RequestId::parse(&sublease.id).ok(),
             sublet: None,
+            network: call.facts.ip.map(network_of),
         };
         Some(Box::new(Admitted {
             hot: false,

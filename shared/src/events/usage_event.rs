@@ -50,6 +50,9 @@ pub struct UsageEvent {
     /// Unsigned labels the caller sent. They never select a budget.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
+    /// The network that the caller asked from: the first 24 bits of an IPv4 address, 48 of an IPv6 address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub network: Option<String>,
     /// The endpoint's path, for example `/v1/chat/completions`.
     pub endpoint: String,
     /// Whether the caller asked for a stream.

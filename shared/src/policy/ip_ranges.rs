@@ -51,6 +51,16 @@ impl IpRanges {
     }
 }
 
+/// The network of an address: its first 24 bits for IPv4, 48 for IPv6. A subscriber moves within these, seldom between.
+pub fn network_of(address: IpAddr) -> String {
+    let address = address.to_canonical();
+    let bits = if address.is_ipv4() { 24 } else { 48 };
+    match IpNet::new(address, bits) {
+        Ok(network) => network.trunc().to_string(),
+        Err(_) => address.to_string(),
+    }
+}
+
 fn parse_entry(entry: &str) -> Result<IpNet, IpRangeError> {
     let not_a_range = || IpRangeError::NotARange { entry: entry.chars().take(64).collect() };
     let range = match entry.parse::<IpAddr>() {
@@ -119,6 +129,17 @@ mod tests {
         check(&["::ffff:10.0.0.0/104"], "11.1.2.3", false);
         check(&["::ffff:10.1.2.3"], "10.1.2.3", true);
         check(&["::/0"], "::ffff:10.1.2.3", false);
+    }
+
+    #[test]
+    fn a_network_is_the_first_bits() {
+        for (address, network) in [
+            ("203.0.113.77", "203.0.113.0/24"),
+            ("::ffff:203.0.113.77", "203.0.113.0/24"),
+            ("2001:db8:1:2::3", "2001:db8:1::/48"),
+        ] {
+            assert_eq!(network_of(address.parse().unwrap()), network);
+        }
     }
 
     #[test]
