@@ -233,14 +233,32 @@ export class Budget extends CoreObject {
   async sync(call) {
     const { answer, recall } = this.#process(call, true);
     if (recall.length === 0) {
-      await this.#arm();
+      await this.#after();
       return answer;
     }
     const account = JSON.parse(call).account;
     await this.#recall(account, recall);
     const again = this.#process(call, false).answer;
-    await this.#arm();
+    await this.#after();
     return again;
+  }
+
+  /** Arms the alarm, and tells the workspace's alerts what is new: no caller waits for them. */
+  async #after() {
+    const news = this.use((budget) => budget.news(now()));
+    if (news !== undefined) this.ctx.waitUntil(this.#tell(news));
+    await this.#arm();
+  }
+
+  async #tell(news) {
+    const { workspace, snapshot } = JSON.parse(news);
+    try {
+      await this.env.ALERTS.getByName(workspace).budget(JSON.stringify(snapshot));
+    } catch (error) {
+      console.error(JSON.stringify({ event: "budget_news_failed", error: String(error) }));
+      this.use((budget) => budget.untold());
+      await this.armAt(Date.now() + this.backOffMs());
+    }
   }
 
   #process(call, mayRecall) {
@@ -276,7 +294,7 @@ export class Budget extends CoreObject {
   async ring() {
     const { account, recall } = JSON.parse(this.transact((budget) => budget.wake(now())));
     await this.#recall(account, recall);
-    await this.#arm();
+    await this.#after();
   }
 }
 

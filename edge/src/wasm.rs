@@ -442,6 +442,16 @@ impl Budget {
         millis(self.core.alarm_at(moment(now)))
     }
 
+    /// What the workspace's alerts should hear now.
+    pub fn news(&mut self, now: f64) -> Result<Option<String>, JsValue> {
+        self.core.news(moment(now)).map_err(failed)?.as_ref().map(json).transpose()
+    }
+
+    /// The news did not arrive.
+    pub fn untold(&mut self) {
+        self.core.untold();
+    }
+
     /// The Budget as people see it.
     pub fn status(&mut self, call: Option<String>, now: f64) -> Result<String, JsValue> {
         let call = call.map(|text| serde_json::from_str(&text)).transpose().map_err(failed)?;
