@@ -7,11 +7,13 @@
 //! - [`hold`]: money for one request in flight
 //! - [`account`]: one key's spending, holds and rates
 //! - [`lease`]: how many keys spend from one budget
+//! - [`loop_breaker`]: agents that go round in circles
 
 pub mod account;
 pub mod calendar;
 pub mod hold;
 pub mod lease;
+pub mod loop_breaker;
 pub mod rate_limit;
 pub mod window;
 
