@@ -122,7 +122,14 @@ pub(super) struct Walked<'de> {
 
 impl<'c> Walk<'c> {
     pub(super) fn new(counter: &'c mut Counter) -> Self {
-        Self { counter, key: Key::Other, field: Field::Other, in_cache_control: false, depth: 0 }
+        Self {
+            counter,
+            key: Key::Other,
+            field: Field::Other,
+            in_cache_control: false,
+            in_arguments: false,
+            depth: 0,
+        }
     }
 
     fn walked<'de>(self, text: Cow<'de, str>) -> Walked<'de> {
