@@ -11,9 +11,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tallygate_shared::budget::account::{Account, WINDOWS};
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold, charge};
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::budget::rate_limit::Gcra;
 use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
@@ -26,6 +28,7 @@ use tallygate_shared::time::Timestamp;
 use tallygate_shared::tokens::Usage;
 
 use crate::objects::meter_events::{blank_event, event_of};
+use crate::objects::meter_loops::Loops;
 use crate::objects::meter_refusals::Refusals;
 use crate::objects::meter_reports::{Simulated, State};
 use crate::objects::meter_store::{MeterStore, StoredState};
@@ -71,6 +74,7 @@ pub struct MeterObject<S> {
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
+    loops: Loops,
 }
 
 /// Deliveries that an alarm must make, in order.
@@ -123,6 +127,7 @@ impl<S: Sql> MeterObject<S> {
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
+            loops: Loops::open(&store, now)?,
             store,
         };
         meter.record_interruption(state.unclear, now)?;
@@ -205,7 +210,16 @@ impl<S: Sql> MeterObject<S> {
                 let limits = self.limits(plan, now);
                 Ok(AdmitAnswer::Refuse { refusal, limits })
             }
-            Ok(admission) => self.place(plan, call, actor, admission, now),
+            Ok(admission) => {
+                match self.loops.check(&self.store, plan, &call.facts, &actor, now)? {
+                    Ok(watched) => self.place(plan, call, actor, watched, admission, now),
+                    Err(refusal) => {
+                        self.note_refusal(plan, &call, &actor, &refusal, now);
+                        let limits = self.limits(plan, now);
+                        Ok(AdmitAnswer::Refuse { refusal: *refusal, limits })
+                    }
+                }
+            }
         }
     }
 
@@ -215,6 +229,7 @@ impl<S: Sql> MeterObject<S> {
         plan: &KeyPlan,
         call: AdmitCall,
         actor: Actor,
+        watched: Option<Watched>,
         admission: Admission<'_>,
         now: Timestamp,
     ) -> Result<AdmitAnswer, MeterError> {
@@ -245,6 +260,7 @@ impl<S: Sql> MeterObject<S> {
             requested_model: call.facts.model,
             actor,
             labels: call.labels,
+            watched,
         };
         self.tickets.insert(ticket.hold.id.clone(), ticket.clone());
         let limits = self.limits(plan, now);
@@ -291,6 +307,9 @@ impl<S: Sql> MeterObject<S> {
         let tokens_used =
             if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
+        if let Some(watched) = &settlement.ticket.watched {
+            self.loops.settled(plan, watched, charged, settlement.outcome, hold.at, now);
+        }
         let event = event_of(plan, settlement, charged, now);
         self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
         self.tickets.remove(&hold.id);
@@ -310,6 +329,7 @@ impl<S: Sql> MeterObject<S> {
             self.abandon(&hold, now)?;
         }
         self.account.forget_unclear(now);
+        self.store.prune_loop_trips(now)?;
         self.journal(now)?;
         if self.account.is_idle() && self.account.ceiling() != Usd::ZERO {
             self.account.set_ceiling(Usd::ZERO);
@@ -449,6 +469,17 @@ impl<S: Sql> MeterObject<S> {
             Some(expired_at) if expired_at <= now => Err(Refusal::KeyExpired { expired_at }),
             _ => Ok(plan),
         }
+    }
+
+    /// The agents and sessions that were stopped as loops.
+    pub fn loops(&self, now: Timestamp) -> Value {
+        self.loops.list(now)
+    }
+
+    /// A person lets a stopped agent go on.
+    pub fn clear_loop(&mut self, scope: &str, now: Timestamp) -> Result<Value, MeterError> {
+        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        Ok(self.loops.clear(&self.store, plan, scope, now)?)
     }
 
     /// The Meter's books, for the admin API and for tests that compare them.

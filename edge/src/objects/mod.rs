@@ -4,6 +4,7 @@ pub mod directory_object;
 pub mod ledger_object;
 pub mod meter_ask;
 mod meter_events;
+mod meter_loops;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;

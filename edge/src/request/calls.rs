@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::hold::Hold;
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::events::usage_event::{Attempt, Outcome};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
@@ -114,6 +115,9 @@ pub struct Ticket {
     pub actor: Actor,
     /// Unsigned labels.
     pub labels: BTreeMap<String, String>,
+    /// What the loop breaker wants to hear of the request when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
 }
 
 /// The state of a key's rate limits, for `x-ratelimit-*`.

@@ -164,6 +164,7 @@ impl<S: Sql> Api<'_, S> {
             service_tier: thought.service_tier,
             body_bytes: thought.body_bytes,
             ip: thought.ip,
+            shape: None,
             problem: None,
         };
         let payload = json!({ "facts": facts, "actor": thought.actor }).to_string();
