@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
@@ -66,6 +67,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Skipped>();
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
+    generator.subschema_for::<Evidence>();
     generator.take_definitions(true)
 }
 
@@ -121,6 +123,25 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ("IssuedKey", all_of("Key", &[("key", text())])),
         ("Simulated", json!({ "type": "object", "required": ["decision", "status", "checks"] })),
         ("MeterState", json!({ "type": "object" })),
+        (
+            "Loop",
+            answer(&[
+                ("scope", text()),
+                ("agent", json!({ "type": ["string", "null"] })),
+                ("session", json!({ "type": ["string", "null"] })),
+                ("state", json!({ "type": "string", "enum": ["open", "half_open"] })),
+                ("evidence", reference("Evidence")),
+                ("message", text()),
+                ("spent_usd", money()),
+                ("requests", count()),
+                ("tripped_at", text()),
+                ("until", text()),
+                ("forgotten_at", text()),
+                ("trips_before", count()),
+            ]),
+        ),
+        ("LoopList", list_of("Loop")),
+        ("ClearedLoop", answer(&[("scope", text()), ("cleared", flag())])),
         (
             "ActorSecret",
             answer(&[

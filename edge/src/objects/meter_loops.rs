@@ -1,5 +1,7 @@
 //! The loop breaker in a Meter: its state is memory, its trips are stored, so that a restart lets no loop go.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Value, json};
 use tallygate_shared::budget::loop_breaker::shape::ScopeKey;
 use tallygate_shared::budget::loop_breaker::{LoopBreaker, Trip, Verdict, Watched};
@@ -20,12 +22,15 @@ pub(super) type Watch = Result<Option<Watched>, Box<Refusal>>;
 /// One key's loop breaker and its trips.
 pub(super) struct Loops {
     breaker: LoopBreaker,
+    /// Trips that storage did not take.
+    unsaved: BTreeSet<String>,
 }
 
 impl Loops {
     /// From storage.
     pub(super) fn open<S: Sql>(store: &MeterStore<S>, now: Timestamp) -> Result<Self, SqlError> {
-        Ok(Self { breaker: LoopBreaker::restore(store.loop_trips()?, now) })
+        let breaker = LoopBreaker::restore(store.loop_trips()?, now);
+        Ok(Self { breaker, unsaved: BTreeSet::new() })
     }
 
     /// Checks a request that is otherwise admitted. Only a new trip is a write, and that one statement.
@@ -44,8 +49,11 @@ impl Loops {
         match self.breaker.check(&scope, shape, facts.input_tokens, rules, now) {
             Verdict::Pass => Ok(Ok(Some(Watched { scope, fingerprint: shape.fingerprint }))),
             Verdict::Tripped { trip, fresh } => {
-                if fresh {
+                let id = &trip.scope.id;
+                if fresh || self.unsaved.contains(id) {
+                    self.unsaved.insert(id.clone());
                     store.save_loop_trip(&trip)?;
+                    self.unsaved.remove(id);
                 }
                 Ok(Err(Box::new(refusal(*trip, now))))
             }

@@ -5,6 +5,8 @@ pub mod ledger_object;
 pub mod meter_ask;
 mod meter_events;
 mod meter_loops;
+#[cfg(test)]
+mod meter_loops_tests;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;
