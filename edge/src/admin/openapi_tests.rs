@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use tallygate_shared::budget::baseline::Finding;
 use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
@@ -68,6 +69,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
     generator.subschema_for::<Evidence>();
+    generator.subschema_for::<Finding>();
     generator.take_definitions(true)
 }
 
@@ -182,6 +184,16 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("UsageReport", answer(&[("data", json!({ "type": "array", "items": usage_row }))])),
+        ("BudgetFinding", all_of("Finding", &[("value", text())])),
+        (
+            "BudgetProposals",
+            answer(&[
+                ("dimension", text()),
+                ("days", count()),
+                ("until", text()),
+                ("data", json!({ "type": "array", "items": reference("BudgetFinding") })),
+            ]),
+        ),
         (
             "AuditEntry",
             answer(&[

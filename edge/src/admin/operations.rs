@@ -52,6 +52,7 @@ pub enum Operation {
     ListRequests,
     ShowRequest,
     ShowUsage,
+    ProposeBudgets,
     ListAudit,
     ExportConfig,
     ApplyConfig,
@@ -192,6 +193,25 @@ const USAGE_QUERY: &[&str] = &[
     "code",
 ];
 
+const PROPOSALS_QUERY: &[&str] = &[
+    "dimension",
+    "days",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+];
+
 /// The table. Where two paths match, the first one counts.
 pub const OPERATIONS: &[Spec] = &[
     get(Operation::ShowOpenApi, "/openapi.json", "This document; needs no token").answers("OpenApi"),
@@ -314,6 +334,14 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadUsage)
         .answers("UsageReport")
         .asks(USAGE_QUERY),
+    get(
+        Operation::ProposeBudgets,
+        "/workspaces/{workspace}/budget-proposals",
+        "A monthly budget for each team, key, ... from what it usually spends, and why",
+    )
+    .with(Act::ReadUsage)
+    .asks(PROPOSALS_QUERY)
+    .answers("BudgetProposals"),
     get(Operation::ListAudit, "/workspaces/{workspace}/audit", "Who changed what, newest first")
         .with(Act::ReadAudit)
         .answers("AuditList")

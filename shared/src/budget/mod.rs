@@ -8,8 +8,10 @@
 //! - [`account`]: one key's spending, holds and rates
 //! - [`lease`]: how many keys spend from one budget
 //! - [`loop_breaker`]: agents that go round in circles
+//! - [`baseline`]: a budget proposed from what was spent
 
 pub mod account;
+pub mod baseline;
 pub mod calendar;
 pub mod hold;
 pub mod lease;

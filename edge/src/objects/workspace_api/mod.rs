@@ -88,6 +88,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ListRequests => api.requests(),
         Operation::ShowRequest => api.request(name),
         Operation::ShowUsage => api.usage(),
+        Operation::ProposeBudgets => api.budget_proposals(),
         Operation::ListAudit => api.audit(),
         Operation::ExportConfig => api.section(|config| json!(config)),
         Operation::ApplyConfig => api.apply_config(),
