@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 use tallygate_shared::budget::loop_breaker::shape::ScopeKey;
-use tallygate_shared::budget::loop_breaker::{LoopBreaker, Trip, Verdict, Watched};
+use tallygate_shared::budget::loop_breaker::{Ended, LoopBreaker, Trip, Verdict, Watched};
 use tallygate_shared::events::usage_event::Outcome;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::money::Usd;
@@ -15,6 +15,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::meter_store::MeterStore;
 use super::sql::{Sql, SqlError};
+use crate::request::calls::Settlement;
 
 /// What the breaker says about an admitted request: what to tell it later, or why the request is refused after all.
 pub(super) type Watch = Result<Option<Watched>, Box<Refusal>>;
@@ -60,18 +61,20 @@ impl Loops {
         }
     }
 
-    /// Takes in how a watched request ended.
+    /// Takes in how a request ended.
     pub(super) fn settled(
         &mut self,
         plan: &KeyPlan,
-        watched: &Watched,
+        settlement: &Settlement,
         charged: Usd,
-        outcome: Outcome,
-        admitted_at: Timestamp,
         now: Timestamp,
     ) {
-        let (rules, answered) = (&plan.policy.loop_breaker, outcome == Outcome::Completed);
-        self.breaker.settled(watched, charged, answered, admitted_at, rules, now);
+        let Some(watched) = &settlement.ticket.watched else { return };
+        let from = settlement.ticket.hold.at;
+        let duration = i64::try_from(settlement.duration_ms).unwrap_or(i64::MAX);
+        let answered = settlement.outcome == Outcome::Completed;
+        let ended = Ended { cost: charged, answered, from, to: from.plus_ms(duration) };
+        self.breaker.settled(watched, ended, &plan.policy.loop_breaker, now);
     }
 
     /// A person lets a scope go on.
@@ -117,7 +120,7 @@ fn refusal(trip: Trip, now: Timestamp) -> Refusal {
         scope: trip.scope.id,
         agent: trip.scope.agent,
         session: trip.scope.session,
-        evidence: trip.evidence,
+        evidence: Box::new(trip.evidence),
         spent_usd: trip.spent_usd,
         requests: trip.requests,
         until: trip.until,

@@ -307,9 +307,7 @@ impl<S: Sql> MeterObject<S> {
         let tokens_used =
             if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
-        if let Some(watched) = &settlement.ticket.watched {
-            self.loops.settled(plan, watched, charged, settlement.outcome, hold.at, now);
-        }
+        self.loops.settled(plan, &settlement, charged, now);
         let event = event_of(plan, settlement, charged, now);
         self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
         self.tickets.remove(&hold.id);

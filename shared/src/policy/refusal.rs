@@ -175,7 +175,7 @@ pub enum Refusal {
         /// The session.
         session: Option<String>,
         /// What was seen.
-        evidence: Evidence,
+        evidence: Box<Evidence>,
         /// What it had spent when it was stopped.
         spent_usd: Usd,
         /// Its answered requests by then.

@@ -93,6 +93,19 @@ pub struct Watched {
     pub fingerprint: u64,
 }
 
+/// How a request ended that passed.
+#[derive(Clone, Copy, Debug)]
+pub struct Ended {
+    /// What it was charged.
+    pub cost: Usd,
+    /// The caller got a whole answer.
+    pub answered: bool,
+    /// When it was admitted.
+    pub from: Timestamp,
+    /// When the caller had its last byte: before the settlement, which must not make two requests overlap.
+    pub to: Timestamp,
+}
+
 /// One answered request.
 #[derive(Clone, Copy, Debug)]
 struct Answer {
@@ -199,26 +212,21 @@ impl LoopBreaker {
         Verdict::Tripped { trip: Box::new(trip), fresh: true }
     }
 
-    /// Takes in how a request ended that passed at `admitted_at`. `answered`: the caller got a whole answer.
-    pub fn settled(
-        &mut self,
-        watched: &Watched,
-        cost: Usd,
-        answered: bool,
-        admitted_at: Timestamp,
-        rules: &LoopRules,
-        now: Timestamp,
-    ) {
+    /// Takes in how a request ended that passed.
+    pub fn settled(&mut self, watched: &Watched, ended: Ended, rules: &LoopRules, now: Timestamp) {
+        let Ended { cost, answered, from, to } = ended;
         let scope = self.scope(&watched.scope.id);
         scope.spend(cost, rules, now);
-        if scope.trip.as_ref().is_some_and(|trip| trip.until <= admitted_at) {
+        if scope.trip.as_ref().is_some_and(|trip| trip.until <= from) {
             scope.probe = None;
             scope.answered |= answered;
         }
         if answered {
             scope.requests = scope.requests.saturating_add(1);
-            let fingerprint = watched.fingerprint;
-            scope.answers.push_back(Answer { fingerprint, from: admitted_at, to: now });
+            // In the order of their ends, whatever the order of the settlements.
+            let to = to.min(now);
+            let place = scope.answers.partition_point(|answer| answer.to <= to);
+            scope.answers.insert(place, Answer { fingerprint: watched.fingerprint, from, to });
             if scope.answers.len() > ANSWERS {
                 scope.answers.pop_front();
             }

@@ -64,7 +64,8 @@ impl Client {
         self.spent = self.spent.saturating_add(cost);
         let watched = Watched { scope: self.scope.clone(), fingerprint };
         let (from, now) = (Timestamp::from_ms(from), Timestamp::from_ms(self.now));
-        self.breaker.settled(&watched, cost, answered, from, &self.rules, now);
+        let ended = Ended { cost, answered, from, to: now };
+        self.breaker.settled(&watched, ended, &self.rules, now);
     }
 
     /// A request that takes `ms`. Whether it passed.

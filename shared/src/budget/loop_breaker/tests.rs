@@ -41,7 +41,9 @@ impl Traffic {
 
     fn end(&mut self, fingerprint: u64, answered: bool, from: i64, to: i64) {
         let watched = Watched { scope: self.key.clone(), fingerprint };
-        self.breaker.settled(&watched, cents(1), answered, at(from), &self.rules, at(to));
+        // Settled half a second later, when the next request is there already.
+        let ended = Ended { cost: cents(1), answered, from: at(from), to: at(to) };
+        self.breaker.settled(&watched, ended, &self.rules, at(to).plus_ms(500));
     }
 
     /// One request that takes a second. Whether it passed.
@@ -183,7 +185,8 @@ fn a_leap_is_measured_against_the_highest_window_and_does_not_become_the_measure
     let watched = Watched { scope: t.key.clone(), fingerprint: 0 };
     let start = -at(0).ms().rem_euclid(300_000) / SECOND + 300;
     let pay = |t: &mut Traffic, amount, second: i64| {
-        t.breaker.settled(&watched, amount, false, at(second), &t.rules, at(second));
+        let ended = Ended { cost: amount, answered: false, from: at(second), to: at(second) };
+        t.breaker.settled(&watched, ended, &t.rules, at(second));
     };
     for window in 0..8 {
         pay(&mut t, cents(if window == 3 { 400 } else { 100 }), start + window * 300);
