@@ -185,7 +185,7 @@ export class Meter extends CoreObject {
     await this.#arm();
   }
 
-  /** Answers a question about the key: `simulate`, `models`, `request` or `state`. */
+  /** Answers a question about the key: `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`. */
   ask(method, call) {
     return this.use((meter) => meter.ask(method, call, now()));
   }

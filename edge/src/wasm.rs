@@ -367,8 +367,8 @@ impl Meter {
         with_ring(|ring| self.core.apply_plan(plan, ring)).map_err(failed)
     }
 
-    /// A question: `simulate`, `models`, `request` or `state`.
-    pub fn ask(&self, method: &str, call: &str, now: f64) -> Result<String, JsValue> {
+    /// A question: `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`.
+    pub fn ask(&mut self, method: &str, call: &str, now: f64) -> Result<String, JsValue> {
         self.core.ask(method, call, moment(now)).map_err(failed)
     }
 

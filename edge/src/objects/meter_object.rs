@@ -13,10 +13,12 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tallygate_shared::budget::account::{Account, WINDOWS};
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold, charge};
 use tallygate_shared::budget::lease::wallet::{Need, Wallet};
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::budget::rate_limit::Gcra;
 use tallygate_shared::budget::terms::{LineKind, account_parts};
 use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
@@ -32,6 +34,7 @@ use tallygate_shared::tokens::Usage;
 
 use crate::objects::meter_budgets::{Budgets, Progress, Verdict, charges_of, learns, needs_of};
 use crate::objects::meter_events::{blank_event, event_of};
+use crate::objects::meter_loops::Loops;
 use crate::objects::meter_refusals::Refusals;
 use crate::objects::meter_reports::{Simulated, State};
 use crate::objects::meter_store::{MeterStore, StoredState};
@@ -90,6 +93,7 @@ pub struct MeterObject<S> {
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
+    loops: Loops,
 }
 
 /// Deliveries that an alarm must make, in order.
@@ -112,9 +116,10 @@ pub struct Delivery {
     pub up_to: u64,
 }
 
-/// What an admission sets aside in shared budgets.
+/// What an admission carries beside the decision: what it sets aside in shared budgets, and what the loop breaker said.
 #[derive(Default)]
 struct Shares {
+    watched: Option<Watched>,
     charges: Vec<Need>,
     remaining: Option<Usd>,
     downgraded_by: Option<String>,
@@ -159,6 +164,7 @@ impl<S: Sql> MeterObject<S> {
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
+            loops: Loops::open(&store, now)?,
             store,
         };
         meter.restore_budgets(boot, now)?;
@@ -283,7 +289,7 @@ impl<S: Sql> MeterObject<S> {
             }
         };
         if plan.budgets.is_empty() {
-            return self.place(plan, call, actor, admission, Shares::default(), now);
+            return self.watch(plan, call, actor, admission, Shares::default(), now);
         }
         let charges = charges_of(plan, &actor, &admission, &self.budgets.expectations, now);
         let needs = needs_of(&charges);
@@ -300,8 +306,8 @@ impl<S: Sql> MeterObject<S> {
             Verdict::Covered => {
                 let remaining = self.budgets.remaining(&charges, now);
                 let downgraded_by = progress.downgrade.map(|downgrade| downgrade.budget);
-                let shares = Shares { charges: needs, remaining, downgraded_by };
-                self.place(plan, call, actor, admission, shares, now)
+                let shares = Shares { charges: needs, remaining, downgraded_by, watched: None };
+                self.watch(plan, call, actor, admission, shares, now)
             }
             Verdict::Ask(accounts) => {
                 let progress = Progress { round: progress.round.saturating_add(1), ..progress };
@@ -318,6 +324,24 @@ impl<S: Sql> MeterObject<S> {
                     Ok(self.refused(plan, call, &actor, refusal, now))
                 }
             },
+        }
+    }
+
+    /// The last word is the loop breaker's: it counts requests that would pass, each once.
+    fn watch(
+        &mut self,
+        plan: &KeyPlan,
+        call: &AdmitCall,
+        actor: Actor,
+        admission: Admission<'_>,
+        shares: Shares,
+        now: Timestamp,
+    ) -> Result<AdmitAnswer, MeterError> {
+        match self.loops.check(&self.store, plan, &call.facts, &actor, now)? {
+            Ok(watched) => {
+                self.place(plan, call, actor, admission, Shares { watched, ..shares }, now)
+            }
+            Err(refusal) => Ok(self.refused(plan, call, &actor, *refusal, now)),
         }
     }
 
@@ -375,6 +399,7 @@ impl<S: Sql> MeterObject<S> {
             under: None,
             sublet: None,
             network: call.facts.ip.map(network_of),
+            watched: shares.watched,
         };
         if near {
             self.store.remember_ticket(&ticket)?;
@@ -438,6 +463,7 @@ impl<S: Sql> MeterObject<S> {
             self.budgets.expectations.learn(model, hold.amount, charged);
             self.budgets.learned = true;
         }
+        self.loops.settled(plan, &settlement, charged, now);
         let event = event_of(plan, settlement, charged, now);
         if let Some(ticket) = under {
             (charges, _) = self.take_part(&ticket, now);
@@ -492,6 +518,7 @@ impl<S: Sql> MeterObject<S> {
             self.abandon(&hold, now)?;
         }
         self.account.forget_unclear(now);
+        self.store.prune_loop_trips(now)?;
         self.journal(now)?;
         if self.account.is_idle() && self.account.ceiling() != Usd::ZERO {
             self.account.set_ceiling(Usd::ZERO);
@@ -644,6 +671,17 @@ impl<S: Sql> MeterObject<S> {
             Some(expired_at) if expired_at <= now => Err(Refusal::KeyExpired { expired_at }),
             _ => Ok(plan),
         }
+    }
+
+    /// The agents and sessions that were stopped as loops.
+    pub fn loops(&self, now: Timestamp) -> Value {
+        self.loops.list(now)
+    }
+
+    /// A person lets a stopped agent go on.
+    pub fn clear_loop(&mut self, scope: &str, now: Timestamp) -> Result<Value, MeterError> {
+        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        Ok(self.loops.clear(&self.store, plan, scope, now)?)
     }
 
     /// The Meter's books, for the admin API and for tests that compare them.

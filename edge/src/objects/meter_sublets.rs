@@ -14,6 +14,7 @@ use tallygate_shared::budget::hold::Hold;
 use tallygate_shared::budget::lease::sublease::{SUBLEASE_MS, Sublet};
 use tallygate_shared::budget::lease::wallet::Need;
 use tallygate_shared::budget::lease::{Units, money_units};
+use tallygate_shared::budget::loop_breaker::rules::Watch;
 use tallygate_shared::budget::rate_limit::{Gcra, State as RateState, Verdict};
 use tallygate_shared::budget::window::Window;
 use tallygate_shared::events::usage_event::Outcome;
@@ -108,6 +109,7 @@ fn may_sublet(plan: &KeyPlan) -> bool {
     let policy = &plan.policy;
     let actor = &plan.owner.actor;
     !policy.immediate
+        && policy.loop_breaker.watch == Watch::Session
         && policy.max_concurrency.is_none()
         && actor.agent.is_none()
         && actor.session.is_none()

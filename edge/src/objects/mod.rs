@@ -9,6 +9,9 @@ pub mod ledger_object;
 pub mod meter_ask;
 pub mod meter_budgets;
 mod meter_events;
+mod meter_loops;
+#[cfg(test)]
+mod meter_loops_tests;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;

@@ -3,6 +3,7 @@
 mod config;
 mod front;
 mod keys;
+mod proposals;
 mod resources;
 mod secrecy;
 

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::hold::Hold;
 use tallygate_shared::budget::lease::wallet::Need;
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::events::usage_event::{Attempt, Outcome};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
@@ -150,6 +151,9 @@ pub struct Ticket {
     /// The network that the caller asked from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// What the loop breaker wants to hear of the request when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
 }
 
 impl Ticket {
@@ -168,6 +172,7 @@ impl Ticket {
             under: None,
             sublet: Some(requests),
             network: None,
+            watched: None,
         }
     }
 }

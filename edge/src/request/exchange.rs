@@ -235,6 +235,8 @@ impl Exchange {
                 facts.input_tokens = body.counted_input_tokens;
                 facts.max_output_tokens = body.max_output_tokens;
                 facts.choices = body.choices;
+                // What generates nothing is no agent's turn.
+                facts.shape = (facts.has_output && !facts.free).then(|| body.shape.clone());
                 facts.service_tier = body.service_tier.as_deref().map(str::to_owned);
                 labels = labels_of(&self.headers, &body);
                 self.facts = BodyFacts {

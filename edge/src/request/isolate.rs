@@ -129,6 +129,7 @@ impl Isolate {
             under: tallygate_shared::ids::RequestId::parse(&sublease.id).ok(),
             sublet: None,
             network: call.facts.ip.map(network_of),
+            watched: None,
         };
         Some(Box::new(Admitted {
             hot: false,

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::loop_breaker::rules::LoopRules;
 use crate::budget::terms::{BudgetTerms, Spender};
 use crate::budget::window::Window;
 use crate::identity::actor::Actor;
@@ -178,6 +179,9 @@ pub struct KeyPolicy {
     /// Largest request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_request_bytes: Option<u64>,
+    /// When an agent's requests count as a loop.
+    #[serde(skip_serializing_if = "LoopRules::is_default")]
+    pub loop_breaker: LoopRules,
 }
 
 /// What to do with a request that asks for more output than the policy allows.
