@@ -320,11 +320,29 @@ impl<S: Sql> AlertsObject<S> {
                 let query: DeliveriesQuery = parsed(payload)?;
                 Step::json(200, &self.store.deliveries(None, &query)?)
             }
-            "gone" => Step::json(200, &json!(self.store.gone()?)),
+            "receivers" => {
+                let shown: Vec<Value> = parsed(payload)?;
+                let data: Result<Vec<Value>, SqlError> =
+                    shown.into_iter().map(|receiver| self.with_health(receiver)).collect();
+                Step::json(200, &json!({ "data": data? }))
+            }
+            "receiver" => Step::json(200, &self.with_health(parsed(payload)?)?),
             "redeliver" => self.redeliver(&parsed(payload)?)?,
             _ => self.act(method, &parsed(payload)?)?,
         };
         Ok(step)
+    }
+
+    /// A receiver as the API shows it, with how its queue is.
+    fn with_health(&self, mut receiver: Value) -> Result<Value, SqlError> {
+        let name = receiver.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let waiting = self.store.waiting(&name)?;
+        let is_gone = self.store.gone()?.contains(&name);
+        if let Some(fields) = receiver.as_object_mut() {
+            fields.insert("gone".to_owned(), is_gone.into());
+            fields.insert("waiting".to_owned(), waiting.into());
+        }
+        Ok(receiver)
     }
 
     fn act(&mut self, method: &str, wish: &Wish) -> Result<Step, SqlError> {
