@@ -59,6 +59,9 @@ async function carryOut(first, env) {
           content_type: "application/json",
           body: await env.BUDGET.getByName(step.name).status(step.call),
         };
+      case "alerts":
+        step = JSON.parse(await env.ALERTS.getByName(step.name).query(step.method, step.payload));
+        break;
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),

@@ -18,6 +18,7 @@ export function configure(env) {
     key_ring: env.TALLYGATE_KEY_RING ?? "",
     operator_token: env.TALLYGATE_OPERATOR_TOKEN ?? "",
     faults: env.TALLYGATE_FAULTS === "on",
+    allow_private_delivery: env.TALLYGATE_ALLOW_PRIVATE_DELIVERY === "on",
   });
   glue.configure(settings);
 }

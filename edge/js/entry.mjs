@@ -4,7 +4,7 @@ import { advanceClock, configure, inCore, now, random } from "./core.mjs";
 import { administer } from "./admin.mjs";
 import { serve } from "./guard.mjs";
 
-export { Budget, Directory, Ledger, Meter, Workspace } from "./objects.mjs";
+export { Alerts, Budget, Directory, Ledger, Meter, Workspace } from "./objects.mjs";
 
 export default {
   fetch(request, env, ctx) {
@@ -32,6 +32,15 @@ async function test(request, env) {
   }
   const meter = env.METER.getByName(url.searchParams.get("key") ?? "");
   const account = url.searchParams.get("budget");
+  const alerts = url.searchParams.get("alerts");
+  if (alerts !== null && url.pathname === "/_test/alarm") {
+    await env.ALERTS.getByName(alerts).ring();
+    return Response.json({});
+  }
+  if (alerts !== null && url.pathname === "/_test/budget") {
+    await env.ALERTS.getByName(alerts).budget(await request.text());
+    return Response.json({});
+  }
   if (account !== null && url.pathname === "/_test/alarm") {
     await env.BUDGET.getByName(account).ring();
     return Response.json({});

@@ -10,6 +10,13 @@ const PUSH_GRACE_MS = 5_000;
 /** An alarm that rings this soon is soon enough: arming it anew would be one more write. */
 const ALARM_SLACK_MS = 1_000;
 
+/** How long a Meter waits for the Alerts object: its alarm has other work. */
+const ALERTS_WAIT_MS = 10_000;
+/** How long a receiver of alerts may take. */
+const RECEIVER_TIMEOUT_MS = 15_000;
+/** Messages to one receiver before the others have their turn at the alarm. */
+const MESSAGES_IN_A_ROW = 20;
+
 /** What the core sees of an object's SQLite: one statement with text parameters, rows as JSON. */
 function sqlPort(storage) {
   return {
@@ -213,13 +220,31 @@ export class Meter extends CoreObject {
 
   /** Settles what nobody settled, then delivers the outbox to the Ledger, in order. */
   async ring() {
-    const { batches, accounts } = JSON.parse(this.transact((meter) => meter.wake(now())));
-    for (const { ledger, payload, up_to } of batches) {
-      await this.env.LEDGER.getByName(ledger).apply(payload);
-      this.transact((meter) => meter.delivered(String(up_to)));
+    const { batches, accounts, alerts } = JSON.parse(this.transact((meter) => meter.wake(now())));
+    try {
+      for (const { ledger, payload, up_to } of batches) {
+        await this.env.LEDGER.getByName(ledger).apply(payload);
+        this.transact((meter) => meter.delivered(String(up_to)));
+      }
+      await Promise.all(accounts.map((account) => this.#sync(account)));
+      await this.#arm();
+    } finally {
+      if (alerts) await this.#alert(alerts);
     }
-    await Promise.all(accounts.map((account) => this.#sync(account)));
-    await this.#arm();
+  }
+
+  /** Shows events to the Alerts object, behind all that money depends on. A failure is its own: the alarm tries again. */
+  async #alert({ workspace, payload, up_to }) {
+    try {
+      const late = new Promise((_, fail) => setTimeout(() => fail(new Error("no answer")), ALERTS_WAIT_MS));
+      await Promise.race([this.env.ALERTS.getByName(workspace).ingest(payload), late]);
+      this.transact((meter) => meter.alerted(String(up_to)));
+      this.alertFailures = 0;
+    } catch (error) {
+      console.error(JSON.stringify({ event: "alerts_delivery_failed", error: String(error) }));
+      this.alertFailures = (this.alertFailures ?? 0) + 1;
+      await this.armAt(Date.now() + Math.min(RETRY_CEILING_MS, 1_000 * 2 ** Math.min(this.alertFailures, 6)));
+    }
   }
 }
 
@@ -329,8 +354,9 @@ export class Workspace extends CoreObject {
 
   async #push(effects) {
     const results = await Promise.allSettled(
-      effects.map(async ({ key, version, plan }) => {
-        await this.env.METER.getByName(key).applyPlan(plan);
+      effects.map(async ({ key, version, plan, alerts_of }) => {
+        if (alerts_of) await this.env.ALERTS.getByName(alerts_of).applyConfig(plan);
+        else await this.env.METER.getByName(key).applyPlan(plan);
         this.transact((workspace) => workspace.pushed(key, version));
       }),
     );
@@ -371,5 +397,112 @@ export class Directory extends CoreObject {
 
   handle(request) {
     return this.transact((directory) => directory.handle(request, random(128), now()));
+  }
+}
+
+/** One workspace's alerts, and the messages about them. */
+export class Alerts extends CoreObject {
+  /** Receivers that a message is on its way to: one at a time each, so that a slow one delays no other. */
+  #sending = new Set();
+
+  open(glue, sql) {
+    return new glue.Alerts(sql);
+  }
+
+  async ingest(batch) {
+    this.transact((alerts) => alerts.ingest(batch, now()));
+    await this.#send();
+  }
+
+  async budget(snapshot) {
+    this.transact((alerts) => alerts.budget(snapshot, now()));
+    await this.#send();
+  }
+
+  async applyConfig(plan) {
+    this.transact((alerts) => alerts.apply_config(plan, now()));
+    await this.#send();
+  }
+
+  /** Answers the control plane. */
+  async query(method, payload) {
+    if (method === "test") return this.#test(payload);
+    const answer = this.transact((alerts) => alerts.query(method, payload, now()));
+    await this.#send();
+    return answer;
+  }
+
+  async #test(receiver) {
+    const message = JSON.parse(this.use((alerts) => alerts.test_message(receiver, draw(), now())));
+    const ended = message.error === undefined ? await post(message) : message;
+    return this.use((alerts) => alerts.tested(receiver, JSON.stringify(ended)));
+  }
+
+  async alarm() {
+    this.alarmAt = undefined;
+    try {
+      await this.ring();
+      this.failures = 0;
+    } catch (error) {
+      console.error(JSON.stringify({ event: "alerts_failed", error: String(error) }));
+      await this.armAt(Date.now() + this.backOffMs());
+    }
+  }
+
+  async ring() {
+    this.transact((alerts) => alerts.wake(now()));
+    await this.#send();
+  }
+
+  /** Starts what is due, and waits for none of it. */
+  async #send() {
+    for (const receiver of JSON.parse(this.use((alerts) => alerts.due_receivers(now())))) {
+      if (this.#sending.has(receiver)) continue;
+      this.#sending.add(receiver);
+      this.ctx.waitUntil(this.#drain(receiver));
+    }
+    await this.#arm();
+  }
+
+  /** While something is on its way, what is due behind it is no reason to ring at once. */
+  async #arm() {
+    const at = this.use((alerts) => alerts.alarm_at());
+    if (at === undefined) return;
+    await this.armAt(this.#sending.size > 0 ? Math.max(at, Date.now() + ALARM_SLACK_MS) : at);
+  }
+
+  /** Sends to one receiver, one message after the other, until one does not arrive. */
+  async #drain(receiver) {
+    try {
+      for (let sent = 0; sent < MESSAGES_IN_A_ROW; sent += 1) {
+        const next = this.transact((alerts) => alerts.take(receiver, draw(), now()));
+        if (next === undefined) break;
+        const message = JSON.parse(next);
+        const ended = JSON.stringify(await post(message));
+        if (!this.transact((alerts) => alerts.delivered(message.id, ended, draw(), now()))) break;
+      }
+    } catch (error) {
+      console.error(JSON.stringify({ event: "alert_delivery_failed", error: String(error) }));
+      await this.armAt(Date.now() + this.backOffMs());
+      return;
+    } finally {
+      this.#sending.delete(receiver);
+    }
+    await this.#arm();
+  }
+}
+
+/** 32 random bits. */
+const draw = () => new DataView(random(4).buffer).getUint32(0);
+
+/** Makes one attempt at a message. Where it is redirected to is nobody's address: it is not followed. */
+async function post({ url, headers, body }) {
+  try {
+    const signal = AbortSignal.timeout(RECEIVER_TIMEOUT_MS);
+    const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
+    await response.body?.cancel();
+    return { status: response.status };
+  } catch (error) {
+    return { error: error?.name === "TimeoutError" ? "timeout" : "connection_failed" };
   }
 }

@@ -7,6 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
+use crate::objects::alerts_object::{AlertsObject, Sender};
 use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
 use crate::objects::ledger_object::LedgerObject;
@@ -46,6 +47,7 @@ struct Settings {
     key_ring: String,
     operator_token: String,
     faults: bool,
+    allow_private_delivery: bool,
 }
 
 #[derive(Default)]
@@ -53,6 +55,7 @@ struct Configured {
     ring: KeyRing,
     operator_token: String,
     faults: bool,
+    allow_private_delivery: bool,
 }
 
 thread_local! {
@@ -110,6 +113,7 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
         ring,
         operator_token: settings.operator_token,
         faults: settings.faults,
+        allow_private_delivery: settings.allow_private_delivery,
     });
     Ok(())
 }
@@ -383,6 +387,12 @@ impl Meter {
         self.core.delivered(up_to).map_err(failed)
     }
 
+    /// The Alerts object has looked at everything up to here.
+    pub fn alerted(&mut self, up_to: &str) -> Result<(), JsValue> {
+        let up_to = up_to.parse().map_err(failed)?;
+        self.core.alerted(up_to).map_err(failed)
+    }
+
     /// When the alarm must ring next.
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
@@ -456,6 +466,102 @@ impl Budget {
     pub fn status(&mut self, call: Option<String>, now: f64) -> Result<String, JsValue> {
         let call = call.map(|text| serde_json::from_str(&text)).transpose().map_err(failed)?;
         json(&self.core.status(call.as_ref(), moment(now)).map_err(failed)?)
+    }
+}
+
+/// The alerts of one workspace.
+#[wasm_bindgen]
+pub struct Alerts {
+    core: AlertsObject<JsSql>,
+}
+
+fn with_sender<T>(random: u32, work: impl FnOnce(&Sender<'_>) -> T) -> T {
+    CONFIGURED.with_borrow(|configured| {
+        let allow_private = configured.allow_private_delivery;
+        work(&Sender { ring: &configured.ring, allow_private, random })
+    })
+}
+
+#[wasm_bindgen]
+impl Alerts {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Alerts, JsValue> {
+        Ok(Alerts { core: AlertsObject::open(sql).map_err(failed)? })
+    }
+
+    /// A workspace's plan.
+    pub fn apply_config(&mut self, plan: &str, now: f64) -> Result<(), JsValue> {
+        self.core.apply_config(plan, moment(now)).map_err(failed)
+    }
+
+    /// A Meter's events.
+    pub fn ingest(&mut self, batch: &str, now: f64) -> Result<(), JsValue> {
+        self.core.ingest(batch, moment(now)).map(|_| ()).map_err(failed)
+    }
+
+    /// A budget's figures.
+    pub fn budget(&mut self, snapshot: &str, now: f64) -> Result<(), JsValue> {
+        self.core.budget(snapshot, moment(now)).map_err(failed)
+    }
+
+    /// The alarm rings.
+    pub fn wake(&mut self, now: f64) -> Result<(), JsValue> {
+        self.core.wake(moment(now)).map_err(failed)
+    }
+
+    /// Receivers that something is due for.
+    pub fn due_receivers(&self, now: f64) -> Result<String, JsValue> {
+        json(&self.core.due_receivers(moment(now)).map_err(failed)?)
+    }
+
+    /// The message to send to a receiver now.
+    pub fn take(
+        &mut self,
+        receiver: &str,
+        random: u32,
+        now: f64,
+    ) -> Result<Option<String>, JsValue> {
+        let taken = with_sender(random, |sender| self.core.take(receiver, sender, moment(now)));
+        taken.map_err(failed)?.map(|outgoing| json(&outgoing)).transpose()
+    }
+
+    /// How that went; whether it arrived.
+    pub fn delivered(
+        &mut self,
+        id: &str,
+        ended: &str,
+        random: u32,
+        now: f64,
+    ) -> Result<bool, JsValue> {
+        let ended = serde_json::from_str(ended).map_err(failed)?;
+        self.core.delivered(id, &ended, random, moment(now)).map_err(failed)
+    }
+
+    /// A message that tests a receiver, or why there is none.
+    pub fn test_message(&self, receiver: &str, random: u32, now: f64) -> Result<String, JsValue> {
+        let made =
+            with_sender(random, |sender| self.core.test_message(receiver, sender, moment(now)));
+        match made {
+            Ok(outgoing) => json(&outgoing),
+            Err(error) => json(&serde_json::json!({ "error": error })),
+        }
+    }
+
+    /// How that went.
+    pub fn tested(&self, receiver: &str, ended: &str) -> Result<String, JsValue> {
+        let ended = serde_json::from_str(ended).map_err(failed)?;
+        json(&self.core.tested(receiver, &ended).map_err(failed)?)
+    }
+
+    /// A question of the control plane.
+    pub fn query(&mut self, method: &str, payload: &str, now: f64) -> Result<String, JsValue> {
+        json(&self.core.query(method, payload, moment(now)).map_err(failed)?)
+    }
+
+    /// When the alarm must ring next.
+    pub fn alarm_at(&self) -> Result<Option<f64>, JsValue> {
+        self.core.alarm_at().map(millis).map_err(failed)
     }
 }
 

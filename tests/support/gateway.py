@@ -23,8 +23,13 @@ BUILD = ROOT / "build"
 WORKERD = ROOT / "node_modules" / ".bin" / "workerd"
 SIMULATOR = ROOT / "target" / "tools" / "tallygate-simulator"
 COMPATIBILITY_DATE = "2026-11-01"
-OBJECTS = ["Meter", "Budget", "Workspace", "Ledger", "Directory"]
-SETTINGS = ["TALLYGATE_KEY_RING", "TALLYGATE_OPERATOR_TOKEN", "TALLYGATE_FAULTS"]
+OBJECTS = ["Alerts", "Meter", "Budget", "Workspace", "Ledger", "Directory"]
+SETTINGS = [
+    "TALLYGATE_KEY_RING",
+    "TALLYGATE_OPERATOR_TOKEN",
+    "TALLYGATE_FAULTS",
+    "TALLYGATE_ALLOW_PRIVATE_DELIVERY",
+]
 
 
 class NotReady(Exception):
@@ -217,7 +222,8 @@ class Gateway:
         state.mkdir(parents=True, exist_ok=True)
         config = self.home / "workerd.capnp"
         config.write_text(config_text(self.home, state, self.port))
-        environment = {**os.environ, "TALLYGATE_FAULTS": "off", **self.settings}
+        defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
+        environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
                 [WORKERD, "serve", config],

@@ -103,6 +103,19 @@ pub struct Wake {
     pub batches: Vec<Delivery>,
     /// Budgets that should hear of this Meter.
     pub accounts: Vec<String>,
+    /// The call to the Alerts object, where it lacks events.
+    pub alerts: Option<AlertsDelivery>,
+}
+
+/// One call to an Alerts object.
+#[derive(Debug, Serialize)]
+pub struct AlertsDelivery {
+    /// Its name: the workspace.
+    pub workspace: String,
+    /// The batch as JSON text.
+    pub payload: String,
+    /// The sequence number that it has looked at when the call returns.
+    pub up_to: u64,
 }
 
 /// One call to a Ledger.
@@ -530,6 +543,7 @@ impl<S: Sql> MeterObject<S> {
         }
         let mut wake = self.deliveries()?;
         wake.accounts = self.due_accounts(now);
+        wake.alerts = self.alerts_delivery()?;
         Ok(wake)
     }
 
@@ -558,7 +572,7 @@ impl<S: Sql> MeterObject<S> {
 
     fn deliveries(&self) -> Result<Wake, MeterError> {
         let Some(plan) = &self.plan else {
-            return Ok(Wake { batches: Vec::new(), accounts: Vec::new() });
+            return Ok(Wake { batches: Vec::new(), accounts: Vec::new(), alerts: None });
         };
         let mut batches: Vec<(String, u64, Vec<String>)> = Vec::new();
         for (seq, at, body) in self.store.undelivered(DELIVERY_BATCH)? {
@@ -582,7 +596,24 @@ impl<S: Sql> MeterObject<S> {
                 Ok(Delivery { ledger, payload, up_to })
             })
             .collect::<Result<_, serde_json::Error>>()?;
-        Ok(Wake { batches, accounts: Vec::new() })
+        Ok(Wake { batches, accounts: Vec::new(), alerts: None })
+    }
+
+    /// What the Alerts object lacks. Its mark is its own, so that it can be down while the Ledger is not. What it misses
+    /// of the kept events is gone for it: alerts are about now.
+    fn alerts_delivery(&self) -> Result<Option<AlertsDelivery>, MeterError> {
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let events = self.store.unalerted(DELIVERY_BATCH)?;
+        let Some((up_to, _)) = events.last() else { return Ok(None) };
+        let bodies: Result<Vec<&RawValue>, _> =
+            events.iter().map(|(_, body)| serde_json::from_str(body)).collect();
+        let payload = serde_json::to_string(&Batch { meter: &plan.key, events: bodies? })?;
+        Ok(Some(AlertsDelivery { workspace: plan.workspace.to_string(), payload, up_to: *up_to }))
+    }
+
+    /// The Alerts object has looked at everything up to this sequence number.
+    pub fn alerted(&mut self, up_to: u64) -> Result<(), MeterError> {
+        Ok(self.store.set_alerted(up_to)?)
     }
 
     /// The Ledger has everything up to this sequence number.

@@ -272,6 +272,20 @@ impl<S: Sql> MeterStore<S> {
             .collect()
     }
 
+    /// The oldest events that the Alerts object lacks: sequence number, JSON text.
+    pub fn unalerted(&self, limit: usize) -> Result<Vec<(u64, String)>, SqlError> {
+        let mark = self.meta("alerted_up_to")?.unwrap_or_else(|| "0".to_owned());
+        let select = "SELECT CAST(seq AS TEXT), body FROM events WHERE seq > CAST(? AS INTEGER)
+            ORDER BY seq LIMIT CAST(? AS INTEGER)";
+        let rows = self.sql.exec(select, &[Some(&mark), Some(&limit.to_string())])?;
+        rows.iter().map(|row| Ok((integer(row, 0)?, text(row, 1)?.to_owned()))).collect()
+    }
+
+    /// The Alerts object has these.
+    pub fn set_alerted(&self, up_to: u64) -> Result<(), SqlError> {
+        self.set_meta("alerted_up_to", &up_to.to_string())
+    }
+
     /// Marks events as delivered, and lets the oldest of the delivered go.
     pub fn mark_delivered(&self, up_to: u64) -> Result<(), SqlError> {
         let mark =

@@ -1,5 +1,10 @@
 //! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
 
+pub mod alerts_object;
+#[cfg(test)]
+mod alerts_object_tests;
+pub mod alerts_plan;
+pub mod alerts_store;
 pub mod budget_calls;
 pub mod budget_object;
 #[cfg(test)]
