@@ -22,6 +22,8 @@ mod holder;
 #[cfg(test)]
 pub(crate) mod mutants;
 pub mod sublease;
+#[cfg(test)]
+mod tests;
 pub mod wallet;
 
 pub use grantor::{Grantor, Outcome, Pool, SILENT_MS, Share};
