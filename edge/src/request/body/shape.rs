@@ -2,7 +2,7 @@
 //!
 //! Equal requests must hash alike although a client wrote them anew, and different ones must not. So:
 //!
-//! - white space in text counts as one space, and a clock time (`12:30`, `12:30:59.5`) as nothing; other digits count,
+//! - blanks in text count as one space, and none at its ends; a clock time (`12:30`, `12:30:59.5`) as nothing; other digits count,
 //!   for a batch over documents often differs in a number only
 //! - an object's fields count in any order, a list's entries in theirs
 //! - the ids of tool calls and the marks of prompt caching do not count, nor do the tools on offer
@@ -19,6 +19,8 @@ const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 const TEXT: u64 = 0x51;
 const LIST: u64 = 0x52;
 const OBJECT: u64 = 0x53;
+/// Stands before the bytes that wait to be mixed, so that their number counts.
+const MARK: u64 = 1;
 /// The bits of a hash that cross JavaScript as a number.
 const KEPT_BITS: u32 = 52;
 
@@ -144,51 +146,76 @@ pub(super) const fn list_start() -> u64 {
 
 /// The hash of text for people: see above for what does not count.
 pub(super) fn text_hash(text: &str) -> u64 {
-    let mut hash = TEXT;
-    let mut rest = text.as_bytes();
-    loop {
-        let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
-        rest = rest.get(blank..).unwrap_or_default();
-        if rest.is_empty() {
-            return hash;
+    let bytes = text.as_bytes();
+    let mut stream = Stream::default();
+    let mut fed = 0;
+    for colon in memchr::memchr_iter(b':', bytes) {
+        let start = colon.saturating_sub(2);
+        let window = bytes.get(start..colon.saturating_add(3));
+        if start < fed || !window.is_some_and(is_clock) {
+            continue;
         }
-        let mut colon = false;
-        let in_word = |byte: &&u8| {
-            colon |= **byte == b':';
-            !byte.is_ascii_whitespace()
-        };
-        let length = rest.iter().take_while(in_word).count();
-        let (word, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
-        hash = if colon { hash_without_clocks(hash, word) } else { hash_bytes(hash, word) };
-        rest = after;
+        stream.feed(bytes.get(fed..start).unwrap_or_default());
+        let in_clock = |byte: &&u8| byte.is_ascii_digit() || matches!(**byte, b':' | b'.');
+        let clock = bytes.iter().skip(start).take_while(in_clock).count();
+        fed = start.saturating_add(clock);
     }
+    stream.feed(bytes.get(fed..).unwrap_or_default());
+    stream.end()
 }
 
 /// The hash of data, as it is.
 pub(super) fn data_hash(data: &str) -> u64 {
-    hash_bytes(TEXT, data.as_bytes())
+    let (chunks, rest) = data.as_bytes().as_chunks::<8>();
+    let hash = chunks.iter().fold(TEXT, |hash, chunk| mix(hash, u64::from_le_bytes(*chunk)));
+    let tail = rest.iter().fold(MARK, |tail, byte| (tail << 8) | u64::from(*byte));
+    mix(hash, tail)
 }
 
-fn hash_bytes(start: u64, bytes: &[u8]) -> u64 {
-    let (chunks, rest) = bytes.as_chunks::<8>();
-    let hash = chunks.iter().fold(start, |hash, chunk| mix(hash, u64::from_le_bytes(*chunk)));
-    let tail = rest.iter().fold(0, |tail, byte| (tail << 8) | u64::from(*byte));
-    // The length tells "a" + "b" from "ab".
-    mix(hash, tail ^ (u64::try_from(bytes.len()).unwrap_or_default() << 56))
+/// Hashes text whose blanks are made one space each, seven bytes at a time.
+struct Stream {
+    hash: u64,
+    /// Up to seven bytes, below a mark that tells how many.
+    rest: u64,
+    /// A space is due before the next byte. None is at the start or the end.
+    blank: bool,
 }
 
-fn hash_without_clocks(mut hash: u64, mut word: &[u8]) -> u64 {
-    loop {
-        let clock = word.windows(5).position(is_clock);
-        let (before, after) =
-            word.split_at_checked(clock.unwrap_or(word.len())).unwrap_or((word, &[]));
-        hash = hash_bytes(hash, before);
-        if clock.is_none() {
-            return hash;
+/// Takes a byte in, and mixes seven of them when they are together.
+const fn push(hash: u64, rest: u64, byte: u8) -> (u64, u64) {
+    if rest >> 56 == 0 {
+        (hash, (rest << 8) | byte as u64)
+    } else {
+        (mix(hash, rest), (MARK << 8) | byte as u64)
+    }
+}
+
+impl Default for Stream {
+    fn default() -> Self {
+        Self { hash: TEXT, rest: MARK, blank: false }
+    }
+}
+
+impl Stream {
+    fn feed(&mut self, bytes: &[u8]) {
+        let Self { mut hash, mut rest, mut blank } = *self;
+        for &byte in bytes {
+            // Control characters are blanks too.
+            if byte <= b' ' {
+                blank = true;
+                continue;
+            }
+            // Nothing but the mark: the text begins here.
+            if std::mem::take(&mut blank) && rest != MARK {
+                (hash, rest) = push(hash, rest, b' ');
+            }
+            (hash, rest) = push(hash, rest, byte);
         }
-        let in_clock = |byte: &&u8| byte.is_ascii_digit() || matches!(**byte, b':' | b'.');
-        let length = after.iter().take_while(in_clock).count();
-        word = after.get(length..).unwrap_or_default();
+        *self = Self { hash, rest, blank };
+    }
+
+    fn end(self) -> u64 {
+        mix(self.hash, self.rest)
     }
 }
 

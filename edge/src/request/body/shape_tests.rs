@@ -24,6 +24,10 @@ fn white_space_and_clock_times_do_not_count() {
     let same = ["Now 12:30:59.123: go on", " Now  23:01 :\tgo\non"];
     assert_ne!(print(same[0]), print(same[1]), "a colon alone is another word");
     assert_eq!(print("Now 12:30:59.123 go on"), print(" Now  23:01\tgo\non "));
+    assert_eq!(print("12:30 12:31:00 x"), print("x"));
+    for kept in ["1:30 x", "12:3 x", "12 30 x", "a:bc x", "::::: x", "12:", ":"] {
+        assert_ne!(print(kept), print("x"), "{kept}");
+    }
     assert_eq!(print("at 2026-11-21T07:29:33Z"), print("at 2026-11-21T08:00:01Z"));
     // A compact record keeps all but its clock.
     let record = |id: u8, clock: &str| print(&format!(r#"{{"id":{id},"at":"{clock}"}}"#));
