@@ -607,8 +607,10 @@ impl Workspace {
     /// Answers one admin request.
     pub fn handle(&mut self, call: &str, random: &[u8], now: f64) -> Result<String, JsValue> {
         let call = serde_json::from_str(call).map_err(failed)?;
-        let step = with_ring(|ring| {
-            self.core.handle(&Context { call: &call, ring, random, now: moment(now) })
+        let step = CONFIGURED.with_borrow(|configured| {
+            let (ring, now) = (&configured.ring, moment(now));
+            let allow_private = configured.allow_private_delivery;
+            self.core.handle(&Context { call: &call, ring, random, now, allow_private })
         });
         json(&step.map_err(failed)?)
     }

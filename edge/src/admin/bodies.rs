@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Deserializer};
+use tallygate_shared::alerts::alert::{AlertKind, Severity};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::WorkspaceId;
 
 use super::config::PolicyRef;
 use super::roles::Role;
+use crate::objects::alerts_plan::ReceiverKind;
 
 /// A workspace to create.
 #[derive(Deserialize)]
@@ -220,4 +222,63 @@ fn chat() -> String {
 /// Tells a field that is `null` from one that is absent.
 fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<String>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
+}
+
+/// A receiver of messages about alerts.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReceiverBody {
+    /// `standard_webhook` or `slack`.
+    #[serde(rename = "type")]
+    pub kind: ReceiverKind,
+    /// Where it is: https, and public unless the operator allows private addresses. Slack's is write-only, and stays
+    /// where it is absent.
+    #[serde(default)]
+    pub url: Option<String>,
+    /// A webhook's secret: `whsec_` and base64. Where it is absent the old one stays, and a new receiver gets one.
+    #[serde(default)]
+    pub secret: Option<String>,
+    /// The lowest severity it hears of.
+    #[serde(default)]
+    pub min_severity: Severity,
+    /// The kinds it hears of; empty for all.
+    #[serde(default)]
+    pub kinds: Vec<AlertKind>,
+    /// Whether it hears anything.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+}
+
+fn yes() -> bool {
+    true
+}
+
+/// How a receiver's secret is rotated.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct ReceiverRotation {
+    /// The new secret; one is made up where it is absent.
+    pub secret: Option<String>,
+    /// How long messages carry the old secret's signature too. Default: a day.
+    #[cfg_attr(test, schemars(range(max = 2_592_000)))]
+    pub overlap_seconds: u64,
+}
+
+impl Default for ReceiverRotation {
+    fn default() -> Self {
+        Self { secret: None, overlap_seconds: 24 * 60 * 60 }
+    }
+}
+
+/// How long an alert is to be quiet.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Snooze {
+    /// Until when: UTC in RFC 3339, in the next 90 days.
+    pub until: String,
+    /// Why it may wait.
+    pub reason: String,
 }

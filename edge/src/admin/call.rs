@@ -87,6 +87,15 @@ pub enum Step {
         /// Its terms, as a call without reports.
         call: String,
     },
+    /// Ask a workspace's Alerts object; it says the next step, which is the answer.
+    Alerts {
+        /// The workspace.
+        name: String,
+        /// The question.
+        method: &'static str,
+        /// The message.
+        payload: String,
+    },
     /// Ask Ledgers, then have their answers merged.
     Ledgers {
         /// Their names.
@@ -107,6 +116,9 @@ pub struct Push {
     pub version: String,
     /// The plan's JSON text. It is text so that no number in it crosses as a JavaScript number.
     pub plan: String,
+    /// The workspace whose Alerts object it is for, where it is for that and not for a Meter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alerts_of: Option<String>,
 }
 
 impl Step {

@@ -16,6 +16,8 @@ use tallygate_shared::policy::key_plan::{
 use tallygate_shared::pricing::PriceRow;
 use tallygate_shared::time::Timestamp;
 
+use super::config_alerts::{AlertSettings, ReceiverConfig};
+use crate::objects::alerts_plan::SealedSecret;
 use crate::providers::ProviderKind;
 
 /// The whole configuration.
@@ -36,8 +38,18 @@ pub struct Config {
     pub default_price: Option<PriceRow>,
     /// Shared budgets by name.
     pub budgets: BTreeMap<String, BudgetTerms>,
+    /// When to raise an alert, and where its links lead.
+    #[serde(skip_serializing_if = "is_default")]
+    pub alerts: AlertSettings,
+    /// Receivers of messages about alerts, by name.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub receivers: BTreeMap<String, ReceiverConfig>,
     /// Keys by public id.
     pub keys: BTreeMap<String, KeyConfig>,
+}
+
+fn is_default(settings: &AlertSettings) -> bool {
+    *settings == AlertSettings::default()
 }
 
 /// A provider.
@@ -162,6 +174,8 @@ pub struct Secrets {
     pub keys: BTreeMap<String, Vec<KeySecret>>,
     /// Sealed secrets of actor tokens.
     pub actors: Vec<SealedActorSecret>,
+    /// Sealed secrets of receivers, the newest first.
+    pub receivers: BTreeMap<String, Vec<SealedSecret>>,
 }
 
 impl Config {
@@ -259,13 +273,16 @@ pub struct Change {
     pub after: Option<serde_json::Value>,
 }
 
+/// Sections that are one entry.
+const WHOLE: [&str; 2] = ["default_price", "alerts"];
+
 /// The configuration's entries by path: what is stored, compared and audited one by one.
 pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {
     let mut entries = BTreeMap::new();
     if let Ok(serde_json::Value::Object(sections)) = serde_json::to_value(config) {
         for (section, value) in sections {
             match value {
-                serde_json::Value::Object(items) if section != "default_price" => {
+                serde_json::Value::Object(items) if !WHOLE.contains(&section.as_str()) => {
                     for (name, item) in items {
                         entries.insert(format!("{section}.{name}"), item);
                     }

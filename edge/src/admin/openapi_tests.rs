@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
+use tallygate_shared::alerts::alert::Figure;
 use tallygate_shared::budget::baseline::Finding;
 use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::budget::terms::{BudgetTerms, Raise};
@@ -14,9 +15,10 @@ use tallygate_shared::pricing::{PriceRow, Skipped};
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
-    ProviderChange, Rotation, Thought,
+    ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
+use super::config_alerts::AlertSettings;
 use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
@@ -67,6 +69,11 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Config>();
     generator.subschema_for::<KeyConfig>();
     generator.subschema_for::<ProviderConfig>();
+    generator.subschema_for::<AlertSettings>();
+    generator.subschema_for::<ReceiverBody>();
+    generator.subschema_for::<ReceiverRotation>();
+    generator.subschema_for::<Snooze>();
+    generator.subschema_for::<Figure>();
     generator.subschema_for::<Change>();
     generator.subschema_for::<Skipped>();
     generator.subschema_for::<FieldError>();
@@ -95,6 +102,73 @@ fn budget_status() -> Value {
         "budget": text(), "dimension": text(), "value": text(), "owner": text(), "money": spent,
         "limits": { "type": "object", "additionalProperties": limit },
         "history": { "type": "array", "items": past } } })
+}
+
+fn pages_of(item: &str) -> Value {
+    let data = json!({ "type": "array", "items": reference(item) });
+    json!({ "type": "object", "required": ["data"],
+            "properties": { "data": data, "next_cursor": { "type": "string" } } })
+}
+
+fn alert() -> Value {
+    let text = || json!({ "type": "string" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let status = json!({ "type": "object", "required": ["state"], "properties": {
+        "state": { "enum": ["open", "acknowledged", "snoozed", "resolved"] }, "by": text(), "at": time(),
+        "until": time(), "reason": text() } });
+    let evidence = json!({ "type": "object", "additionalProperties": reference("Figure") });
+    let mut alert = answer(&[
+        ("id", text()),
+        ("dedupe_key", text()),
+        ("kind", reference("AlertKind")),
+        ("severity", reference("Severity")),
+        ("title", text()),
+        ("evidence", evidence),
+        ("link", json!({ "type": "string", "description": "The dashboard's path" })),
+        ("status", status),
+        ("present", json!({ "type": "boolean", "description": "Whether it is so still" })),
+        ("first_seen", time()),
+        ("last_seen", time()),
+        ("opened_at", time()),
+        ("count", json!({ "type": "integer", "minimum": 1 })),
+    ]);
+    alert["properties"]["owner"] = text();
+    alert
+}
+
+fn receiver() -> [(&'static str, Value); 4] {
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let gone = "Whether it answered 410: nothing is sent until it is changed or tested";
+    [
+        ("name", json!({ "type": "string" })),
+        ("secrets", count()),
+        ("gone", json!({ "type": "boolean", "description": gone })),
+        ("waiting", count()),
+    ]
+}
+
+fn delivery() -> Value {
+    let text = || json!({ "type": "string" });
+    let time = || json!({ "type": "string", "format": "date-time" });
+    let mut delivery = answer(&[
+        ("id", json!({ "type": "string", "description": "`webhook-id`" })),
+        ("receiver", text()),
+        ("alert", text()),
+        ("type", text()),
+        ("state", json!({ "enum": ["pending", "delivered", "failed"] })),
+        ("attempts", json!({ "type": "integer", "minimum": 0 })),
+        ("created_at", time()),
+    ]);
+    let more = [
+        ("status", json!({ "type": "integer" })),
+        ("error", text()),
+        ("next_attempt_at", time()),
+        ("ended_at", time()),
+    ];
+    for (name, schema) in more {
+        delivery["properties"][name] = schema;
+    }
+    delivery
 }
 
 /// What comes out, beyond what goes in.
@@ -185,6 +259,24 @@ fn answers() -> BTreeMap<&'static str, Value> {
             json!({ "type": "object", "additionalProperties": reference("BudgetTerms") }),
         ),
         ("BudgetStatus", budget_status()),
+        ("Alert", alert()),
+        ("AlertList", pages_of("Alert")),
+        ("Receiver", all_of("ReceiverConfig", &receiver())),
+        ("ReceiverList", list_of("Receiver")),
+        (
+            "ChangedReceiver",
+            json!({ "allOf": [reference("ReceiverConfig")], "properties": {
+                "name": text(), "secrets": count(),
+                "secret": { "type": "string", "description": "The new secret, shown once" } } }),
+        ),
+        (
+            "ReceiverTest",
+            json!({ "type": "object", "required": ["delivered"], "properties": {
+                "delivered": { "type": "boolean" }, "status": { "type": ["integer", "null"] },
+                "error": { "type": ["string", "null"] } } }),
+        ),
+        ("Delivery", delivery()),
+        ("DeliveryList", pages_of("Delivery")),
         ("RouteMap", json!({ "type": "object", "additionalProperties": reference("Route") })),
         (
             "PriceList",

@@ -50,6 +50,21 @@ pub enum Operation {
     RaiseBudget,
     EndRaise,
     ShowBudgetStatus,
+    ShowAlertSettings,
+    PutAlertSettings,
+    ListAlerts,
+    ShowAlert,
+    AcknowledgeAlert,
+    SnoozeAlert,
+    ResolveAlert,
+    ListReceivers,
+    ShowReceiver,
+    PutReceiver,
+    DeleteReceiver,
+    RotateReceiver,
+    TestReceiver,
+    ListDeliveries,
+    Redeliver,
     ListPrices,
     AddPrice,
     PutDefaultPrice,
@@ -151,6 +166,8 @@ const POLICY: &str = "/workspaces/{workspace}/policies/{policy}";
 const ROUTE: &str = "/workspaces/{workspace}/routes/{route}";
 const BUDGET: &str = "/workspaces/{workspace}/budgets/{budget}";
 const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
+const ALERT_SETTINGS: &str = "/workspaces/{workspace}/alert-settings";
+const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
@@ -328,6 +345,73 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .answers("BudgetStatus")
     .asks(&["value"]),
+    get(Operation::ShowAlertSettings, ALERT_SETTINGS, "Describe when alerts are raised").answers("AlertSettings"),
+    change(Operation::PutAlertSettings, "PUT", ALERT_SETTINGS, "Set when alerts are raised; what is absent takes its default")
+        .takes("AlertSettings")
+        .answers("AlertSettings"),
+    get(Operation::ListAlerts, "/workspaces/{workspace}/alerts", "List alerts, the last opened first, filtered and paged")
+        .with(Act::ReadUsage)
+        .answers("AlertList")
+        .asks(&["state", "severity", "kind", "cursor", "limit"]),
+    get(Operation::ShowAlert, "/workspaces/{workspace}/alerts/{alert}", "Describe an alert")
+        .with(Act::ReadUsage)
+        .answers("Alert"),
+    change(
+        Operation::AcknowledgeAlert,
+        "POST",
+        "/workspaces/{workspace}/alerts/{alert}/acknowledge",
+        "Take an alert on: it stays quiet until it is worse, or went away and comes back",
+    )
+    .with(Act::HandleAlerts)
+    .answers("Alert"),
+    change(Operation::SnoozeAlert, "POST", "/workspaces/{workspace}/alerts/{alert}/snooze", "Keep an alert quiet until a moment")
+        .with(Act::HandleAlerts)
+        .takes("Snooze")
+        .answers("Alert"),
+    change(
+        Operation::ResolveAlert,
+        "POST",
+        "/workspaces/{workspace}/alerts/{alert}/resolve",
+        "Close an alert: it opens again only when it went away and comes back, or is worse",
+    )
+    .with(Act::HandleAlerts)
+    .answers("Alert"),
+    get(Operation::ListReceivers, "/workspaces/{workspace}/receivers", "List the receivers of alerts").answers("ReceiverList"),
+    get(Operation::ShowReceiver, RECEIVER, "Describe a receiver of alerts").answers("Receiver"),
+    change(
+        Operation::PutReceiver,
+        "PUT",
+        RECEIVER,
+        "Create or replace a receiver; a secret that is made up is shown once",
+    )
+    .takes("ReceiverBody")
+    .answers("ChangedReceiver"),
+    change(Operation::DeleteReceiver, "DELETE", RECEIVER, "Remove a receiver; what waits for it is parked"),
+    change(
+        Operation::RotateReceiver,
+        "POST",
+        "/workspaces/{workspace}/receivers/{receiver}/rotate",
+        "Give a webhook a new secret; messages carry both signatures until the overlap ends",
+    )
+    .takes("ReceiverRotation")
+    .answers("ChangedReceiver"),
+    change(
+        Operation::TestReceiver,
+        "POST",
+        "/workspaces/{workspace}/receivers/{receiver}/test",
+        "Send a test message now and say how it went; one that answered 410 is used again when it takes it",
+    )
+    .answers("ReceiverTest"),
+    get(Operation::ListDeliveries, "/workspaces/{workspace}/deliveries", "List messages to receivers, newest first")
+        .answers("DeliveryList")
+        .asks(&["receiver", "state", "cursor", "limit"]),
+    change(
+        Operation::Redeliver,
+        "POST",
+        "/workspaces/{workspace}/deliveries/{delivery}/redeliver",
+        "Send a message again that was delivered or given up",
+    )
+    .answers("Delivery"),
     get(Operation::ListPrices, PRICES, "List the workspace's own prices").answers("PriceList"),
     change(Operation::AddPrice, "POST", PRICES, "Add or replace a price; it wins over the price book")
         .takes("PriceRow")

@@ -32,6 +32,8 @@ pub enum Act {
     ReadUsage,
     /// See the audit log.
     ReadAudit,
+    /// Take alerts on.
+    HandleAlerts,
 }
 
 impl Role {
@@ -44,7 +46,9 @@ impl Role {
             (Self::Finance | Self::Developer | Self::Auditor, Act::ReadUsage | Act::ReadConfig) => {
                 true
             }
-            (Self::Auditor, Act::ReadAudit) => true,
+            (Self::Finance | Self::Developer, Act::HandleAlerts)
+            | (Self::Auditor, Act::ReadAudit) => true,
+            (Self::Auditor, Act::HandleAlerts) => false,
             (Self::Finance | Self::Developer, Act::ReadAudit) => false,
             (Self::Finance | Self::Developer | Self::Auditor, Act::WriteConfig) => false,
         }

@@ -10,6 +10,7 @@ use tallygate_shared::pricing::PriceRow;
 use tallygate_shared::time::Timestamp;
 
 use super::config::{Config, KeyConfig, PolicyRef, ProviderConfig};
+use super::config_alerts::MAX_RECEIVERS;
 use super::problem::{FieldError, Problem};
 use super::validate_budget::validate_budget;
 use crate::providers::ProviderKind;
@@ -45,6 +46,7 @@ impl Config {
             ("prices", self.prices.len(), MAX_PRICES),
             ("policies", self.policies.len(), MAX_POLICIES),
             ("budgets", self.budgets.len(), MAX_BUDGETS),
+            ("receivers", self.receivers.len(), MAX_RECEIVERS),
             ("keys", self.keys.len(), MAX_KEYS),
         ] {
             if count > most {
@@ -72,6 +74,12 @@ impl Config {
         found.note(self.prices_are_apart());
         if let Some(row) = &self.default_price {
             found.note(validate_row("default_price", row));
+        }
+        for problem in self.alerts.validate() {
+            found.note(Err(problem));
+        }
+        for (name, receiver) in &self.receivers {
+            found.note(receiver.validate(name));
         }
         for (id, key) in &self.keys {
             found.note(self.validate_key(id, key));

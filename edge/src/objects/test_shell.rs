@@ -8,6 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 use tallygate_shared::time::Timestamp;
 
+use super::alerts_object::{AlertsObject, Ended, Sender};
 use super::budget_object::BudgetObject;
 use super::directory_object::DirectoryObject;
 use super::ledger_object::LedgerObject;
@@ -31,6 +32,7 @@ pub(crate) struct Shell {
     meters: RefCell<BTreeMap<String, TestSql>>,
     ledgers: RefCell<BTreeMap<String, TestSql>>,
     budgets: RefCell<BTreeMap<String, TestSql>>,
+    alerts: RefCell<BTreeMap<String, TestSql>>,
     /// Meters that cannot be reached.
     pub(crate) unreachable: RefCell<BTreeSet<String>>,
     draws: Cell<u64>,
@@ -54,6 +56,7 @@ impl Shell {
             meters: RefCell::default(),
             ledgers: RefCell::default(),
             budgets: RefCell::default(),
+            alerts: RefCell::default(),
             unreachable: RefCell::default(),
             draws: Cell::new(0),
             answered: RefCell::default(),
@@ -115,9 +118,25 @@ impl Shell {
         LedgerObject::open(Self::stored(&self.ledgers, name)).unwrap()
     }
 
+    /// A workspace's Alerts object, opened from its storage.
+    pub(crate) fn alerts(&self, name: &str) -> AlertsObject<TestSql> {
+        AlertsObject::open(Self::stored(&self.alerts, name)).unwrap()
+    }
+
+    /// A receiver is tested: every address answers 200 here.
+    fn test_receiver(&self, name: &str, receiver: &str) -> Step {
+        let (ring, alerts) = (self.ring.borrow(), self.alerts(name));
+        let sender = Sender { ring: &ring, allow_private: false, random: 0 };
+        let ended = match alerts.test_message(receiver, &sender, self.now()) {
+            Ok(_) => Ended { status: Some(200), error: None },
+            Err(error) => Ended { status: None, error: Some(error.to_owned()) },
+        };
+        alerts.tested(receiver, &ended).unwrap()
+    }
+
     /// Everything that any object has stored, as text.
     pub(crate) fn dump(&self) -> String {
-        let maps = [&self.workspaces, &self.meters, &self.ledgers, &self.budgets];
+        let maps = [&self.workspaces, &self.meters, &self.ledgers, &self.budgets, &self.alerts];
         let dumps = maps
             .iter()
             .flat_map(|map| map.borrow().values().map(TestSql::dump).collect::<Vec<_>>());
@@ -180,6 +199,12 @@ impl Shell {
                     let status = budget.status(Some(&call), self.now()).unwrap();
                     Step::text(200, serde_json::to_string(&status).unwrap())
                 }
+                Step::Alerts { name, method: "test", payload } => {
+                    self.test_receiver(&name, &payload)
+                }
+                Step::Alerts { name, method, payload } => {
+                    self.alerts(&name).query(method, &payload, self.now()).unwrap()
+                }
                 Step::Ledgers { names, method, payload } => {
                     let ask = |name: &String| self.ledger(name).query(method, &payload);
                     match names.iter().map(ask).collect::<Result<Vec<String>, _>>() {
@@ -198,7 +223,13 @@ impl Shell {
         };
         let call: Call = serde_json::from_str(call).unwrap();
         let (ring, random) = (self.ring.borrow(), self.random());
-        let context = Context { call: &call, ring: &ring, random: &random, now: self.now() };
+        let context = Context {
+            call: &call,
+            ring: &ring,
+            random: &random,
+            now: self.now(),
+            allow_private: false,
+        };
         let step = match sql.transact(|| workspace.handle(&context)) {
             Ok(step) => step,
             Err(_) => return failed("r1"),
@@ -214,9 +245,15 @@ impl Shell {
 
     fn push(&self, workspace: &WorkspaceObject<TestSql>, effects: &[Push]) -> bool {
         let mut all = true;
-        for Push { key, version, plan } in effects {
+        for Push { key, version, plan, alerts_of } in effects {
             if self.unreachable.borrow().contains(key) {
                 all = false;
+                continue;
+            }
+            if alerts_of.is_some() && !self.unreachable.borrow().contains("alerts") {
+                let name = alerts_of.as_deref().unwrap();
+                self.alerts(name).apply_config(plan, self.now()).unwrap();
+                all &= workspace.pushed(key, version).is_ok();
                 continue;
             }
             self.meter(key).apply_plan(plan, &self.ring.borrow()).unwrap();

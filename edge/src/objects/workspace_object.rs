@@ -35,6 +35,8 @@ pub const MIGRATIONS: &[&str] = &["
 "];
 
 /// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
+/// The Alerts object's place in the queue of pushes. No key has this id.
+const ALERTS: &str = "alerts";
 const PUSHES_AT_ONCE: usize = 200;
 /// Plans handed over at once, in bytes, where plans are large: an isolate has 128 MB, and a plan crosses three times.
 const PUSHED_BYTES: usize = 8 * 1024 * 1024;
@@ -100,6 +102,8 @@ pub struct Context<'a> {
     pub random: &'a [u8],
     /// The time.
     pub now: Timestamp,
+    /// Whether the operator lets messages go to private addresses.
+    pub allow_private: bool,
 }
 
 impl Context<'_> {
@@ -175,6 +179,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 }
                 "key" => {
                     self.secrets.keys.insert(name, stored(body)?);
+                }
+                "receiver" => {
+                    self.secrets.receivers.insert(name, stored(body)?);
                 }
                 _ => self.secrets.actors.push(stored(body)?),
             }
@@ -366,6 +373,7 @@ impl<S: Sql> WorkspaceObject<S> {
         context: &Context<'_>,
     ) -> Result<Delivery, Refused> {
         config.validate()?;
+        config.check_receivers(&self.config, context.allow_private)?;
         self.check_plan_size(&config, &secrets)?;
         // After this point the change must succeed: a problem now would leave half of it.
         let changes = self.config.diff(&config);
@@ -419,7 +427,10 @@ impl<S: Sql> WorkspaceObject<S> {
         for path in paths {
             match path.split_once('.') {
                 Some(("keys", id)) => {
-                    touched.insert(id.to_owned());
+                    touched.extend([id.to_owned(), ALERTS.to_owned()]);
+                }
+                Some(("receivers", _)) | None if path != "default_price" => {
+                    touched.insert(ALERTS.to_owned());
                 }
                 Some(("budgets", name)) => {
                     let terms = [self.config.budgets.get(name), config.budgets.get(name)];
@@ -428,10 +439,10 @@ impl<S: Sql> WorkspaceObject<S> {
                     };
                     touched.extend(config.keys.iter().filter(has_it).map(|(id, _)| id.clone()));
                 }
-                _ => return config.keys.keys().cloned().collect(),
+                _ => touched.extend(config.keys.keys().cloned()),
             }
         }
-        touched.retain(|id| config.keys.contains_key(id));
+        touched.retain(|id| id == ALERTS || config.keys.contains_key(id));
         touched
     }
 
@@ -441,17 +452,51 @@ impl<S: Sql> WorkspaceObject<S> {
         let mut left = PUSHED_BYTES;
         let mut pushes = Vec::new();
         for key in keys.take(PUSHES_AT_ONCE) {
+            if key == ALERTS {
+                pushes.extend(self.alerts_push(workspace));
+                continue;
+            }
             let plan = self.config.compile(workspace, self.version, key, &self.secrets);
             let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else {
                 continue;
             };
             left = left.saturating_sub(plan.len());
-            pushes.push(Push { key: key.clone(), version: self.version.to_string(), plan });
+            pushes.push(Push {
+                key: key.clone(),
+                version: self.version.to_string(),
+                plan,
+                alerts_of: None,
+            });
             if left == 0 {
                 break;
             }
         }
         pushes
+    }
+
+    fn alerts_push(&self, workspace: &WorkspaceId) -> Option<Push> {
+        let created = self.keys_created().ok()?;
+        let plan = self.config.compile_alerts(workspace, self.version, &self.secrets, &created);
+        Some(Push {
+            key: ALERTS.to_owned(),
+            version: self.version.to_string(),
+            plan: serde_json::to_string(&plan).ok()?,
+            alerts_of: Some(workspace.to_string()),
+        })
+    }
+
+    /// When each key was issued, as the audit log says.
+    fn keys_created(&self) -> Result<BTreeMap<String, Timestamp>, SqlError> {
+        let select = "SELECT path, MIN(at) FROM audit WHERE act = 'added' AND path LIKE 'keys.%' GROUP BY path";
+        let mut created = BTreeMap::new();
+        for row in &self.sql.exec(select, &[])? {
+            if let (Some(id), Some(at)) =
+                (text(row, 0)?.strip_prefix("keys."), Timestamp::parse(text(row, 1)?))
+            {
+                created.insert(id.to_owned(), at);
+            }
+        }
+        Ok(created)
     }
 
     /// A Meter has the plan of this version.
@@ -555,6 +600,7 @@ fn secret_path(kind: &str, name: &str) -> String {
     match kind {
         "key" => format!("keys.{name}"),
         "credential" => format!("providers.{name}"),
+        "receiver" => format!("receivers.{name}"),
         _ => format!("actor_secrets.{name}"),
     }
 }
@@ -573,5 +619,9 @@ fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
         .actors
         .iter()
         .map(|secret| (("actor", secret.kid.clone()), json(serde_json::to_string(secret))));
-    credentials.chain(keys).chain(actors).collect()
+    let receivers = secrets
+        .receivers
+        .iter()
+        .map(|(name, list)| (("receiver", name.clone()), json(serde_json::to_string(list))));
+    credentials.chain(keys).chain(actors).chain(receivers).collect()
 }

@@ -1,5 +1,6 @@
 //! The control plane from outside: requests in, answers out, and what the Meters hear of it.
 
+mod alerts;
 mod config;
 mod front;
 mod keys;

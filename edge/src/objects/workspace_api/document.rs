@@ -56,6 +56,7 @@ impl<S: Sql> Api<'_, S> {
         let changes = self.workspace.config().diff(&target);
         self.edit(|config, secrets| {
             secrets.credentials.retain(|name, _| target.providers.contains_key(name));
+            secrets.receivers.retain(|name, _| target.receivers.contains_key(name));
             *config = target;
             Ok(json!({ "changes": changes }))
         })

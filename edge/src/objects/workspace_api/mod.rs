@@ -1,5 +1,6 @@
 //! The workspace's resources: from an authorised request to a changed configuration and an answer.
 
+mod alerts;
 mod budgets;
 mod document;
 mod keys;
@@ -85,6 +86,21 @@ pub(super) fn answer<S: Sql>(
         Operation::RaiseBudget => api.raise_budget(name),
         Operation::EndRaise => api.end_raise(name),
         Operation::ShowBudgetStatus => api.budget_status(name),
+        Operation::ShowAlertSettings => api.section(|config| json!(config.alerts)),
+        Operation::PutAlertSettings => api.put_alert_settings(),
+        Operation::ListAlerts => api.alerts(),
+        Operation::ShowAlert => api.alert(name),
+        Operation::AcknowledgeAlert => api.act_on_alert("acknowledge", name),
+        Operation::SnoozeAlert => api.snooze_alert(name),
+        Operation::ResolveAlert => api.act_on_alert("resolve", name),
+        Operation::ListReceivers => api.receivers(),
+        Operation::ShowReceiver => api.receiver(name),
+        Operation::PutReceiver => api.put_receiver(name),
+        Operation::DeleteReceiver => api.delete_receiver(name),
+        Operation::RotateReceiver => api.rotate_receiver(name),
+        Operation::TestReceiver => api.test_receiver(name),
+        Operation::ListDeliveries => api.deliveries(),
+        Operation::Redeliver => api.redeliver(name),
         Operation::ListPrices => api.section(
             |config| json!({ "overrides": config.prices, "default": config.default_price }),
         ),

@@ -162,7 +162,7 @@ fn number(field: &str, text: &str) -> Result<u64, Problem> {
     number.ok_or_else(|| Problem::field(field, "is not a number", "Give a whole number."))
 }
 
-fn page(text: &str) -> Result<u64, Problem> {
+pub(super) fn page(text: &str) -> Result<u64, Problem> {
     let limit = number("limit", text)?;
     if (1..=MAX_PAGE).contains(&limit) {
         return Ok(limit);

@@ -148,8 +148,13 @@ impl<S: Sql> Api<'_, S> {
         let secrets = self.workspace.secrets();
         let providers = secrets.credentials.iter().map(|(name, sealed)| ("provider", name, sealed));
         let actors = secrets.actors.iter().map(|secret| ("actor", &secret.kid, &secret.sealed));
-        let old =
-            providers.chain(actors).filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
+        let receivers = secrets.receivers.iter().flat_map(|(name, list)| {
+            list.iter().map(move |secret| ("receiver", name, &secret.sealed))
+        });
+        let old = providers
+            .chain(actors)
+            .chain(receivers)
+            .filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
         let mut anew = Vec::new();
         for (place, (kind, name, sealed)) in old.enumerate() {
             let plain =
@@ -158,13 +163,23 @@ impl<S: Sql> Api<'_, S> {
                         format!("The secret of the {kind} `{name}` does not open: {error}.");
                     Problem::new(409, "secret_lost", detail)
                 })?;
-            anew.push((kind, name.clone(), self.seal(&plain, kind, name, self.nonce(place))?));
+            anew.push((
+                kind,
+                name.clone(),
+                sealed.clone(),
+                self.seal(&plain, kind, name, self.nonce(place))?,
+            ));
         }
         let count = anew.len();
         self.edit(|_, secrets| {
-            for (kind, name, sealed) in anew {
+            for (kind, name, old, sealed) in anew {
                 if kind == "provider" {
                     secrets.credentials.insert(name, sealed);
+                } else if kind == "receiver" {
+                    let list = secrets.receivers.entry(name).or_default();
+                    for secret in list.iter_mut().filter(|secret| secret.sealed == old) {
+                        secret.sealed.clone_from(&sealed);
+                    }
                 } else if let Some(secret) =
                     secrets.actors.iter_mut().find(|secret| secret.kid == name)
                 {
