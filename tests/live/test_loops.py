@@ -51,6 +51,15 @@ class Agent:
         return clock["now"] // 1000
 
 
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """A gateway of their own: these tests move its clock."""
+    settings = new_secrets() | {"TALLYGATE_FAULTS": "on"}
+    gateway = Gateway(home=tmp_path_factory.mktemp("loops"), settings=settings).start()
+    yield gateway
+    gateway.stop()
+
+
 @pytest.fixture
 def workspace(workspace):
     workspace.admin("POST", "/actor-secrets", {"kid": "main", "secret": SECRET})
