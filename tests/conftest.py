@@ -179,12 +179,16 @@ def simulator():
     simulator.stop()
 
 
-@pytest.fixture(scope="session")
-def gateway(tmp_path_factory):
+def running_gateway(tmp_path_factory):
     settings = new_secrets() | {"TALLYGATE_FAULTS": "on"}
     gateway = Gateway(home=tmp_path_factory.mktemp("gateway"), settings=settings).start()
     yield gateway
     gateway.stop()
+
+
+@pytest.fixture(scope="session")
+def gateway(tmp_path_factory):
+    yield from running_gateway(tmp_path_factory)
 
 
 def new_workspace(gateway: Gateway, simulator: Simulator) -> Workspace:

@@ -3,6 +3,7 @@
 // which is then settled here from what was seen (`recover`).
 
 import { configure, inCore, now, random } from "./core.mjs";
+import { borrow, enter, isHot, settleHere } from "./isolate.mjs";
 
 /** The largest body that is read at all; policies can only lower it. Providers stop near 32 MB. */
 const MAX_BODY_BYTES = 32 * 1024 * 1024;
@@ -74,7 +75,13 @@ class Guard {
             this.startedAt,
           ),
       );
-      return await this.follow(this.step((exchange) => exchange.begin()));
+      const first = this.step((exchange) => exchange.begin(now()));
+      const here = inCore(() => this.exchange.admitted_here());
+      if (here !== undefined) {
+        [this.meter, , this.answer] = here;
+        this.lease = enter(here[1]);
+      }
+      return await this.follow(first);
     } catch (error) {
       return this.recover(error);
     } finally {
@@ -165,6 +172,7 @@ class Guard {
       }
     }
     this.answer = answer;
+    if (isHot(answer)) this.ctx.waitUntil(borrow(this.env, meter).catch(() => {}));
     return this.step((exchange) => exchange.answered(answer, now()));
   }
 
@@ -397,6 +405,11 @@ class Guard {
   async settle(settlement) {
     if (this.settled) return;
     this.settled = true;
+    if (this.lease !== undefined) {
+      // A stream's caller does not wait for company.
+      this.ctx.waitUntil(settleHere(this.env, this.meter, this.lease, settlement));
+      return;
+    }
     for (const wait of SETTLE_RETRIES_MS) {
       try {
         await this.env.METER.getByName(this.meter).settle(settlement);

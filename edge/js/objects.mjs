@@ -174,12 +174,25 @@ export class Meter extends CoreObject {
     return answer;
   }
 
+  /** What an isolate admitted by itself, and the subleases that it is done with. */
+  async settleAll(settlements, ended) {
+    this.transact((meter) => meter.settle_all(settlements, ended, now()));
+    await this.#arm();
+  }
+
+  /** A sublease for an isolate, where there is plenty. */
+  async sublet(version) {
+    const offer = this.transact((meter) => meter.offer(version, random(10), now()));
+    await this.#arm();
+    return offer;
+  }
+
   async applyPlan(plan) {
     this.transact((meter) => meter.apply_plan(plan));
     await this.#arm();
   }
 
-  /** Answers a question about the key: `simulate`, `models`, `request` or `state`. */
+  /** Answers a question about the key: `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`. */
   ask(method, call) {
     return this.use((meter) => meter.ask(method, call, now()));
   }
@@ -245,14 +258,32 @@ export class Budget extends CoreObject {
   async sync(call) {
     const { answer, recall } = this.#process(call, true);
     if (recall.length === 0) {
-      await this.#arm();
+      await this.#after();
       return answer;
     }
     const account = JSON.parse(call).account;
     await this.#recall(account, recall);
     const again = this.#process(call, false).answer;
-    await this.#arm();
+    await this.#after();
     return again;
+  }
+
+  /** Arms the alarm, and tells the workspace's alerts what is new: no caller waits for them. */
+  async #after() {
+    const news = this.use((budget) => budget.news(now()));
+    if (news !== undefined) this.ctx.waitUntil(this.#tell(news));
+    await this.#arm();
+  }
+
+  async #tell(news) {
+    const { workspace, snapshot } = JSON.parse(news);
+    try {
+      await this.env.ALERTS.getByName(workspace).budget(JSON.stringify(snapshot));
+    } catch (error) {
+      console.error(JSON.stringify({ event: "budget_news_failed", error: String(error) }));
+      this.use((budget) => budget.untold());
+      await this.armAt(Date.now() + this.backOffMs());
+    }
   }
 
   #process(call, mayRecall) {
@@ -288,7 +319,7 @@ export class Budget extends CoreObject {
   async ring() {
     const { account, recall } = JSON.parse(this.transact((budget) => budget.wake(now())));
     await this.#recall(account, recall);
-    await this.#arm();
+    await this.#after();
   }
 }
 

@@ -12,10 +12,12 @@ use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
 use crate::objects::ledger_object::LedgerObject;
 use crate::objects::meter_object::MeterObject;
+use crate::objects::meter_sublets::Offer;
 use crate::objects::sql::{Row, Sql, SqlError};
 use crate::objects::workspace_object::{Context, WorkspaceObject};
 use crate::request::exchange::{Exchange as Core, Incoming};
 use crate::request::headers::Headers;
+use crate::request::isolate::Isolate;
 use crate::vault::KeyRing;
 
 #[wasm_bindgen]
@@ -59,6 +61,8 @@ struct Configured {
 thread_local! {
     // The Worker has one thread; the settings are the same for each of its requests.
     static CONFIGURED: RefCell<Configured> = RefCell::default();
+    // What this isolate may admit by itself.
+    static ISOLATE: RefCell<Isolate> = RefCell::default();
 }
 
 fn with_ring<T>(work: impl FnOnce(&KeyRing) -> T) -> T {
@@ -169,9 +173,18 @@ impl Exchange {
     }
 
     /// The first step.
-    pub fn begin(&mut self) -> Result<String, JsValue> {
+    pub fn begin(&mut self, now: f64) -> Result<String, JsValue> {
         self.maybe_panic("panic-receive");
-        json(&self.core.begin())
+        let step = ISOLATE.with_borrow_mut(|isolate| {
+            with_ring(|ring| self.core.begin(isolate, ring, moment(now)))
+        });
+        json(&step)
+    }
+
+    /// For a request that was admitted without its Meter: the key, the sublease, and the admission.
+    pub fn admitted_here(&self) -> Option<Vec<String>> {
+        let (meter, lease, answer) = self.core.admitted_here()?;
+        Some(vec![meter.to_owned(), lease.to_owned(), answer])
     }
 
     /// The Meter answered.
@@ -329,13 +342,37 @@ impl Meter {
         self.core.settle(settlement, moment(now)).map_err(failed)
     }
 
+    /// What an isolate admitted by itself, and the sublets that it is done with.
+    pub fn settle_all(&mut self, settlements: &str, ended: &str, now: f64) -> Result<(), JsValue> {
+        let settlements = serde_json::from_str(settlements).map_err(failed)?;
+        let ended: Vec<tallygate_shared::ids::RequestId> =
+            serde_json::from_str(ended).map_err(failed)?;
+        self.core.settle_all(settlements, &ended, moment(now)).map_err(failed)
+    }
+
+    /// A sublease, where there is plenty. `version` is that of the plan which the isolate has.
+    pub fn offer(
+        &mut self,
+        version: &str,
+        random: &[u8],
+        now: f64,
+    ) -> Result<Option<String>, JsValue> {
+        let version = version.parse().map_err(failed)?;
+        let mut seed = [0; 10];
+        for (to, from) in seed.iter_mut().zip(random) {
+            *to = *from;
+        }
+        let offer = self.core.offer(version, seed, moment(now)).map_err(failed)?;
+        offer.as_ref().map(json).transpose()
+    }
+
     /// A new plan.
     pub fn apply_plan(&mut self, plan: &str) -> Result<(), JsValue> {
         with_ring(|ring| self.core.apply_plan(plan, ring)).map_err(failed)
     }
 
-    /// A question: `simulate`, `models`, `request` or `state`.
-    pub fn ask(&self, method: &str, call: &str, now: f64) -> Result<String, JsValue> {
+    /// A question: `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`.
+    pub fn ask(&mut self, method: &str, call: &str, now: f64) -> Result<String, JsValue> {
         self.core.ask(method, call, moment(now)).map_err(failed)
     }
 
@@ -360,6 +397,23 @@ impl Meter {
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
     }
+}
+
+/// The version of a key's plan that this isolate has, as text.
+#[wasm_bindgen]
+pub fn isolate_version(key: &str) -> String {
+    ISOLATE.with_borrow(|isolate| isolate.version(key).to_string())
+}
+
+/// Takes a sublease in; its name.
+#[wasm_bindgen]
+pub fn isolate_take(key: &str, offer: &str, since: f64) -> Result<String, JsValue> {
+    let offer: Offer = serde_json::from_str(offer).map_err(failed)?;
+    let id = offer.id.as_str().to_owned();
+    ISOLATE.with_borrow_mut(|isolate| {
+        with_ring(|ring| isolate.take(key, offer, ring, moment(since)));
+    });
+    Ok(id)
 }
 
 /// One account of a shared budget.
@@ -396,6 +450,16 @@ impl Budget {
     /// When the alarm must ring next.
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
+    }
+
+    /// What the workspace's alerts should hear now.
+    pub fn news(&mut self, now: f64) -> Result<Option<String>, JsValue> {
+        self.core.news(moment(now)).map_err(failed)?.as_ref().map(json).transpose()
+    }
+
+    /// The news did not arrive.
+    pub fn untold(&mut self) {
+        self.core.untold();
     }
 
     /// The Budget as people see it.

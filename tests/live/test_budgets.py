@@ -10,7 +10,7 @@ from decimal import Decimal
 
 import pytest
 
-from conftest import Gateway, Simulator, call, new_secrets, new_workspace
+from conftest import Gateway, Simulator, call, new_secrets, new_workspace, running_gateway
 
 # A model whose cost is known to the digit before it is asked: its output alone costs, 1 dollar a million tokens.
 PRICE = {"provider": "openai", "model": "flat", "prices": {"standard": {"input": "0", "output": "1"}}}
@@ -22,6 +22,12 @@ COST, HOLD = Decimal("0.001"), Decimal("0.001000004")
 def room_for(requests: int) -> str:
     """A limit that so many requests fit into, and not one more."""
     return str((requests - 1) * COST + HOLD)
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory):
+    """A gateway of its own: these tests move its clock."""
+    yield from running_gateway(tmp_path_factory)
 
 
 def furnish(workspace):

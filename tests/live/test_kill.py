@@ -6,18 +6,22 @@ import random
 import threading
 import time
 
+import pytest
+
 from conftest import Gateway, Simulator, call, new_secrets, new_workspace
 
 KILLS = 6
 WRITERS = 12
 
 
-def test_books_agree_after_many_kills(tmp_path):
+@pytest.mark.parametrize("immediate", [True, False], ids=["each at the Meter", "under subleases"])
+def test_books_agree_after_many_kills(tmp_path, immediate):
     simulator = Simulator().start()
     gateway = Gateway(home=tmp_path, settings=new_secrets() | {"TALLYGATE_FAULTS": "on"}).start()
     try:
         workspace = new_workspace(gateway, simulator)
-        keys = [workspace.key({"spend_caps": [{"window": "day", "limit_usd": "1000"}]}) for _ in range(4)]
+        policy = {"spend_caps": [{"window": "day", "limit_usd": "1000"}], "immediate": immediate}
+        keys = [workspace.key(policy) for _ in range(4)]
         answered, stop = _load(keys)
         for _ in range(KILLS):
             time.sleep(random.uniform(0.2, 0.6))
@@ -25,7 +29,10 @@ def test_books_agree_after_many_kills(tmp_path):
             gateway.start()
         time.sleep(0.5)
         stop()
-        _compare(keys, workspace, simulator, answered)
+        # The last batch of settlements is on its way.
+        time.sleep(0.2)
+        # A Worker settles what it admitted itself in batches of 20 ms: a kill loses as much of the record, and says so.
+        _compare(keys, workspace, simulator, answered, WRITERS * KILLS * (1 if immediate else 5))
     finally:
         gateway.stop()
         simulator.stop()
@@ -76,9 +83,9 @@ def nanos(text: str) -> int:
     return int(whole) * 10**9 + int(fraction.ljust(9, "0")[:9])
 
 
-def _compare(keys, workspace, simulator, answered):
+def _compare(keys, workspace, simulator, answered, most_lost):
     # Whatever was in flight at a kill is over when the longest request is: move the clock, do not wait.
-    call("POST", f"{workspace.gateway.url}/_test/advance?ms=1000000")
+    call("POST", f"{workspace.gateway.url}/_test/advance?ms=1200000")
     for key in keys:
         for _ in range(60):
             key.ring()
@@ -99,7 +106,7 @@ def _compare(keys, workspace, simulator, answered):
     # Nothing that a caller got whole was lost, but for what was settling at the moment of a kill.
     lost = [request_id for request_id in answered if request_id not in recorded]
     interrupted = [e for e in recorded.values() if e["outcome"] == "interrupted"]
-    assert len(lost) <= WRITERS * KILLS
+    assert len(lost) <= most_lost
     assert interrupted or not lost, "what a kill lost is reported"
     # What is settled agrees with the simulator's books, request by request, to the nanodollar.
     for request_id, event in settled.items():

@@ -75,7 +75,7 @@ pub enum Step {
     Meter {
         /// The key's public id.
         name: String,
-        /// `simulate` or `state`.
+        /// `simulate`, `loops`, `clear_loop` or `state`.
         method: &'static str,
         /// The message.
         payload: String,

@@ -4,10 +4,13 @@ use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
+use tallygate_shared::budget::baseline::propose;
 use tallygate_shared::money::Usd;
+use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
 use super::problem::Problem;
+use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 
 /// What is counted in a row of usage.
 pub(crate) const COUNTS: [&str; 4] = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
@@ -24,6 +27,7 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
         Some(rows) => match method {
             "usage" => return usage(rows).unwrap_or_else(unreadable),
             "request" => return one(rows),
+            "history" => proposals(payload, &rows),
             _ => page(payload, rows),
         },
     };
@@ -91,6 +95,34 @@ fn usage(rows: Vec<Value>) -> Option<Step> {
         return Some(too_many_rows().into());
     }
     Some(Step::json(200, &json!({ "data": sums })))
+}
+
+/// A finding for each value of the dimension, from its daily history in all months.
+fn proposals(payload: &str, rows: &[Value]) -> Option<Step> {
+    let query: HistoryQuery = serde_json::from_str(payload).ok()?;
+    if rows.len() > MAX_HISTORY_ROWS {
+        let remedy = "Name a filter, such as team=..., or ask for another dimension.";
+        let detail = "has more than 100,000 days of history together";
+        return Some(Problem::field("dimension", detail, remedy).into());
+    }
+    let mut histories: BTreeMap<&str, Vec<(Date, Usd)>> = BTreeMap::new();
+    for row in rows {
+        let (day, spent) = (row.get(1)?.as_i64()?, row.get(2)?.as_str()?.parse().ok()?);
+        let history = histories.entry(row.get(0)?.as_str()?).or_default();
+        history.push((Date::from_days(day), spent));
+    }
+    let until = Timestamp::from_ms(query.to_ms).date();
+    let data = histories.into_iter().map(|(value, history)| {
+        let mut found = serde_json::to_value(propose(&history, until, query.days)).ok()?;
+        found.as_object_mut()?.insert("value".to_owned(), value.into());
+        Some(found)
+    });
+    let data: Vec<Value> = data.collect::<Option<_>>()?;
+    let (dimension, until) = (query.dimension, until.to_string());
+    Some(Step::json(
+        200,
+        &json!({ "dimension": dimension, "days": query.days, "until": until, "data": data }),
+    ))
 }
 
 /// What the caller hears when an answer would be too large.

@@ -6,6 +6,8 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 use tallygate_shared::alerts::alert::Figure;
+use tallygate_shared::budget::baseline::Finding;
+use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::budget::terms::{BudgetTerms, Raise};
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
@@ -76,6 +78,8 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Skipped>();
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
+    generator.subschema_for::<Evidence>();
+    generator.subschema_for::<Finding>();
     generator.take_definitions(true)
 }
 
@@ -220,6 +224,25 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ("Simulated", json!({ "type": "object", "required": ["decision", "status", "checks"] })),
         ("MeterState", json!({ "type": "object" })),
         (
+            "Loop",
+            answer(&[
+                ("scope", text()),
+                ("agent", json!({ "type": ["string", "null"] })),
+                ("session", json!({ "type": ["string", "null"] })),
+                ("state", json!({ "type": "string", "enum": ["open", "half_open"] })),
+                ("evidence", reference("Evidence")),
+                ("message", text()),
+                ("spent_usd", money()),
+                ("requests", count()),
+                ("tripped_at", text()),
+                ("until", text()),
+                ("forgotten_at", text()),
+                ("trips_before", count()),
+            ]),
+        ),
+        ("LoopList", list_of("Loop")),
+        ("ClearedLoop", answer(&[("scope", text()), ("cleared", flag())])),
+        (
             "ActorSecret",
             answer(&[
                 ("kid", text()),
@@ -282,6 +305,16 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("UsageReport", answer(&[("data", json!({ "type": "array", "items": usage_row }))])),
+        ("BudgetFinding", all_of("Finding", &[("value", text())])),
+        (
+            "BudgetProposals",
+            answer(&[
+                ("dimension", text()),
+                ("days", count()),
+                ("until", text()),
+                ("data", json!({ "type": "array", "items": reference("BudgetFinding") })),
+            ]),
+        ),
         (
             "AuditEntry",
             answer(&[

@@ -29,6 +29,8 @@ pub enum Operation {
     RevokeKey,
     Simulate,
     ShowKeyState,
+    ListLoops,
+    ClearLoop,
     ListActorSecrets,
     AddActorSecret,
     RetireActorSecret,
@@ -72,6 +74,7 @@ pub enum Operation {
     ListRequests,
     ShowRequest,
     ShowUsage,
+    ProposeBudgets,
     ListAudit,
     ExportConfig,
     ApplyConfig,
@@ -156,6 +159,8 @@ const PROVIDERS: &str = "/workspaces/{workspace}/providers";
 const PROVIDER: &str = "/workspaces/{workspace}/providers/{provider}";
 const KEYS: &str = "/workspaces/{workspace}/keys";
 const KEY: &str = "/workspaces/{workspace}/keys/{key}";
+const LOOPS: &str = "/workspaces/{workspace}/keys/{key}/loops";
+const LOOP: &str = "/workspaces/{workspace}/keys/{key}/loops/{loop}";
 const ACTOR_SECRETS: &str = "/workspaces/{workspace}/actor-secrets";
 const POLICY: &str = "/workspaces/{workspace}/policies/{policy}";
 const ROUTE: &str = "/workspaces/{workspace}/routes/{route}";
@@ -214,6 +219,25 @@ const USAGE_QUERY: &[&str] = &[
     "code",
 ];
 
+const PROPOSALS_QUERY: &[&str] = &[
+    "dimension",
+    "days",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+];
+
 /// The table. Where two paths match, the first one counts.
 pub const OPERATIONS: &[Spec] = &[
     get(Operation::ShowOpenApi, "/openapi.json", "This document; needs no token").answers("OpenApi"),
@@ -269,6 +293,11 @@ pub const OPERATIONS: &[Spec] = &[
     get(Operation::ShowKeyState, "/workspaces/{workspace}/keys/{key}/state", "What the key's Meter has counted")
         .with(Act::ReadUsage)
         .answers("MeterState"),
+    get(Operation::ListLoops, LOOPS, "List the agents and sessions that were stopped as loops, with the evidence")
+        .with(Act::ReadUsage)
+        .answers("LoopList"),
+    change(Operation::ClearLoop, "DELETE", LOOP, "Let a stopped agent go on before its cool-down ends")
+        .answers("ClearedLoop"),
     get(Operation::ListActorSecrets, ACTOR_SECRETS, "List the ids of the secrets for actor tokens")
         .answers("ActorSecretList"),
     change(Operation::AddActorSecret, "POST", ACTOR_SECRETS, "Add a secret for actor tokens, yours or a new one; it is shown once")
@@ -416,6 +445,14 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadUsage)
         .answers("UsageReport")
         .asks(USAGE_QUERY),
+    get(
+        Operation::ProposeBudgets,
+        "/workspaces/{workspace}/budget-proposals",
+        "A monthly budget for each team, key, ... from what it usually spends, and why",
+    )
+    .with(Act::ReadUsage)
+    .asks(PROPOSALS_QUERY)
+    .answers("BudgetProposals"),
     get(Operation::ListAudit, "/workspaces/{workspace}/audit", "Who changed what, newest first")
         .with(Act::ReadAudit)
         .answers("AuditList")

@@ -358,6 +358,10 @@ fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
         let field = format!("{at}.spend_caps");
         return Err(Problem::field(&field, "has two caps for one window", "Keep the smaller."));
     }
+    if let Some((name, must)) = policy.loop_breaker.fault() {
+        let field = format!("{at}.loop_breaker.{name}");
+        return Err(Problem::field(&field, must, "Leave it out for its default."));
+    }
     Ok(())
 }
 

@@ -7,10 +7,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use tallygate_shared::alerts::detect::BudgetSnapshot;
 use tallygate_shared::budget::lease::{Grantor, Report, SILENT_MS, Share, Standing, Units};
 use tallygate_shared::budget::pace::{Pace, pace};
 use tallygate_shared::budget::rate_limit::State as RateState;
 use tallygate_shared::budget::terms::{BudgetTerms, LineKind, account_parts};
+use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
@@ -35,6 +37,9 @@ pub const MIGRATIONS: &[&str] = &["
 const RECALLED_AT_ONCE: usize = 32;
 /// A Meter that was asked is not asked again for so long: what it held then, it mostly still holds.
 const RECALL_PAUSE_MS: i64 = 100;
+/// How often the workspace's alerts hear of spending that crosses nothing: for the pace, whose shortest window is 5
+/// minutes.
+const NEWS_MS: i64 = 30_000;
 /// Windows shown as history.
 const HISTORY: usize = 60;
 
@@ -60,6 +65,24 @@ pub struct BudgetObject<S> {
     terms: Option<BudgetTerms>,
     lines: BTreeMap<String, Grantor>,
     recalled: BTreeMap<String, Timestamp>,
+    told: Option<Told>,
+}
+
+/// What the workspace's alerts were last told.
+struct Told {
+    at: Timestamp,
+    line: String,
+    spent: Units,
+    limit: Units,
+}
+
+/// News for the workspace's alerts.
+#[derive(Debug, Serialize)]
+pub struct News {
+    /// The workspace, which is the Alerts object's name.
+    pub workspace: String,
+    /// The Budget as it stands.
+    pub snapshot: BudgetSnapshot,
 }
 
 /// The outcome of a Meter's call.
@@ -161,6 +184,7 @@ impl<S: Sql> BudgetObject<S> {
             terms: None,
             lines: BTreeMap::new(),
             recalled: BTreeMap::new(),
+            told: None,
         };
         for row in &budget.sql.exec("SELECT name, value FROM meta", &[])? {
             match text(row, 0)? {
@@ -198,11 +222,18 @@ impl<S: Sql> BudgetObject<S> {
                 }
             }
         }
-        Ok(Synced { answer: serde_json::to_string(&answer)?, recall: self.to_ask(recall, now) })
+        Ok(Synced {
+            answer: serde_json::to_string(&answer)?,
+            recall: self.worth_asking(recall, now),
+        })
     }
 
     /// Those of the candidates that are worth asking now.
-    fn to_ask(&mut self, candidates: BTreeMap<String, Vec<String>>, now: Timestamp) -> Vec<Recall> {
+    fn worth_asking(
+        &mut self,
+        candidates: BTreeMap<String, Vec<String>>,
+        now: Timestamp,
+    ) -> Vec<Recall> {
         self.recalled.retain(|_, at| now.since_ms(*at).abs() < RECALL_PAUSE_MS);
         let mut asked = Vec::new();
         let mut by_loose: Vec<(Units, String, Vec<String>)> = candidates
@@ -386,6 +417,54 @@ impl<S: Sql> BudgetObject<S> {
     fn standing(&mut self, line: &str, now: Timestamp) -> Result<Standing, BudgetError> {
         let pool = self.terms.as_ref().ok_or(BudgetError::NoTerms)?.pool(line, now);
         Ok(self.line(line)?.standing(pool, now))
+    }
+
+    /// What the workspace's alerts should hear now: when a threshold is crossed, and twice a minute while money is spent.
+    /// It counts as told; [`BudgetObject::untold`] takes that back.
+    pub fn news(&mut self, now: Timestamp) -> Result<Option<News>, BudgetError> {
+        let Some(terms) = self.terms.clone() else { return Ok(None) };
+        let Some(limit) = terms.limit_at(now) else { return Ok(None) };
+        let line = terms.money_line(now);
+        let standing = self.standing(&line, now)?;
+        let reached = |spent: Units, limit: Units| {
+            let percent = i128::from(spent).saturating_mul(100) / i128::from(limit.max(1));
+            terms.thresholds.iter().filter(|threshold| i128::from(**threshold) <= percent).count()
+        };
+        let is_news = match &self.told {
+            None => standing.spent > 0,
+            Some(told) if told.line != line => standing.spent > 0,
+            Some(told) => {
+                let waited = now.since_ms(told.at).abs() >= NEWS_MS;
+                let crossed =
+                    reached(standing.spent, standing.limit) != reached(told.spent, told.limit);
+                crossed || (waited && standing.spent != told.spent)
+            }
+        };
+        let parts = account_parts(&self.account);
+        let Some((workspace, budget, value)) = parts.filter(|_| is_news) else { return Ok(None) };
+        let Ok(id) = WorkspaceId::parse(workspace) else { return Ok(None) };
+        let calendar = terms.calendar();
+        let snapshot = BudgetSnapshot {
+            workspace: id,
+            budget: budget.to_owned(),
+            value: if value == workspace { String::new() } else { value.to_owned() },
+            owner: terms.owner.clone(),
+            window_starts_at: calendar.start(terms.window, now),
+            window_ends_at: calendar.end(terms.window, now),
+            limit,
+            spent: Usd::from_nanos(standing.spent),
+            held: Usd::from_nanos(standing.held),
+            thresholds: terms.thresholds.clone(),
+            at: now,
+        };
+        let workspace = workspace.to_owned();
+        self.told = Some(Told { at: now, line, spent: standing.spent, limit: standing.limit });
+        Ok(Some(News { workspace, snapshot }))
+    }
+
+    /// The news did not arrive: they are told again.
+    pub fn untold(&mut self) {
+        self.told = None;
     }
 
     /// The Budget as people see it; `None` when nobody has told it its terms.

@@ -168,7 +168,7 @@ impl Net {
                     self.in_flight.push((meter, admitted.ticket.clone()));
                     return Ok(admitted.ticket);
                 }
-                AdmitAnswer::Refuse { refusal, .. } => return Err(refusal),
+                AdmitAnswer::Refuse { refusal, .. } => return Err(*refusal),
                 AdmitAnswer::Ask { accounts, progress: next } => {
                     for account in accounts {
                         self.sync(meter, &account);

@@ -1,4 +1,5 @@
-//! Questions to a Meter that change nothing: what the key may use, what became of a request, what a request would get.
+//! Questions to a Meter: what the key may use, what became of a request, what a request would get, which loops were
+//! stopped. One of them changes something: a stopped loop may go on.
 
 use std::collections::BTreeMap;
 
@@ -36,8 +37,8 @@ struct Simulate {
 }
 
 impl<S: Sql> MeterObject<S> {
-    /// Answers `simulate`, `models`, `request` or `state`, as JSON text.
-    pub fn ask(&self, method: &str, call: &str, now: Timestamp) -> Result<String, MeterError> {
+    /// Answers `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`, as JSON text.
+    pub fn ask(&mut self, method: &str, call: &str, now: Timestamp) -> Result<String, MeterError> {
         Ok(match method {
             "simulate" => {
                 let Simulate { facts, actor } = serde_json::from_str(call)?;
@@ -51,6 +52,8 @@ impl<S: Sql> MeterObject<S> {
                 let question: Question = serde_json::from_str(call)?;
                 serde_json::to_string(&self.answer_request(&question, now)?)?
             }
+            "loops" => self.loops(now).to_string(),
+            "clear_loop" => self.clear_loop(call, now)?.to_string(),
             _ => serde_json::to_string(&self.state(now)?)?,
         })
     }

@@ -60,6 +60,8 @@ pub(super) struct Budgets {
     pub(super) wallet: Wallet,
     pub(super) expectations: Expectations,
     pub(super) learned: bool,
+    pub(super) calls: u64,
+    unsaved: BTreeMap<(String, String), Units>,
     denials: BTreeMap<(String, String), (Units, Timestamp)>,
 }
 
@@ -80,7 +82,7 @@ pub(super) struct Refused {
 }
 
 /// A request's budgets: terms and what it takes.
-pub(super) struct Charge<'p> {
+pub struct Charge<'p> {
     name: &'p str,
     value: String,
     terms: &'p BudgetTerms,
@@ -88,7 +90,7 @@ pub(super) struct Charge<'p> {
 }
 
 /// What an admission takes of each budget that applies.
-pub(super) fn charges_of<'p>(
+pub fn charges_of<'p>(
     plan: &'p KeyPlan,
     actor: &Actor,
     admission: &Admission<'_>,
@@ -112,7 +114,7 @@ pub(super) fn charges_of<'p>(
 }
 
 /// All needs of all budgets.
-pub(super) fn needs_of(charges: &[Charge<'_>]) -> Vec<Need> {
+pub fn needs_of(charges: &[Charge<'_>]) -> Vec<Need> {
     charges.iter().flat_map(|charge| charge.needs.iter().cloned()).collect()
 }
 
@@ -278,12 +280,22 @@ impl<S: Sql> MeterObject<S> {
         for charge in charges {
             let is_money = LineKind::of(&charge.line).is_some_and(LineKind::is_money);
             if is_money && money != 0 {
-                self.store.add_budget_spent(&charge.account, &charge.line, money, now)?;
+                let line = (charge.account.clone(), charge.line.clone());
+                let unsaved = self.budgets.unsaved.entry(line).or_default();
+                *unsaved = unsaved.saturating_add(money);
             }
         }
         self.budgets.wallet.settle(charges, known, now, cost);
         if !known {
             self.tell_unclear(now);
+        }
+        Ok(())
+    }
+
+    /// Writes down what the settlements of this transaction spent of shared budgets.
+    pub(super) fn save_charges(&mut self, now: Timestamp) -> Result<(), MeterError> {
+        for ((account, line), units) in std::mem::take(&mut self.budgets.unsaved) {
+            self.store.add_budget_spent(&account, &line, units, now)?;
         }
         Ok(())
     }
@@ -298,6 +310,7 @@ impl<S: Sql> MeterObject<S> {
 
     /// What to tell one account's Budget.
     pub fn sync_call(&mut self, account: &str, now: Timestamp) -> Result<String, MeterError> {
+        self.budgets.calls += 1;
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let terms = account_parts(account).and_then(|(_, name, _)| plan.budgets.get(name));
         let call = SyncCall {

@@ -13,17 +13,19 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use tallygate_shared::budget::account::{Account, WINDOWS};
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold, charge};
 use tallygate_shared::budget::lease::wallet::{Need, Wallet};
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::budget::rate_limit::Gcra;
 use tallygate_shared::budget::terms::{LineKind, account_parts};
 use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::ids::{KeyId, RequestId};
 use tallygate_shared::money::Usd;
-use tallygate_shared::policy::decide::{Admission, RequestFacts, decide};
+use tallygate_shared::policy::decide::{Admission, Chosen, RequestFacts, decide};
 use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::{KeyPlan, KeyStatus};
 use tallygate_shared::policy::refusal::Refusal;
@@ -32,9 +34,11 @@ use tallygate_shared::tokens::Usage;
 
 use crate::objects::meter_budgets::{Budgets, Progress, Verdict, charges_of, learns, needs_of};
 use crate::objects::meter_events::{blank_event, event_of};
+use crate::objects::meter_loops::Loops;
 use crate::objects::meter_refusals::Refusals;
 use crate::objects::meter_reports::{Simulated, State};
 use crate::objects::meter_store::{MeterStore, StoredState};
+use crate::objects::meter_sublets::Heat;
 use crate::objects::sql::{Sql, SqlError};
 use crate::providers::catalog::Shelf;
 use crate::request::calls::{
@@ -75,14 +79,21 @@ pub struct MeterObject<S> {
     pub(super) plan: Option<KeyPlan>,
     actor_secrets: Vec<ActorSecret>,
     pub(super) account: Account,
-    tickets: BTreeMap<RequestId, Ticket>,
+    pub(super) tickets: BTreeMap<RequestId, Ticket>,
     journaled: BTreeSet<RequestId>,
     pub(super) budgets: Budgets,
     /// The last request was admitted near a cap: every hold is written down before it is answered.
-    near: bool,
+    pub(super) near: bool,
+    pub(super) heat: Heat,
+    admitted: u64,
+    /// Sublets that settlements took something out of since they were last written down.
+    pub(super) shrunk: BTreeSet<RequestId>,
+    /// Spent by settlements of this very transaction, and not written yet.
+    unsaved: BTreeMap<[String; 4], Usd>,
     next_seq: u64,
     undelivered: bool,
     refusals: Refusals,
+    loops: Loops,
 }
 
 /// Deliveries that an alarm must make, in order.
@@ -118,9 +129,10 @@ pub struct Delivery {
     pub up_to: u64,
 }
 
-/// What an admission sets aside in shared budgets.
+/// What an admission carries beside the decision: what it sets aside in shared budgets, and what the loop breaker said.
 #[derive(Default)]
 struct Shares {
+    watched: Option<Watched>,
     charges: Vec<Need>,
     remaining: Option<Usd>,
     downgraded_by: Option<String>,
@@ -158,9 +170,14 @@ impl<S: Sql> MeterObject<S> {
             tickets,
             budgets: Budgets::default(),
             near: false,
+            heat: Heat::default(),
+            admitted: 0,
+            shrunk: BTreeSet::new(),
+            unsaved: BTreeMap::new(),
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
             refusals: Refusals::default(),
+            loops: Loops::open(&store, now)?,
             store,
         };
         meter.restore_budgets(boot, now)?;
@@ -285,7 +302,7 @@ impl<S: Sql> MeterObject<S> {
             }
         };
         if plan.budgets.is_empty() {
-            return self.place(plan, call, actor, admission, Shares::default(), now);
+            return self.watch(plan, call, actor, admission, Shares::default(), now);
         }
         let charges = charges_of(plan, &actor, &admission, &self.budgets.expectations, now);
         let needs = needs_of(&charges);
@@ -302,8 +319,8 @@ impl<S: Sql> MeterObject<S> {
             Verdict::Covered => {
                 let remaining = self.budgets.remaining(&charges, now);
                 let downgraded_by = progress.downgrade.map(|downgrade| downgrade.budget);
-                let shares = Shares { charges: needs, remaining, downgraded_by };
-                self.place(plan, call, actor, admission, shares, now)
+                let shares = Shares { charges: needs, remaining, downgraded_by, watched: None };
+                self.watch(plan, call, actor, admission, shares, now)
             }
             Verdict::Ask(accounts) => {
                 let progress = Progress { round: progress.round.saturating_add(1), ..progress };
@@ -323,6 +340,24 @@ impl<S: Sql> MeterObject<S> {
         }
     }
 
+    /// The last word is the loop breaker's: it counts requests that would pass, each once.
+    fn watch(
+        &mut self,
+        plan: &KeyPlan,
+        call: &AdmitCall,
+        actor: Actor,
+        admission: Admission<'_>,
+        shares: Shares,
+        now: Timestamp,
+    ) -> Result<AdmitAnswer, MeterError> {
+        match self.loops.check(&self.store, plan, &call.facts, &actor, now)? {
+            Ok(watched) => {
+                self.place(plan, call, actor, admission, Shares { watched, ..shares }, now)
+            }
+            Err(refusal) => Ok(self.refused(plan, call, &actor, *refusal, now)),
+        }
+    }
+
     fn refused(
         &mut self,
         plan: &KeyPlan,
@@ -332,7 +367,7 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> AdmitAnswer {
         self.note_refusal(plan, call, actor, &refusal, now);
-        AdmitAnswer::Refuse { refusal, limits: self.limits(plan, now) }
+        AdmitAnswer::Refuse { refusal: Box::new(refusal), limits: self.limits(plan, now) }
     }
 
     /// Commits an admission: the ceiling first, where it must rise, then the hold and the rate limits in memory.
@@ -374,7 +409,10 @@ impl<S: Sql> MeterObject<S> {
             charges: shares.charges,
             learns: learns.map(|target| target.priced_as.clone()),
             downgraded_by: shares.downgraded_by,
+            under: None,
+            sublet: None,
             network: call.facts.ip.map(network_of),
+            watched: shares.watched,
         };
         if near {
             self.store.remember_ticket(&ticket)?;
@@ -387,22 +425,14 @@ impl<S: Sql> MeterObject<S> {
         self.account.place(ticket.hold.clone());
         self.budgets.wallet.place(&ticket.charges, now);
         self.tickets.insert(ticket.hold.id.clone(), ticket.clone());
+        let hot = self.warm_up(plan, &ticket, now);
+        self.admitted += 1;
         let limits = self.limits(plan, now);
-        let targets = admission.targets.into_iter().map(|chosen| AdmittedTarget {
-            provider: chosen.provider.name.clone(),
-            kind: chosen.provider.kind.clone(),
-            base_url: chosen.provider.base_url.clone(),
-            credential: chosen.provider.credential.clone(),
-            auth_header: chosen.provider.auth_header.clone(),
-            api_version: chosen.provider.api_version.clone(),
-            region: chosen.provider.region.clone(),
-            model: chosen.model,
-            price: chosen.price.cloned(),
-        });
         Ok(AdmitAnswer::Admit(Box::new(Admitted {
+            hot,
             ticket,
             workspace: plan.workspace.clone(),
-            targets: targets.collect(),
+            targets: targets_of(admission.targets),
             attempts: admission.route.attempts,
             first_byte_timeout_ms: admission.route.first_byte_timeout_ms,
             idle_timeout_ms: admission.route.idle_timeout_ms,
@@ -415,11 +445,20 @@ impl<S: Sql> MeterObject<S> {
     /// Settles a request: event, counters and state in the one transaction that surrounds this call. Settling it again
     /// changes nothing. Returns whether this call did it.
     pub fn settle(&mut self, settlement: Settlement, now: Timestamp) -> Result<bool, MeterError> {
+        let settled = self.settle_one(settlement, now)?;
+        if settled {
+            self.finish_settling(now)?;
+        }
+        Ok(settled)
+    }
+
+    fn settle_one(&mut self, settlement: Settlement, now: Timestamp) -> Result<bool, MeterError> {
         let id = &settlement.ticket.hold.id;
         // A hold in memory was not settled; for one that a restart forgot, storage knows.
         if !self.account.holds(id) && self.store.has_event(id)? {
             return Ok(false);
         }
+        let under = settlement.ticket.under.is_some().then(|| settlement.ticket.clone());
         let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
         let hold = settlement.ticket.hold.clone();
         let charged = charge(
@@ -431,26 +470,58 @@ impl<S: Sql> MeterObject<S> {
         let tokens_used =
             if charged == Usd::ZERO { Some(tokens_used.unwrap_or(0)) } else { tokens_used };
         let tokens_per_minute = plan.policy.tokens_per_minute;
-        let known = self.account.holds(&hold.id);
-        let charges = settlement.ticket.charges.clone();
+        let mut known = self.account.holds(&hold.id);
+        let mut charges = settlement.ticket.charges.clone();
         if let (Some(model), Outcome::Completed) = (&settlement.ticket.learns, settlement.outcome) {
             self.budgets.expectations.learn(model, hold.amount, charged);
             self.budgets.learned = true;
         }
+        self.loops.settled(plan, &settlement, charged, now);
         let event = event_of(plan, settlement, charged, now);
-        self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
+        if let Some(ticket) = under {
+            (charges, _) = self.take_part(&ticket, now);
+            known = true;
+            self.account.book(&hold, charged, tokens_used, tokens_per_minute, now);
+        } else {
+            self.account.settle(&hold, charged, tokens_used, tokens_per_minute, now);
+        }
         self.settle_charges(&charges, known, charged, tokens_used, now)?;
         self.tickets.remove(&hold.id);
         if self.journaled.remove(&hold.id) {
             self.store.forget_ticket(&hold.id)?;
         }
         self.write_event(event, charged)?;
+        Ok(true)
+    }
+
+    /// What settlements write once, however many came together.
+    fn finish_settling(&mut self, now: Timestamp) -> Result<(), MeterError> {
+        for (windows, charged) in std::mem::take(&mut self.unsaved) {
+            self.store.add_spent(&windows, charged)?;
+        }
+        self.save_charges(now)?;
         self.journal(now)?;
+        self.save_shrunk()?;
         if self.near {
             self.account.set_ceiling(self.account.held_at(now));
         }
-        self.save_state()?;
-        Ok(true)
+        self.save_state()
+    }
+
+    /// Settles what an isolate admitted by itself, many at a time, and takes back the sublets that it is done with.
+    pub fn settle_all(
+        &mut self,
+        settlements: Vec<Settlement>,
+        ended: &[RequestId],
+        now: Timestamp,
+    ) -> Result<(), MeterError> {
+        for settlement in settlements {
+            self.settle_one(settlement, now)?;
+        }
+        for id in ended {
+            self.end_sublet(id, now)?;
+        }
+        self.finish_settling(now)
     }
 
     /// The alarm's work: record refusals, settle what expired, lower an idle ceiling; then say what to deliver.
@@ -460,6 +531,7 @@ impl<S: Sql> MeterObject<S> {
             self.abandon(&hold, now)?;
         }
         self.account.forget_unclear(now);
+        self.store.prune_loop_trips(now)?;
         self.journal(now)?;
         if self.account.is_idle() && self.account.ceiling() != Usd::ZERO {
             self.account.set_ceiling(Usd::ZERO);
@@ -477,6 +549,9 @@ impl<S: Sql> MeterObject<S> {
 
     fn abandon(&mut self, hold: &Hold, now: Timestamp) -> Result<(), MeterError> {
         let Some(ticket) = self.tickets.get(&hold.id).cloned() else { return Ok(()) };
+        if ticket.sublet.is_some() {
+            return self.abandon_sublet(&ticket, now);
+        }
         let settlement = Settlement {
             ticket,
             outcome: Outcome::Abandoned,
@@ -629,13 +704,26 @@ impl<S: Sql> MeterObject<S> {
         }
     }
 
+    /// The agents and sessions that were stopped as loops.
+    pub fn loops(&self, now: Timestamp) -> Value {
+        self.loops.list(now)
+    }
+
+    /// A person lets a stopped agent go on.
+    pub fn clear_loop(&mut self, scope: &str, now: Timestamp) -> Result<Value, MeterError> {
+        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        Ok(self.loops.clear(&self.store, plan, scope, now)?)
+    }
+
     /// The Meter's books, for the admin API and for tests that compare them.
     pub fn state(&self, now: Timestamp) -> Result<State, MeterError> {
         let load = self.account.load(now);
         let (events, charged) = self.store.totals()?;
         Ok(State {
             plan_version: self.plan.as_ref().map(|plan| plan.version),
-            in_flight: load.in_flight,
+            in_flight: self.tickets.values().filter(|ticket| ticket.sublet.is_none()).count(),
+            admitted_here: self.admitted,
+            budget_calls: self.budgets.calls,
             held_usd: load.held,
             ceiling_usd: self.account.ceiling(),
             spent_usd: load
@@ -660,7 +748,22 @@ impl<S: Sql> MeterObject<S> {
         Actor::overlay(&plan.owner.actor, claimed)
     }
 
-    fn limits(&self, plan: &KeyPlan, now: Timestamp) -> Limits {
+    /// Keeps a ticket that is written down already.
+    pub(super) fn remember_journaled(&mut self, ticket: Ticket) {
+        self.journaled.insert(ticket.hold.id.clone());
+        self.tickets.insert(ticket.hold.id.clone(), ticket);
+    }
+
+    /// Strikes a ticket out, in memory and in storage.
+    pub(super) fn forget_ticket(&mut self, id: &RequestId) -> Result<(), MeterError> {
+        self.tickets.remove(id);
+        if self.journaled.remove(id) {
+            self.store.forget_ticket(id)?;
+        }
+        Ok(())
+    }
+
+    pub(super) fn limits(&self, plan: &KeyPlan, now: Timestamp) -> Limits {
         let state = |limit: Option<u64>, state| {
             limit.map(|limit| {
                 let gcra = Gcra { limit, period_ms: 60_000 };
@@ -698,12 +801,17 @@ impl<S: Sql> MeterObject<S> {
         Ok(())
     }
 
-    fn write_event(&mut self, mut event: UsageEvent, charged: Usd) -> Result<(), MeterError> {
+    pub(super) fn write_event(
+        &mut self,
+        mut event: UsageEvent,
+        charged: Usd,
+    ) -> Result<(), MeterError> {
         event.seq = self.next_seq;
         self.store.insert_event(&event)?;
         if charged != Usd::ZERO {
             let keys = WINDOWS.map(|window| window.key(event.at));
-            self.store.add_spent(&keys, charged)?;
+            let unsaved = self.unsaved.entry(keys).or_default();
+            *unsaved = unsaved.saturating_add(charged);
         }
         self.next_seq += 1;
         self.undelivered = true;
@@ -721,7 +829,7 @@ impl<S: Sql> MeterObject<S> {
         Ok(())
     }
 
-    fn save_state(&self) -> Result<(), MeterError> {
+    pub(super) fn save_state(&self) -> Result<(), MeterError> {
         let state = StoredState {
             ceiling: self.account.ceiling(),
             unclear: self.account.unclear().map_or(Usd::ZERO, |unclear| unclear.amount),
@@ -738,10 +846,27 @@ fn is_near(room: Usd, hold: Usd) -> bool {
 }
 
 fn refuse(refusal: Refusal) -> AdmitAnswer {
-    AdmitAnswer::Refuse { refusal, limits: Limits::default() }
+    AdmitAnswer::Refuse { refusal: Box::new(refusal), limits: Limits::default() }
 }
 
-fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
+/// Where an admitted request goes, with all that asking there takes.
+pub fn targets_of(targets: Vec<Chosen<'_>>) -> Vec<AdmittedTarget> {
+    let target = |chosen: Chosen<'_>| AdmittedTarget {
+        provider: chosen.provider.name.clone(),
+        kind: chosen.provider.kind.clone(),
+        base_url: chosen.provider.base_url.clone(),
+        credential: chosen.provider.credential.clone(),
+        auth_header: chosen.provider.auth_header.clone(),
+        api_version: chosen.provider.api_version.clone(),
+        region: chosen.provider.region.clone(),
+        model: chosen.model,
+        price: chosen.price.cloned(),
+    };
+    targets.into_iter().map(target).collect()
+}
+
+/// Whether a hash is that of one of the key's secrets.
+pub fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
     use subtle::ConstantTimeEq;
     plan.secrets.iter().any(|secret| {
         secret.expires_at.is_none_or(|end| end > now)
@@ -749,7 +874,8 @@ fn authentic(plan: &KeyPlan, sha256: &str, now: Timestamp) -> bool {
     })
 }
 
-fn open_secrets(plan: &KeyPlan, ring: &KeyRing) -> Vec<ActorSecret> {
+/// The secrets for actor tokens, as far as the ring opens them.
+pub fn open_secrets(plan: &KeyPlan, ring: &KeyRing) -> Vec<ActorSecret> {
     let open = |sealed: &tallygate_shared::policy::key_plan::SealedActorSecret| {
         let context = format!("{}/actor/{}", plan.workspace, sealed.kid);
         // A secret that the ring cannot open verifies nothing: its tokens are refused, which is the safe side.

@@ -298,7 +298,7 @@ fn a_settlement_that_a_restart_forgot_is_still_recorded_once() {
 
 #[test]
 fn a_restart_with_requests_in_flight_is_in_the_books_with_its_bound() {
-    let mut run = Run::new("1");
+    let mut run = Run::new("1000");
     run.admit(1_000, 1_000);
     let held = run.held();
     run.reopen();
@@ -309,6 +309,21 @@ fn a_restart_with_requests_in_flight_is_in_the_books_with_its_bound() {
     run.reopen();
     run.reopen();
     assert_eq!(run.events().len(), 1);
+}
+
+#[test]
+fn near_a_cap_a_restart_leaves_nothing_unclear() {
+    let mut run = Run::new("1");
+    run.admit(1_000, 1_000);
+    let held = run.held();
+    run.reopen();
+    assert!(run.events().is_empty());
+    let state = run.meter.state(run.now).unwrap();
+    assert_eq!((state.held_usd, state.in_flight), (held, 1));
+    run.now = run.now.plus_ms(HOLD_LIFETIME_MS);
+    run.take(&Step::Alarm);
+    let events = run.events();
+    assert_eq!((events[0].outcome, events[0].charged), (Outcome::Abandoned, held));
 }
 
 #[test]

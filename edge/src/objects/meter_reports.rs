@@ -39,8 +39,12 @@ pub struct Simulated {
 pub struct State {
     /// The plan in force.
     pub plan_version: Option<u64>,
-    /// Requests in flight.
-    pub in_flight: u64,
+    /// Requests in flight that the Meter knows one by one.
+    pub in_flight: usize,
+    /// Requests that this Meter admitted since it was opened. The others were admitted by Workers, under subleases.
+    pub admitted_here: u64,
+    /// Calls to Budgets since it was opened.
+    pub budget_calls: u64,
     /// Money set aside.
     pub held_usd: Usd,
     /// The durable ceiling of what may be set aside.

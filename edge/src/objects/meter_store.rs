@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::account::WINDOWS;
+use tallygate_shared::budget::loop_breaker::Trip;
 use tallygate_shared::budget::rate_limit::State as RateState;
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::ids::RequestId;
@@ -36,6 +37,13 @@ pub const MIGRATIONS: &[&str] = &[
         account TEXT NOT NULL, line TEXT NOT NULL, units INTEGER NOT NULL, at_ms INTEGER NOT NULL,
         PRIMARY KEY (account, line)
     ) WITHOUT ROWID
+",
+    "
+    CREATE TABLE loop_trips (
+        scope TEXT PRIMARY KEY,
+        forget_at_ms INTEGER NOT NULL,
+        body TEXT NOT NULL
+    ) WITHOUT ROWID;
 ",
 ];
 
@@ -184,6 +192,36 @@ impl<S: Sql> MeterStore<S> {
     /// Strikes a hold out.
     pub fn forget_ticket(&self, id: &RequestId) -> Result<(), SqlError> {
         self.sql.exec("DELETE FROM tickets WHERE id = ?", &[Some(id.as_str())]).map(|_| ())
+    }
+
+    /// The loops that were stopped.
+    pub fn loop_trips(&self) -> Result<Vec<Trip>, SqlError> {
+        let rows = self.sql.exec("SELECT body FROM loop_trips", &[])?;
+        let trip = |body: &str| {
+            serde_json::from_str(body).map_err(|e| SqlError(format!("stored loop: {e}")))
+        };
+        rows.iter().map(|row| trip(text(row, 0)?)).collect()
+    }
+
+    /// Writes a stopped loop down.
+    pub fn save_loop_trip(&self, trip: &Trip) -> Result<(), SqlError> {
+        let body = serde_json::to_string(trip).map_err(|e| SqlError(e.to_string()))?;
+        let forget_at = trip.forget_at.ms().to_string();
+        let insert = "INSERT OR REPLACE INTO loop_trips (scope, forget_at_ms, body)
+            VALUES (?, CAST(? AS INTEGER), ?)";
+        self.sql.exec(insert, &[&trip.scope.id, &forget_at, &body].map(|p| Some(p.as_str())))?;
+        Ok(())
+    }
+
+    /// Strikes a stopped loop out.
+    pub fn delete_loop_trip(&self, scope: &str) -> Result<(), SqlError> {
+        self.sql.exec("DELETE FROM loop_trips WHERE scope = ?", &[Some(scope)]).map(|_| ())
+    }
+
+    /// Strikes out the loops that are forgotten by now.
+    pub fn prune_loop_trips(&self, now: Timestamp) -> Result<(), SqlError> {
+        let prune = "DELETE FROM loop_trips WHERE forget_at_ms <= CAST(? AS INTEGER)";
+        self.sql.exec(prune, &[Some(&now.ms().to_string())]).map(|_| ())
     }
 
     /// The last sequence number given, 0 before the first.

@@ -14,12 +14,16 @@ pub mod ledger_object;
 pub mod meter_ask;
 pub mod meter_budgets;
 mod meter_events;
+mod meter_loops;
+#[cfg(test)]
+mod meter_loops_tests;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;
 mod meter_refusals;
 pub mod meter_reports;
 pub mod meter_store;
+pub mod meter_sublets;
 pub mod migrations;
 pub mod sql;
 mod workspace_api;

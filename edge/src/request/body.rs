@@ -5,13 +5,18 @@
 
 mod count;
 mod read;
+mod shape;
 mod splice;
 
+#[cfg(test)]
+mod shape_tests;
 #[cfg(test)]
 mod tests;
 
 use std::borrow::Cow;
 use std::ops::Range;
+
+use tallygate_shared::budget::loop_breaker::shape::RequestShape;
 
 pub use self::splice::Edits;
 use crate::dialects::Endpoint;
@@ -56,6 +61,8 @@ pub struct Body<'a> {
     /// Input tokens, practically never too few. See [`crate::request::weigh`] for text; an image is [`IMAGE_TOKENS`], a file
     /// a token for every four base64 characters, audio one for every 64, a token id one.
     pub counted_input_tokens: u64,
+    /// What the loop breaker may know of the request.
+    pub shape: RequestShape,
 }
 
 /// Where in the body the fields stand that may be changed.

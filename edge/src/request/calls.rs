@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::hold::Hold;
 use tallygate_shared::budget::lease::wallet::Need;
+use tallygate_shared::budget::loop_breaker::Watched;
 use tallygate_shared::events::usage_event::{Attempt, Outcome};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
@@ -44,7 +45,7 @@ pub enum AdmitAnswer {
     /// Do not.
     Refuse {
         /// Why not.
-        refusal: Refusal,
+        refusal: Box<Refusal>,
         /// The state of the rate limits, for the answer's headers.
         #[serde(default)]
         limits: Limits,
@@ -58,10 +59,20 @@ pub enum AdmitAnswer {
     },
 }
 
+/// The same, of an admission that stays where it is.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum AdmitAnswerRef<'a> {
+    /// Go ahead.
+    Admit(&'a Admitted),
+}
+
 /// What an admitted request may do.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Admitted {
+    /// The key is busy and far from its limits: its isolate may ask for a sublease. The first field, where the shell looks.
+    pub hot: bool,
     /// The hold and all that its settlement must repeat, so that a Meter that restarted still knows the request.
     pub ticket: Ticket,
     /// The tenant, which is part of the seal of its credentials.
@@ -131,9 +142,39 @@ pub struct Ticket {
     /// The budget that had it served by a cheaper model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub downgraded_by: Option<String>,
+    /// The sublet that an isolate admitted it under.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub under: Option<RequestId>,
+    /// For a sublet itself: how many requests are left of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sublet: Option<u64>,
     /// The network that the caller asked from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub network: Option<String>,
+    /// What the loop breaker wants to hear of the request when it is over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
+}
+
+impl Ticket {
+    /// The ticket of a sublet of this many requests.
+    pub fn of_sublet(hold: Hold, charges: Vec<Need>, requests: u64) -> Self {
+        Self {
+            hold,
+            endpoint: String::new(),
+            stream: false,
+            requested_model: String::new(),
+            actor: Actor::default(),
+            labels: BTreeMap::new(),
+            charges,
+            learns: None,
+            downgraded_by: None,
+            under: None,
+            sublet: Some(requests),
+            network: None,
+            watched: None,
+        }
+    }
 }
 
 /// The state of a key's rate limits, for `x-ratelimit-*`.

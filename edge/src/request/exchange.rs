@@ -18,8 +18,11 @@ use crate::dialects::{Dialect, Endpoint};
 use crate::providers::{Deployment, ProviderKind, upstream_url};
 use crate::request::answer::{Answer, Facts, refusal_answer};
 use crate::request::body::{Body, Edits};
-use crate::request::calls::{AdmitAnswer, AdmitCall, Admitted, AdmittedTarget, Limits};
+use crate::request::calls::{
+    AdmitAnswer, AdmitAnswerRef, AdmitCall, Admitted, AdmittedTarget, Limits,
+};
 use crate::request::headers::{Headers, forwarded_headers, returned_headers};
+use crate::request::isolate::Isolate;
 use crate::request::labels::labels_of;
 use crate::request::retry::{Retry, is_retryable, next_wait};
 use crate::request::settle::{End, Ending, Seen};
@@ -61,6 +64,8 @@ pub struct Exchange {
     /// The Meter was asked a question of the key's holder, not for an admission.
     asked_question: bool,
     admitted: Option<Box<Admitted>>,
+    /// The key's public id, for a request that was admitted without its Meter.
+    meter: Option<String>,
     facts: BodyFacts,
     forward: Forward,
     upstream: Option<Upstream>,
@@ -125,6 +130,7 @@ impl Exchange {
             started: incoming.now,
             asked_question: false,
             admitted: None,
+            meter: None,
             facts: BodyFacts::default(),
             forward: Forward::default(),
             upstream: None,
@@ -134,7 +140,8 @@ impl Exchange {
     }
 
     /// The first step: who is asking, and for what.
-    pub fn begin(&mut self) -> Step {
+    /// `isolate` may let it pass without a call.
+    pub fn begin(&mut self, isolate: &mut Isolate, ring: &KeyRing, now: Timestamp) -> Step {
         let key = match self.key() {
             Ok(key) => key,
             Err((code, detail)) => return self.stranger(code, detail),
@@ -160,10 +167,25 @@ impl Exchange {
             self.asked_question = true;
             return Step::AskMeter { meter, method: "request", call };
         }
-        match serde_json::to_string(&self.admit_call(sha256)) {
+        let call = self.admit_call(sha256);
+        if let Some(admitted) = isolate.admit(&meter, &call, now) {
+            self.admitted = Some(admitted);
+            self.meter = Some(meter);
+            return self.next_fetch(ring, now);
+        }
+        match serde_json::to_string(&call) {
             Ok(call) => Step::AskMeter { meter, method: "admit", call },
             Err(_) => self.gateway_error("the admission could not be written"),
         }
+    }
+
+    /// What the shell must know of a request that was admitted without its Meter: the key, the sublease, and the answer
+    /// that the Meter would have given, from which a request is settled whose core died.
+    pub fn admitted_here(&self) -> Option<(&str, &str, String)> {
+        let admitted = self.admitted.as_ref()?;
+        let lease = admitted.ticket.under.as_ref()?.as_str();
+        let answer = serde_json::to_string(&AdmitAnswerRef::Admit(admitted)).ok()?;
+        Some((self.meter.as_deref()?, lease, answer))
     }
 
     /// The gateway key, in whichever header the caller's SDK puts it. With several, the one of our form is meant.
@@ -213,6 +235,8 @@ impl Exchange {
                 facts.input_tokens = body.counted_input_tokens;
                 facts.max_output_tokens = body.max_output_tokens;
                 facts.choices = body.choices;
+                // What generates nothing is no agent's turn.
+                facts.shape = (facts.has_output && !facts.free).then(|| body.shape.clone());
                 facts.service_tier = body.service_tier.as_deref().map(str::to_owned);
                 labels = labels_of(&self.headers, &body);
                 self.facts = BodyFacts {

@@ -1,12 +1,14 @@
 //! One request in order: what the client asked for (`body`, `headers`, `labels`), the exchange with the Meter and the
 //! provider (`exchange`, `calls`, `retry`), what passes through (`sse`, `tap`, `weigh`), how it ends (`settle`,
-//! `rescue`), and what the caller is told (`answer`, `status`).
+//! `rescue`), what the caller is told (`answer`, `status`),
+//! and what an isolate decides without a call (`isolate`).
 
 pub mod answer;
 pub mod body;
 pub mod calls;
 pub mod exchange;
 pub mod headers;
+pub mod isolate;
 pub mod labels;
 pub mod rescue;
 pub mod retry;

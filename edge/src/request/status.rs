@@ -25,7 +25,9 @@ pub fn status_of(refusal: &Refusal) -> u16 {
         Refusal::ModelUnpriced { .. }
         | Refusal::OutputLimitExceeded { .. }
         | Refusal::RequestCostExceeded { .. } => 400,
-        Refusal::RateLimited { .. } | Refusal::BudgetHeld { .. } => 429,
+        Refusal::RateLimited { .. } | Refusal::BudgetHeld { .. } | Refusal::LoopDetected { .. } => {
+            429
+        }
         Refusal::BudgetExceeded { .. } => 402,
     }
 }

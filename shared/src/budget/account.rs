@@ -149,6 +149,22 @@ impl Account {
         }
     }
 
+    /// Takes a part out of a hold that many requests share.
+    pub fn shrink(&mut self, id: &RequestId, amount: Usd) {
+        if let Some(hold) = self.holds.get_mut(id) {
+            let part = amount.min(hold.amount);
+            hold.amount = hold.amount.remaining_after(part);
+            self.held = self.held.remaining_after(part);
+        }
+    }
+
+    /// Lets go of a hold, whatever is left of it.
+    pub fn release(&mut self, id: &RequestId) {
+        if let Some(hold) = self.holds.remove(id) {
+            self.held = self.held.remaining_after(hold.amount);
+        }
+    }
+
     /// Whether this request is in flight, as far as memory knows.
     pub fn holds(&self, id: &RequestId) -> bool {
         self.holds.contains_key(id)
@@ -194,6 +210,19 @@ impl Account {
                 }
             }
         }
+        self.book(hold, charged, tokens_used, tokens_per_minute, now);
+    }
+
+    /// Counts what a request cost whose hold is dealt with already: in the windows of the time it was admitted, and the
+    /// tokens that it used against those that it had reserved.
+    pub fn book(
+        &mut self,
+        hold: &Hold,
+        charged: Usd,
+        tokens_used: Option<u64>,
+        tokens_per_minute: Option<u64>,
+        now: Timestamp,
+    ) {
         for window in WINDOWS {
             let spent = self.spent.entry(window.key(hold.at)).or_default();
             *spent = spent.saturating_add(charged);

@@ -10,12 +10,16 @@
 //! - [`lease`]: how many keys spend from one budget
 //! - [`expectation`]: what requests of a model usually cost of their worst case
 //! - [`pace`]: whether a budget lasts to the end of its window
+//! - [`loop_breaker`]: agents that go round in circles
+//! - [`baseline`]: a budget proposed from what was spent
 
 pub mod account;
+pub mod baseline;
 pub mod calendar;
 pub mod expectation;
 pub mod hold;
 pub mod lease;
+pub mod loop_breaker;
 pub mod pace;
 pub mod rate_limit;
 pub mod terms;

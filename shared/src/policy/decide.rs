@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use serde::{Deserialize, Serialize};
 
 use crate::budget::account::Load;
+use crate::budget::loop_breaker::shape::RequestShape;
 use crate::budget::rate_limit::{Gcra, Verdict};
 use crate::identity::actor::{Actor, ActorError};
 use crate::money::Usd;
@@ -48,6 +49,9 @@ pub struct RequestFacts {
     pub body_bytes: u64,
     /// The client's address.
     pub ip: Option<IpAddr>,
+    /// What the loop breaker may know of it. `None` where nothing is generated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shape: Option<RequestShape>,
     /// What made the request unreadable, if anything did. It is reported after authentication.
     pub problem: Option<Problem>,
 }

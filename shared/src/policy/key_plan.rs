@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::budget::loop_breaker::rules::LoopRules;
 use crate::budget::terms::{BudgetTerms, Spender};
 use crate::budget::window::Window;
 use crate::identity::actor::Actor;
@@ -171,9 +172,16 @@ pub struct KeyPolicy {
     /// Spending caps.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub spend_caps: Vec<SpendCap>,
+    /// Whether each request asks the key's Meter, so that a revocation acts on the very next one. Otherwise a busy key's
+    /// requests may be admitted by a Worker on its own, for up to 2 seconds.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub immediate: bool,
     /// Largest request body.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_request_bytes: Option<u64>,
+    /// When an agent's requests count as a loop.
+    #[serde(skip_serializing_if = "LoopRules::is_default")]
+    pub loop_breaker: LoopRules,
 }
 
 /// What to do with a request that asks for more output than the policy allows.

@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
+use crate::budget::loop_breaker::shape::Evidence;
 use crate::money::Usd;
 use crate::time::Timestamp;
 
@@ -188,6 +189,28 @@ pub enum Refusal {
         /// When the window ends, if it does.
         resets_at: Option<Timestamp>,
     },
+    /// The agent goes round in circles.
+    #[error(
+        "This agent session was stopped as a loop: {evidence}. Mend the agent; it may go on at {until}, or when an admin clears the loop `{scope}`."
+    )]
+    LoopDetected {
+        /// The id of the agent and session, to clear it by.
+        scope: String,
+        /// The agent.
+        agent: Option<String>,
+        /// The session.
+        session: Option<String>,
+        /// What was seen.
+        evidence: Box<Evidence>,
+        /// What it had spent when it was stopped.
+        spent_usd: Usd,
+        /// Its answered requests by then.
+        requests: u64,
+        /// The end of the cool-down.
+        until: Timestamp,
+        /// The time until then.
+        retry_after_ms: u64,
+    },
 }
 
 fn because(pattern: &Option<String>) -> String {
@@ -220,15 +243,16 @@ impl Refusal {
             Self::RateLimited { .. } => "rate_limited",
             Self::BudgetHeld { .. } => "budget_held",
             Self::BudgetExceeded { .. } => "budget_exceeded",
+            Self::LoopDetected { .. } => "loop_detected",
         }
     }
 
     /// Milliseconds after which trying again may help; `None` when waiting does not.
     pub fn retry_after_ms(&self) -> Option<u64> {
         match self {
-            Self::RateLimited { retry_after_ms, .. } | Self::BudgetHeld { retry_after_ms, .. } => {
-                Some(*retry_after_ms)
-            }
+            Self::RateLimited { retry_after_ms, .. }
+            | Self::BudgetHeld { retry_after_ms, .. }
+            | Self::LoopDetected { retry_after_ms, .. } => Some(*retry_after_ms),
             Self::KeyInvalid
             | Self::KeyRevoked
             | Self::KeySuspended
@@ -268,7 +292,8 @@ impl Refusal {
             | Self::RequestCostExceeded { .. }
             | Self::RateLimited { .. }
             | Self::BudgetHeld { .. }
-            | Self::BudgetExceeded { .. } => None,
+            | Self::BudgetExceeded { .. }
+            | Self::LoopDetected { .. } => None,
         }
     }
 
@@ -278,7 +303,7 @@ impl Refusal {
         for hidden in ["reason", "code", "detail", "param"] {
             facts.remove(hidden);
         }
-        for time in ["expired_at", "resets_at"] {
+        for time in ["expired_at", "resets_at", "until"] {
             if let Some(ms) = facts.get(time).and_then(Value::as_i64) {
                 facts.insert(time.to_owned(), Timestamp::from_ms(ms).to_string().into());
             }

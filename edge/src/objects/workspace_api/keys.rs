@@ -164,6 +164,7 @@ impl<S: Sql> Api<'_, S> {
             service_tier: thought.service_tier,
             body_bytes: thought.body_bytes,
             ip: thought.ip,
+            shape: None,
             problem: None,
         };
         let payload = json!({ "facts": facts, "actor": thought.actor }).to_string();
@@ -173,6 +174,23 @@ impl<S: Sql> Api<'_, S> {
     pub(super) fn key_state(&mut self, id: &str) -> Answer {
         self.key(id)?;
         Ok(Step::Meter { name: id.to_owned(), method: "state", payload: String::new() })
+    }
+
+    pub(super) fn loops(&mut self, id: &str) -> Answer {
+        self.key(id)?;
+        Ok(Step::Meter { name: id.to_owned(), method: "loops", payload: String::new() })
+    }
+
+    pub(super) fn clear_loop(&mut self, id: &str, scope: &str) -> Answer {
+        self.key(id)?;
+        // Only the Meter knows its loops, so a name that can be none is all that is refused here.
+        if scope != "key" && !(scope.len() == 16 && scope.bytes().all(|b| b.is_ascii_hexdigit())) {
+            return Err(Problem::not_found("loop", scope).into());
+        }
+        let (principal, now) = (self.principal, self.context.now);
+        let path = format!("keys.{id}.loops.{scope}");
+        self.workspace.audit(principal, "loop_cleared", &path, &json!({}), now)?;
+        Ok(Step::Meter { name: id.to_owned(), method: "clear_loop", payload: scope.to_owned() })
     }
 }
 

@@ -38,7 +38,7 @@ pub(super) fn answer<S: Sql>(
     parameters: &[&str],
 ) -> Answer {
     let mut api = Api { workspace, context, principal, spec };
-    // A path has one name at most behind its workspace.
+    // A path has one name behind its workspace, or none; a loop has its key's before its own.
     let name = parameters.first().copied().unwrap_or_default();
     match spec.operation {
         Operation::ShowOpenApi | Operation::ListWorkspaces | Operation::CreateWorkspace => {
@@ -63,6 +63,10 @@ pub(super) fn answer<S: Sql>(
         Operation::RevokeKey => api.set_status(name, KeyStatus::Revoked),
         Operation::Simulate => api.simulate(name),
         Operation::ShowKeyState => api.key_state(name),
+        Operation::ListLoops => api.loops(name),
+        Operation::ClearLoop => {
+            api.clear_loop(name, parameters.get(1).copied().unwrap_or_default())
+        }
         Operation::ListActorSecrets => Ok(list(api.actor_secrets())),
         Operation::AddActorSecret => api.add_actor_secret(),
         Operation::RetireActorSecret => api.retire_actor_secret(name),
@@ -108,6 +112,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ListRequests => api.requests(),
         Operation::ShowRequest => api.request(name),
         Operation::ShowUsage => api.usage(),
+        Operation::ProposeBudgets => api.budget_proposals(),
         Operation::ListAudit => api.audit(),
         Operation::ExportConfig => api.section(|config| json!(config)),
         Operation::ApplyConfig => api.apply_config(),

@@ -1,12 +1,15 @@
 //! What happened: requests and usage, asked of the Ledgers of the months in question, and the audit log.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
+use tallygate_shared::budget::baseline::DEFAULT_DAYS;
 use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 
 use super::{Answer, Api, list};
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
-use crate::objects::ledger_object::{DIMENSIONS, RequestsQuery, UsageQuery};
+use crate::objects::ledger_object::{DIMENSIONS, HistoryQuery, RequestsQuery, UsageQuery};
 use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
@@ -74,6 +77,27 @@ impl<S: Sql> Api<'_, S> {
         Ok(Step::Ledgers { names, method: "usage", payload: json!(query).to_string() })
     }
 
+    pub(super) fn budget_proposals(&self) -> Answer {
+        let (mut dimension_asked, mut days) = ("team".to_owned(), DEFAULT_DAYS);
+        let mut filters = BTreeMap::new();
+        for (name, value) in self.context.call.parameters() {
+            match name.as_str() {
+                "dimension" => dimension_asked = owning("dimension", &value)?,
+                "days" => days = history_days(&value)?,
+                _ => {
+                    filters.insert(dimension(&name)?, value);
+                }
+            }
+        }
+        // Twice the days, so that it is seen whether spending began before them. Today is not over.
+        let today = self.context.now.date().midnight();
+        let from = today.plus_ms(-2 * i64::from(days) * DAY_MS);
+        let names = self.ledgers(Some(from.ms()), Some(today.ms()))?;
+        let (from_ms, to_ms) = (from.ms(), today.ms());
+        let query = HistoryQuery { dimension: dimension_asked, from_ms, to_ms, days, filters };
+        Ok(Step::Ledgers { names, method: "history", payload: json!(query).to_string() })
+    }
+
     /// The Ledgers of a span of time: since the workspace was created, until now; the newest ones of a longer span.
     fn ledgers(&self, from: Option<i64>, to: Option<i64>) -> Result<Vec<String>, Problem> {
         let created = self.workspace.created().unwrap_or_default();
@@ -111,6 +135,21 @@ fn dimension(name: &str) -> Result<String, Problem> {
     }
     let remedy = format!("Use one of {}.", DIMENSIONS.join(", "));
     Err(Problem::field("group_by", "has an unknown dimension", &remedy))
+}
+
+/// A dimension that can have a budget: not how a request ended.
+fn owning(field: &str, name: &str) -> Result<String, Problem> {
+    let owning: Vec<&str> =
+        DIMENSIONS.into_iter().filter(|d| !matches!(*d, "outcome" | "code")).collect();
+    if owning.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    Err(Problem::field(field, "is not known", &format!("Use one of {}.", owning.join(", "))))
+}
+
+fn history_days(text: &str) -> Result<u32, Problem> {
+    let days = text.parse().ok().filter(|days| (7..=365).contains(days));
+    days.ok_or_else(|| Problem::field("days", "is out of range", "Give 7 to 365."))
 }
 
 fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {

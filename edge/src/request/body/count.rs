@@ -7,6 +7,7 @@ use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 
+use super::shape::{Field, ObjectShape, Shaper, data_hash, list_start, mix, text_hash};
 use super::{IMAGE_TOKENS, MAX_DEPTH};
 use crate::request::weigh::Weight;
 
@@ -20,6 +21,9 @@ const TOOLS_TOKENS: u64 = 600;
 const FILE_CHARS_PER_TOKEN: u64 = 4;
 /// Base64 characters of audio for each token: speech compressed hard has about 160 to a token.
 const AUDIO_CHARS_PER_TOKEN: u64 = 64;
+
+/// Where messages stand: objects in the list that is the value of `messages` or `input`.
+const ENTRY_DEPTH: u32 = 2;
 
 /// What has been counted so far.
 #[derive(Debug, Default)]
@@ -35,6 +39,8 @@ pub(super) struct Counter {
     pub(super) has_tools: bool,
     /// Numbers are token ids and not text.
     pub(super) numbers_are_tokens: bool,
+    /// Takes the request's shape on the way.
+    pub(super) shaper: Shaper,
 }
 
 impl Counter {
@@ -98,13 +104,51 @@ enum Key {
 pub(super) struct Walk<'c> {
     counter: &'c mut Counter,
     key: Key,
+    field: Field,
     in_cache_control: bool,
+    /// Inside of a tool call's arguments, whose fields mean nothing to the gateway.
+    in_arguments: bool,
     depth: u32,
+}
+
+/// What a walk over a value says of it.
+#[derive(Default)]
+pub(super) struct Walked<'de> {
+    /// A string that is handed up.
+    text: Option<Cow<'de, str>>,
+    /// The value's hash, 0 while none is taken.
+    pub(super) hash: u64,
 }
 
 impl<'c> Walk<'c> {
     pub(super) fn new(counter: &'c mut Counter) -> Self {
-        Self { counter, key: Key::Other, in_cache_control: false, depth: 0 }
+        Self {
+            counter,
+            key: Key::Other,
+            field: Field::Other,
+            in_cache_control: false,
+            in_arguments: false,
+            depth: 0,
+        }
+    }
+
+    fn walked<'de>(self, text: Cow<'de, str>) -> Walked<'de> {
+        let hash = self.hash(&text);
+        Walked { hash, text: self.text(text) }
+    }
+
+    fn hash(&self, text: &str) -> u64 {
+        match (self.counter.shaper.on, self.key, self.field) {
+            (false, ..) => 0,
+            (true, Key::Data | Key::Url, _) => data_hash(text),
+            (true, _, Field::Arguments) => arguments_hash(text),
+            (true, ..) => text_hash(text),
+        }
+    }
+
+    fn scalar<'de>(&self, kind: u64, bits: u64) -> Walked<'de> {
+        let hash = if self.counter.shaper.on { mix(kind, bits) } else { 0 };
+        Walked { text: None, hash }
     }
 
     fn text<'de>(self, text: Cow<'de, str>) -> Option<Cow<'de, str>> {
@@ -127,6 +171,10 @@ impl<'c> Walk<'c> {
         }
     }
 
+    fn in_arguments(&self) -> bool {
+        self.in_arguments || matches!(self.field, Field::Arguments | Field::Input)
+    }
+
     fn deeper(&mut self) -> bool {
         self.depth = self.depth.saturating_add(1);
         self.counter.too_deep |= self.depth > MAX_DEPTH;
@@ -135,7 +183,7 @@ impl<'c> Walk<'c> {
 }
 
 impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = Option<Cow<'de, str>>;
+    type Value = Walked<'de>;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_any(self)
@@ -143,63 +191,68 @@ impl<'de> DeserializeSeed<'de> for Walk<'_> {
 }
 
 impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = Option<Cow<'de, str>>;
+    type Value = Walked<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a JSON value")
     }
 
     fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
-        Ok(self.text(Cow::Borrowed(text)))
+        Ok(self.walked(Cow::Borrowed(text)))
     }
 
     fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
         if matches!(self.key, Key::Other) {
             self.counter.weigh(text);
-            return Ok(None);
+            return Ok(Walked { hash: self.hash(text), text: None });
         }
-        Ok(self.text(Cow::Owned(text.to_owned())))
+        Ok(self.walked(Cow::Owned(text.to_owned())))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Self::Value, E> {
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
         self.counter.weight.add_tokens(1);
-        Ok(None)
+        Ok(self.scalar(1, u64::from(value)))
     }
 
     fn visit_unit<E>(self) -> Result<Self::Value, E> {
         self.counter.weight.add_tokens(1);
-        Ok(None)
+        Ok(self.scalar(2, 0))
     }
 
     fn visit_u64<E>(self, number: u64) -> Result<Self::Value, E> {
         self.counter.weigh_number(number);
-        Ok(None)
+        Ok(self.scalar(3, number))
     }
 
     fn visit_i64<E>(self, number: i64) -> Result<Self::Value, E> {
         self.counter.weigh_number(number.unsigned_abs());
-        Ok(None)
+        Ok(self.scalar(4, number.unsigned_abs()))
     }
 
-    fn visit_f64<E>(self, _: f64) -> Result<Self::Value, E> {
+    fn visit_f64<E>(self, number: f64) -> Result<Self::Value, E> {
         // The most digits that a float prints with.
         self.counter.weight.add_tokens(18);
-        Ok(None)
+        Ok(self.scalar(5, number.to_bits()))
     }
 
     fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
         if self.deeper() {
             return Err(A::Error::custom("too deep"));
         }
-        while let Some(handed_up) = seq.next_element_seed(Walk {
+        let mut hash = list_start();
+        let in_arguments = self.in_arguments();
+        while let Some(walked) = seq.next_element_seed(Walk {
             counter: &mut *self.counter,
             key: Key::Other,
+            field: Field::Other,
             in_cache_control: false,
+            in_arguments,
             depth: self.depth,
         })? {
-            debug_assert!(handed_up.is_none());
+            debug_assert!(walked.text.is_none());
+            hash = mix(hash, walked.hash);
         }
-        Ok(None)
+        Ok(Walked { text: None, hash })
     }
 
     fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
@@ -209,20 +262,47 @@ impl<'de> Visitor<'de> for Walk<'_> {
         let in_cache_control = self.key == Key::CacheControl;
         self.counter.weight.add_tokens(OBJECT_TOKENS);
         let mut content = Content::default();
-        while let Some(key) = map.next_key_seed(KeySeed { counter: &mut *self.counter })? {
-            let value = map.next_value_seed(Walk {
+        let mut shape = ObjectShape::default();
+        let in_arguments = self.in_arguments();
+        while let Some(read) = map.next_key_seed(KeySeed { counter: &mut *self.counter })? {
+            let KeyRead { key, mut field, hash } = read;
+            if in_arguments {
+                field = Field::Other;
+            }
+            let walked = map.next_value_seed(Walk {
                 counter: &mut *self.counter,
                 key,
+                field,
                 in_cache_control,
+                in_arguments,
                 depth: self.depth,
             })?;
-            if let Some(text) = value {
+            if self.counter.shaper.on {
+                shape.put(field, hash, walked.hash);
+            }
+            if let Some(text) = walked.text {
                 content.put(key, text, self.counter);
             }
         }
+        let mut hash = 0;
+        if self.counter.shaper.on {
+            let kind = content.kind.as_deref().filter(|_| !in_arguments).unwrap_or_default();
+            hash = shape.end(kind, self.depth == ENTRY_DEPTH, &mut self.counter.shaper);
+        }
         content.count(self.counter);
-        Ok(None)
+        Ok(Walked { text: None, hash })
     }
+}
+
+/// The hash of a tool call's arguments, which are JSON in a string: alike, however they are written.
+fn arguments_hash(text: &str) -> u64 {
+    let mut scratch = Counter::default();
+    scratch.shaper.on = true;
+    let mut json = serde_json::Deserializer::from_str(text);
+    let walk = Walk { in_arguments: true, ..Walk::new(&mut scratch) };
+    let walked = walk.deserialize(&mut json);
+    let whole = walked.and_then(|walked| json.end().map(|()| walked.hash));
+    whole.unwrap_or_else(|_| text_hash(text))
 }
 
 /// The strings of one object that only together say what they are.
@@ -286,28 +366,36 @@ fn count_url(text: &str, counter: &mut Counter) {
     }
 }
 
+struct KeyRead {
+    key: Key,
+    field: Field,
+    hash: u64,
+}
+
 struct KeySeed<'c> {
     counter: &'c mut Counter,
 }
 
 impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
-    type Value = Key;
+    type Value = KeyRead;
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<KeyRead, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
 impl Visitor<'_> for KeySeed<'_> {
-    type Value = Key;
+    type Value = KeyRead;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a key")
     }
 
-    fn visit_str<E>(self, key: &str) -> Result<Key, E> {
+    fn visit_str<E>(self, key: &str) -> Result<KeyRead, E> {
         self.counter.weigh(key);
-        Ok(match key {
+        let hash = if self.counter.shaper.on { text_hash(key) } else { 0 };
+        let field = Field::of(key);
+        let key = match key {
             "type" => Key::Type,
             "data" => Key::Data,
             "media_type" => Key::MediaType,
@@ -317,6 +405,7 @@ impl Visitor<'_> for KeySeed<'_> {
             "cache_control" => Key::CacheControl,
             "ttl" => Key::Ttl,
             _ => Key::Other,
-        })
+        };
+        Ok(KeyRead { key, field, hash })
     }
 }

@@ -7,8 +7,10 @@ use std::ops::Range;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use tallygate_shared::budget::loop_breaker::shape::RequestShape;
 
 use super::count::{Counter, Walk};
+use super::shape::text_hash;
 use super::{Body, BodyError, Spots};
 use crate::dialects::Endpoint;
 use crate::providers::CacheTtl;
@@ -42,6 +44,19 @@ const SETTINGS: [&str; 22] = [
     "safety_identifier",
     "prompt_cache_key",
     "encoding_format",
+];
+
+/// Settings that make one request differ from another.
+const IDENTITY: [&str; 9] = [
+    "model",
+    "n",
+    "best_of",
+    "max_output_tokens",
+    "previous_response_id",
+    "conversation",
+    "temperature",
+    "top_p",
+    "seed",
 ];
 
 /// Fields that hold input and may stand there once only: whichever a provider reads, it must be the one we counted.
@@ -114,7 +129,11 @@ impl<'a> Visitor<'a> for TopLevel<'_, 'a> {
                 return Err(duplicate(field));
             }
             fields.counter.has_tools |= matches!(key, "tools" | "functions");
-            map.next_value_seed(Walk::new(&mut fields.counter))?;
+            fields.counter.shaper.on = !matches!(key, "tools" | "functions");
+            let walked = map.next_value_seed(Walk::new(&mut fields.counter))?;
+            if fields.counter.shaper.on {
+                fields.counter.shaper.add(key, walked.hash);
+            }
         }
         Ok(())
     }
@@ -271,7 +290,19 @@ impl<'a> Fields<'a> {
             unseen_input: self.counter.has_unseen()
                 || stored.iter().any(|field| self.raw(field).is_some()),
             counted_input_tokens: self.counter.tokens(),
+            shape: self.shape(),
         })
+    }
+
+    fn shape(self) -> RequestShape {
+        let settings = IDENTITY.map(|field| self.raw(field));
+        let mut shaper = self.counter.shaper;
+        for (field, raw) in IDENTITY.iter().zip(settings) {
+            if let Some(raw) = raw {
+                shaper.add(field, text_hash(raw.get()));
+            }
+        }
+        shaper.into_shape()
     }
 
     fn read_stream_options(&self, text: &str, spots: &mut Spots) -> Result<bool, BodyError> {

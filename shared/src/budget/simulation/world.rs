@@ -391,7 +391,7 @@ impl World {
 
     fn tick(&mut self) {
         let ms = 1 << self.dice.below(14);
-        self.advance(i64::try_from(ms).unwrap());
+        self.advance(i64::from(ms));
         if self.dice.once_in(60) {
             self.advance(WINDOW_MS / 2);
         }

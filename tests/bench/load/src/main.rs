@@ -15,9 +15,9 @@ struct Arguments {
     /// The path to post to.
     #[arg(long)]
     path: String,
-    /// The bearer token.
+    /// The bearer token. With several, the connections take turns.
     #[arg(long)]
-    token: String,
+    token: Vec<String>,
     /// The JSON body.
     #[arg(long)]
     body: String,
@@ -41,7 +41,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let end = Instant::now() + Duration::from_millis(arguments.milliseconds);
     let local = tokio::task::LocalSet::new();
     let tasks: Vec<_> = (0..arguments.connections)
-        .map(|_| local.spawn_local(connection(arguments.clone(), end)))
+        .map(|place| {
+            let token = arguments.token.iter().cycle().nth(place).cloned().unwrap_or_default();
+            local.spawn_local(connection(arguments.clone(), token, end))
+        })
         .collect();
     let started = Instant::now();
     let mut all = Measured::default();
@@ -71,13 +74,17 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     Ok(())
 }
 
-async fn connection(arguments: Arguments, end: Instant) -> std::io::Result<Measured> {
+async fn connection(
+    arguments: Arguments,
+    token: String,
+    end: Instant,
+) -> std::io::Result<Measured> {
     let request = format!(
         "POST {} HTTP/1.1\r\nhost: {}\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{}",
         arguments.path,
         arguments.address,
-        arguments.token,
+        token,
         arguments.body.len(),
         arguments.body
     );

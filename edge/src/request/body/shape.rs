@@ -1,0 +1,204 @@
+//! The shape of a request: hashes of what it asks and of its tool calls, taken in the walk that counts it.
+//!
+//! Equal requests must hash alike although a client wrote them anew, and different ones must not. So:
+//!
+//! - white space in text counts as one space, and a clock time (`12:30`, `12:30:59.5`) as nothing; other digits count,
+//!   for a batch over documents often differs in a number only
+//! - an object's fields count in any order, a list's entries in theirs
+//! - the ids of tool calls and the marks of prompt caching do not count, nor do the tools on offer
+//! - sampling settings count: an evaluation that asks the same with another seed is another request
+//!
+//! The hash is fast and not cryptographic. A client that wants to evade it can: it protects clients from themselves.
+
+use tallygate_shared::budget::loop_breaker::rules::MAX_TOOL_CALLS;
+use tallygate_shared::budget::loop_breaker::shape::RequestShape;
+
+/// Odd, with its bits spread: the multiplier of the mixing steps.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Starts of hashes, so that values of different kinds differ.
+const TEXT: u64 = 0x51;
+const LIST: u64 = 0x52;
+const OBJECT: u64 = 0x53;
+/// The bits of a hash that cross JavaScript as a number.
+const KEPT_BITS: u32 = 52;
+
+/// What the walk has seen so far.
+#[derive(Debug, Default)]
+pub(super) struct Shaper {
+    /// Whether values are hashed at all: not while the tools on offer are walked.
+    pub(super) on: bool,
+    sum: u64,
+    calls: Vec<u64>,
+    messages: u32,
+    /// The message in hand brings a tool's result: it is not a person's.
+    brings_result: bool,
+}
+
+/// What the hashes of one object's fields say together.
+#[derive(Debug)]
+pub(super) struct ObjectShape {
+    sum: u64,
+    name: Option<u64>,
+    arguments: Option<u64>,
+    input: Option<u64>,
+    role: Option<u64>,
+}
+
+/// Fields that say something about a conversation.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Name,
+    Arguments,
+    Input,
+    Role,
+    /// Differs although nothing does.
+    Ignored,
+    Other,
+}
+
+impl Field {
+    pub(super) fn of(key: &str) -> Self {
+        match key {
+            "name" => Self::Name,
+            "arguments" => Self::Arguments,
+            "input" => Self::Input,
+            "role" => Self::Role,
+            "id" | "call_id" | "tool_call_id" | "tool_use_id" | "cache_control" => Self::Ignored,
+            _ => Self::Other,
+        }
+    }
+}
+
+impl Shaper {
+    /// Adds a field of the request itself, under its key.
+    pub(super) fn add(&mut self, key: &str, value: u64) {
+        self.sum = self.sum.wrapping_add(mix(text_hash(key), value));
+    }
+
+    pub(super) fn into_shape(self) -> RequestShape {
+        RequestShape {
+            fingerprint: kept(self.sum),
+            tool_calls: self.calls,
+            messages: self.messages,
+        }
+    }
+
+    fn call(&mut self, name: u64, arguments: u64) {
+        // The newest are kept.
+        if self.calls.len() >= MAX_TOOL_CALLS {
+            self.calls.remove(0);
+        }
+        self.calls.push(kept(mix(name, arguments)));
+    }
+}
+
+impl Default for ObjectShape {
+    fn default() -> Self {
+        Self { sum: OBJECT, name: None, arguments: None, input: None, role: None }
+    }
+}
+
+impl ObjectShape {
+    pub(super) fn put(&mut self, field: Field, key: u64, value: u64) {
+        match field {
+            Field::Name => self.name = Some(value),
+            Field::Arguments => self.arguments = Some(value),
+            Field::Input => self.input = Some(value),
+            Field::Role => self.role = Some(value),
+            Field::Ignored => return,
+            Field::Other => {}
+        }
+        self.sum = self.sum.wrapping_add(mix(key, value));
+    }
+
+    /// The object is whole. `kind` is its `type`; a message stands directly in the conversation.
+    pub(super) fn end(self, kind: &str, is_entry: bool, shaper: &mut Shaper) -> u64 {
+        match (kind, self.name, self.arguments, self.input) {
+            (_, Some(name), Some(arguments), _) => shaper.call(name, arguments),
+            ("tool_use" | "custom_tool_call", Some(name), None, Some(input)) => {
+                shaper.call(name, input);
+            }
+            ("tool_result", ..) => shaper.brings_result = true,
+            _ => {}
+        }
+        if is_entry && let Some(role) = self.role {
+            shaper.messages = shaper.messages.saturating_add(1);
+            // Somebody spoke: what the agent does from here on is a new attempt.
+            if !std::mem::take(&mut shaper.brings_result) && role == text_hash("user") {
+                shaper.calls.clear();
+            }
+        }
+        mix(OBJECT, self.sum)
+    }
+}
+
+/// One hash from two, order kept.
+pub(super) const fn mix(a: u64, b: u64) -> u64 {
+    let folded = (a.rotate_left(5) ^ b).wrapping_mul(SPREAD);
+    folded ^ (folded >> 32)
+}
+
+pub(super) const fn list_start() -> u64 {
+    LIST
+}
+
+/// The hash of text for people: see above for what does not count.
+pub(super) fn text_hash(text: &str) -> u64 {
+    let mut hash = TEXT;
+    let mut rest = text.as_bytes();
+    loop {
+        let blank = rest.iter().take_while(|byte| byte.is_ascii_whitespace()).count();
+        rest = rest.get(blank..).unwrap_or_default();
+        if rest.is_empty() {
+            return hash;
+        }
+        let mut colon = false;
+        let in_word = |byte: &&u8| {
+            colon |= **byte == b':';
+            !byte.is_ascii_whitespace()
+        };
+        let length = rest.iter().take_while(in_word).count();
+        let (word, after) = rest.split_at_checked(length).unwrap_or((rest, &[]));
+        hash = if colon { hash_without_clocks(hash, word) } else { hash_bytes(hash, word) };
+        rest = after;
+    }
+}
+
+/// The hash of data, as it is.
+pub(super) fn data_hash(data: &str) -> u64 {
+    hash_bytes(TEXT, data.as_bytes())
+}
+
+fn hash_bytes(start: u64, bytes: &[u8]) -> u64 {
+    let (chunks, rest) = bytes.as_chunks::<8>();
+    let hash = chunks.iter().fold(start, |hash, chunk| mix(hash, u64::from_le_bytes(*chunk)));
+    let tail = rest.iter().fold(0, |tail, byte| (tail << 8) | u64::from(*byte));
+    // The length tells "a" + "b" from "ab".
+    mix(hash, tail ^ (u64::try_from(bytes.len()).unwrap_or_default() << 56))
+}
+
+fn hash_without_clocks(mut hash: u64, mut word: &[u8]) -> u64 {
+    loop {
+        let clock = word.windows(5).position(is_clock);
+        let (before, after) =
+            word.split_at_checked(clock.unwrap_or(word.len())).unwrap_or((word, &[]));
+        hash = hash_bytes(hash, before);
+        if clock.is_none() {
+            return hash;
+        }
+        let in_clock = |byte: &&u8| byte.is_ascii_digit() || matches!(**byte, b':' | b'.');
+        let length = after.iter().take_while(in_clock).count();
+        word = after.get(length..).unwrap_or_default();
+    }
+}
+
+/// `12:30`.
+fn is_clock(window: &[u8]) -> bool {
+    let [a, b, colon, c, d] = window else { return false };
+    *colon == b':' && [a, b, c, d].iter().all(|byte| byte.is_ascii_digit())
+}
+
+const fn kept(hash: u64) -> u64 {
+    // The high bits of a product are its best mixed.
+    hash >> (64 - KEPT_BITS)
+}
