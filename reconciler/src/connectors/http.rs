@@ -1,0 +1,227 @@
+//! HTTP for connectors: retries with jitter that honour `Retry-After`, bodies that end when they should, and cursors
+//! that cannot run in a circle.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::{Bytes, BytesMut};
+use reqwest::header::RETRY_AFTER;
+use reqwest::{RequestBuilder, StatusCode};
+
+use super::PullError;
+
+/// More than any documented page holds.
+const MAX_BODY: usize = 64 * 1024 * 1024;
+/// More pages than any range of days has: whoever passes this runs in a circle.
+const MAX_PAGES: usize = 10_000;
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// How often and how patiently to try.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// Attempts after the first.
+    pub retries: usize,
+    /// The first wait. It doubles, with jitter, up to 20 times itself.
+    pub first_wait: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self { retries: 6, first_wait: Duration::from_millis(500) }
+    }
+}
+
+/// A client for one connector.
+#[derive(Clone, Debug)]
+pub struct Http {
+    client: reqwest::Client,
+    source: &'static str,
+    patience: Patience,
+}
+
+enum Failed {
+    Again { reason: String, after: Option<Duration> },
+    Final(PullError),
+}
+
+impl Http {
+    /// A client that speaks for `source`. Fails only when TLS cannot be set up.
+    pub fn new(source: &'static str, patience: Patience) -> Result<Self, PullError> {
+        let _already_installed = rustls::crypto::ring::default_provider().install_default();
+        let client = reqwest::Client::builder()
+            .user_agent(concat!("tallygate-reconciler/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(Duration::from_secs(10))
+            .timeout(Duration::from_secs(120))
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(|error| PullError::Unavailable {
+                source_name: source.into(),
+                what: "anything".into(),
+                reason: error.without_url().to_string(),
+            })?;
+        Ok(Self { client, source, patience })
+    }
+
+    /// The client, to build requests with.
+    pub fn client(&self) -> &reqwest::Client {
+        &self.client
+    }
+
+    /// Sends what `request` builds until there is an answer with a 2xx status, and gives its whole body. 408, 429, 5xx,
+    /// broken connections and short bodies are tried again; other statuses are final.
+    pub async fn get(
+        &self,
+        what: &str,
+        request: impl Fn(&reqwest::Client) -> RequestBuilder,
+    ) -> Result<Bytes, PullError> {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(self.patience.first_wait)
+            .with_max_delay(self.patience.first_wait.saturating_mul(20).min(LONGEST_WAIT))
+            .with_max_times(self.patience.retries)
+            .with_jitter();
+        let answer = (|| self.once(what, request(&self.client)))
+            .retry(waits)
+            .when(|failed| matches!(failed, Failed::Again { .. }))
+            .adjust(|failed, wait| match (failed, wait) {
+                (Failed::Again { after: Some(after), .. }, Some(wait)) => {
+                    Some((*after).max(wait).min(LONGEST_WAIT))
+                }
+                (_, wait) => wait,
+            })
+            .notify(|failed, wait| {
+                if let Failed::Again { reason, .. } = failed {
+                    tracing::warn!(source = self.source, what, reason, ?wait, "trying again");
+                }
+            })
+            .await;
+        answer.map_err(|failed| match failed {
+            Failed::Final(error) => error,
+            Failed::Again { reason, .. } => self.unavailable(what, reason),
+        })
+    }
+
+    async fn once(&self, what: &str, request: RequestBuilder) -> Result<Bytes, Failed> {
+        let again = |error: reqwest::Error| Failed::Again {
+            // The URL may carry account ids: it is left out.
+            reason: error.without_url().to_string(),
+            after: None,
+        };
+        let mut answer = request.send().await.map_err(again)?;
+        let status = answer.status();
+        if status == StatusCode::REQUEST_TIMEOUT
+            || status == StatusCode::TOO_MANY_REQUESTS
+            || status.is_server_error()
+        {
+            let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+            let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            return Err(Failed::Again { reason: format!("HTTP {status}"), after });
+        }
+        if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
+            return Err(Failed::Final(PullError::Refused {
+                source_name: self.source.into(),
+                what: what.into(),
+                remedy: format!("HTTP {status}: check the admin credential and what it may read"),
+            }));
+        }
+        if !status.is_success() {
+            return Err(Failed::Final(PullError::Unavailable {
+                source_name: self.source.into(),
+                what: what.into(),
+                reason: format!("HTTP {status}"),
+            }));
+        }
+        let mut body = BytesMut::new();
+        while let Some(chunk) = answer.chunk().await.map_err(again)? {
+            body.extend_from_slice(&chunk);
+            if body.len() > MAX_BODY {
+                return Err(Failed::Final(self.unavailable(what, "more than 64 MiB".into())));
+            }
+        }
+        Ok(body.freeze())
+    }
+
+    fn unavailable(&self, what: &str, reason: String) -> PullError {
+        PullError::Unavailable { source_name: self.source.into(), what: what.into(), reason }
+    }
+}
+
+/// Follows cursors and refuses one that was there before.
+#[derive(Debug)]
+pub struct Cursors {
+    source: &'static str,
+    what: String,
+    seen: BTreeSet<String>,
+}
+
+impl Cursors {
+    /// For one list of pages.
+    pub fn new(source: &'static str, what: impl Into<String>) -> Self {
+        Self { source, what: what.into(), seen: BTreeSet::new() }
+    }
+
+    /// Takes the cursor of the next page.
+    pub fn follow(&mut self, cursor: &str) -> Result<(), PullError> {
+        let reason = if self.seen.len() >= MAX_PAGES {
+            "there is no end to the pages"
+        } else if self.seen.insert(cursor.to_owned()) {
+            return Ok(());
+        } else {
+            "the cursor was there before: the pages run in a circle"
+        };
+        Err(PullError::Unreadable {
+            source_name: self.source.into(),
+            what: self.what.clone(),
+            field: "next page".into(),
+            reason: reason.into(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::matchers::{method, path};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+
+    fn http() -> Http {
+        let patience = Patience { retries: 3, first_wait: Duration::from_millis(1) };
+        Http::new("test", patience).unwrap()
+    }
+
+    #[tokio::test]
+    async fn tries_again_what_may_pass_and_nothing_else() {
+        let server = MockServer::start().await;
+        let script = [("/busy", 503, 2), ("/busy", 429, 1), ("/busy", 200, 1), ("/no", 403, 1)];
+        for (at, status, times) in script {
+            Mock::given(method("GET"))
+                .and(path(at))
+                .respond_with(ResponseTemplate::new(status).set_body_string("body"))
+                .up_to_n_times(times)
+                .expect(times)
+                .mount(&server)
+                .await;
+        }
+        let ask = |at: &str| {
+            let url = format!("{}{at}", server.uri());
+            move |client: &reqwest::Client| client.get(&url)
+        };
+        assert_eq!(http().get("pages", ask("/busy")).await.unwrap(), "body");
+        let refused = http().get("pages", ask("/no")).await.unwrap_err();
+        assert!(matches!(refused, PullError::Refused { .. }), "{refused}");
+        let gone = http().get("pages", ask("/gone")).await.unwrap_err();
+        assert!(
+            gone.to_string().contains("404") && !gone.to_string().contains("127.0.0.1"),
+            "{gone}"
+        );
+    }
+
+    #[test]
+    fn a_cursor_comes_once() {
+        let mut cursors = Cursors::new("test", "costs");
+        cursors.follow("a").unwrap();
+        cursors.follow("b").unwrap();
+        assert!(cursors.follow("a").is_err());
+    }
+}

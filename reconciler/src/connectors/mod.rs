@@ -1,0 +1,92 @@
+//! Where bills come from. One small module for each source, behind one trait: fetch keeps every answer byte for byte,
+//! read turns kept answers into a [`Bill`] and is pure.
+
+pub mod http;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use tallygate_shared::time::{Date, Timestamp};
+
+use crate::bill::Bill;
+
+/// Whole UTC days: `from` inclusive, `to` exclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Days {
+    /// The first day.
+    pub from: Date,
+    /// The day after the last.
+    pub to: Date,
+}
+
+impl Days {
+    /// Midnight before the first day.
+    pub fn start(&self) -> Timestamp {
+        self.from.midnight()
+    }
+
+    /// Midnight after the last day.
+    pub fn end(&self) -> Timestamp {
+        self.to.midnight()
+    }
+}
+
+/// One answer of a source, as it came.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawPage {
+    /// What it answers, for people and for `read`: `costs`, `usage/completions`, `api_keys`, an inbox file's name.
+    /// Never a query string or a credential.
+    pub label: String,
+    /// The body, byte for byte.
+    pub body: Bytes,
+}
+
+/// Why a source gave nothing usable. Neither variant names a credential.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+pub enum PullError {
+    /// The source could not be asked, after retries: the next night takes it up.
+    #[error("{source_name} could not be asked for {what}: {reason}")]
+    Unavailable {
+        /// The connector.
+        source_name: String,
+        /// What was asked for.
+        what: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The source refuses our credential or a permission is missing. A person must act.
+    #[error("{source_name} refuses {what}: {remedy}")]
+    Refused {
+        /// The connector.
+        source_name: String,
+        /// What was asked for.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// The answer is not in the documented shape. Nothing of it is taken.
+    #[error("{source_name} answered {what} with something else: `{field}` {reason}")]
+    Unreadable {
+        /// The connector.
+        source_name: String,
+        /// What was asked for.
+        what: String,
+        /// The path of the field in the answer.
+        field: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+/// A source of bills.
+#[async_trait]
+pub trait Connector: Send + Sync {
+    /// The source's name in reports and storage keys: `openai`, `anthropic`, `aws_cost_explorer`, `inbox`.
+    fn name(&self) -> &'static str;
+
+    /// Asks for the days, page by page. What came is kept even when reading fails later.
+    async fn fetch(&self, days: Days) -> Result<Vec<RawPage>, PullError>;
+
+    /// Reads kept answers. Pure: the same pages give the same bill on any day.
+    fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError>;
+}

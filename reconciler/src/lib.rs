@@ -1,0 +1,12 @@
+//! The reconciler: what the gateway estimated, made to agree with what the providers billed, to the last digit.
+//!
+//! One night in order: `night` says the steps. The core is pure (`night::match_up`, `explain`, `allocate`); clocks,
+//! files, networks and databases sit in `connectors`, `stores` and the binaries.
+
+pub mod bill;
+pub mod connectors;
+pub mod focus;
+pub mod ledger;
+pub mod night;
+pub mod ports;
+pub mod stores;

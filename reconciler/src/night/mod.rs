@@ -1,0 +1,1 @@
+//! One night in order.

@@ -1,0 +1,1 @@
+//! The ports on local disk and on AWS.
