@@ -5,6 +5,8 @@ import { configure, inCore } from "./core.mjs";
 
 /** The largest admin request: a whole configuration, or an import of a public price map (about 2 MB). */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
+/** Budgets corrected at the same time: a Worker has a limit of connections. */
+const CALLS_AT_ONCE = 32;
 
 /** Answers one request to `/api/v1/...`. */
 export async function administer(request, env) {
@@ -23,6 +25,7 @@ export async function administer(request, env) {
           body: body ?? "",
           body_too_large: body === null,
           authorization: headers.get("authorization"),
+          signed: signatureOf(headers),
           request_id: requestId,
         }),
       ),
@@ -62,6 +65,19 @@ async function carryOut(first, env) {
       case "alerts":
         step = JSON.parse(await env.ALERTS.getByName(step.name).query(step.method, step.payload));
         break;
+      case "true_up":
+        return json(await env.LEDGER.getByName(step.ledger).trueUp(step.payload));
+      case "correct":
+        for (let from = 0; from < step.calls.length; from += CALLS_AT_ONCE) {
+          const calls = step.calls.slice(from, from + CALLS_AT_ONCE);
+          await Promise.all(calls.map(({ account, payload }) => env.BUDGET.getByName(account).correct(payload)));
+        }
+        return json(JSON.stringify({ taken: step.calls.length }));
+      case "findings":
+        await env.ALERTS.getByName(step.name).findings(step.payload);
+        return json("{}");
+      case "export":
+        return exportOf(env.LEDGER.getByName(step.ledger), step);
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),
@@ -73,6 +89,46 @@ async function carryOut(first, env) {
         throw new Error(`the core asked for an unknown step: ${step.do}`);
     }
   }
+}
+
+function json(body) {
+  return { status: 200, content_type: "application/json", body };
+}
+
+/** The headers of a signed call; `undefined` when it is not signed. */
+function signatureOf(headers) {
+  const signature = headers.get("x-tallygate-signature");
+  if (signature === null) return undefined;
+  const header = (name) => headers.get(`x-tallygate-${name}`) ?? "";
+  return { key_id: header("key-id"), timestamp: header("timestamp"), nonce: header("nonce"), signature };
+}
+
+/** Streams lines, page by page, and a closing line. What breaks off has no closing line: the reader then goes on from its last. */
+async function exportOf(object, { method, payload }) {
+  const question = JSON.parse(payload);
+  const ask = async (after) => JSON.parse(await object.query(method, JSON.stringify({ ...question, after })));
+  let page = await ask(question.after);
+  if (page.pruned) {
+    return { status: 410, content_type: "application/problem+json", body: inCore((glue) => glue.export_pruned()) };
+  }
+  const sum = inCore((glue) => new glue.ExportSum());
+  const encoder = new TextEncoder();
+  const body = new ReadableStream({
+    async pull(controller) {
+      if (page === undefined) {
+        controller.enqueue(encoder.encode(inCore(() => sum.end())));
+        controller.close();
+        return;
+      }
+      const { lines, after } = page;
+      inCore(() => sum.add(lines));
+      if (lines !== "") controller.enqueue(encoder.encode(lines));
+      page = after ? await ask(after) : undefined;
+      // A page without a line must not leave the reader waiting.
+      if (lines === "") await this.pull(controller);
+    },
+  });
+  return { status: 200, content_type: "application/x-ndjson", body };
 }
 
 function respond({ status, content_type, body }, requestId) {

@@ -254,6 +254,13 @@ export class Budget extends CoreObject {
     return new glue.Budget(sql);
   }
 
+  /** Takes the reconciler's corrections in. */
+  async correct(call) {
+    const { account, recall } = JSON.parse(this.transact((budget) => budget.correct(call, now())));
+    if (recall.length > 0) await this.#recall(account, recall);
+    await this.#after();
+  }
+
   /** Answers a Meter. Where it lacks something that others may have, they are asked first. */
   async sync(call) {
     const { answer, recall } = this.#process(call, true);
@@ -387,6 +394,10 @@ export class Ledger extends CoreObject {
   query(method, payload) {
     return this.use((ledger) => ledger.query(method, payload));
   }
+
+  trueUp(lines) {
+    return this.transact((ledger) => ledger.true_up(lines));
+  }
 }
 
 /** The list of workspaces. */
@@ -416,6 +427,11 @@ export class Alerts extends CoreObject {
 
   async budget(snapshot) {
     this.transact((alerts) => alerts.budget(snapshot, now()));
+    await this.#send();
+  }
+
+  async findings(findings) {
+    this.transact((alerts) => alerts.findings(findings, now()));
     await this.#send();
   }
 

@@ -462,6 +462,12 @@ impl Budget {
         self.core.untold();
     }
 
+    /// The reconciler corrects it.
+    pub fn correct(&mut self, call: &str, now: f64) -> Result<String, JsValue> {
+        let call = serde_json::from_str(call).map_err(failed)?;
+        json(&self.core.correct(&call, moment(now)).map_err(failed)?)
+    }
+
     /// The Budget as people see it.
     pub fn status(&mut self, call: Option<String>, now: f64) -> Result<String, JsValue> {
         let call = call.map(|text| serde_json::from_str(&text)).transpose().map_err(failed)?;
@@ -503,6 +509,11 @@ impl Alerts {
     /// A budget's figures.
     pub fn budget(&mut self, snapshot: &str, now: f64) -> Result<(), JsValue> {
         self.core.budget(snapshot, moment(now)).map_err(failed)
+    }
+
+    /// What the reconciler found.
+    pub fn findings(&mut self, findings: &str, now: f64) -> Result<(), JsValue> {
+        self.core.findings(findings, moment(now)).map_err(failed)
     }
 
     /// The alarm rings.
@@ -578,6 +589,12 @@ pub fn admin_merge(method: &str, payload: &str, answers: &str) -> Result<String,
     json(&crate::admin::merge::merge(method, payload, answers))
 }
 
+/// An export asks for events that were let go of.
+#[wasm_bindgen]
+pub fn export_pruned() -> String {
+    admin::export_pruned().to_json()
+}
+
 /// A change is saved; its delivery goes on.
 #[wasm_bindgen]
 pub fn push_pending_response() -> Result<String, JsValue> {
@@ -648,6 +665,37 @@ impl Ledger {
     /// Answers a question.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, JsValue> {
         self.core.query(method, payload).map_err(failed)
+    }
+
+    /// Takes the reconciler's lines in.
+    pub fn true_up(&self, lines: &str) -> Result<String, JsValue> {
+        self.core.true_up(lines).map_err(failed)
+    }
+}
+
+/// The closing line of an export.
+#[wasm_bindgen]
+#[derive(Default)]
+pub struct ExportSum {
+    core: crate::admin::export::ExportSum,
+}
+
+#[wasm_bindgen]
+impl ExportSum {
+    /// Nothing yet.
+    #[wasm_bindgen(constructor)]
+    pub fn new() -> ExportSum {
+        Self::default()
+    }
+
+    /// Takes whole lines in.
+    pub fn add(&mut self, lines: &str) {
+        self.core.add(lines);
+    }
+
+    /// The closing line.
+    pub fn end(&self) -> String {
+        self.core.end()
     }
 }
 

@@ -18,6 +18,7 @@ pub const MAX_ITEMS: usize = 2_000;
 
 /// What the reconciler needs to know of a workspace.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReconcilerContext {
     /// The workspace.
@@ -72,6 +73,7 @@ pub enum PriceCorrections {
 
 /// One line of a reconciled day.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct TrueUp {
     /// The day, `YYYY-MM-DD`.
@@ -105,6 +107,7 @@ pub struct TrueUp {
 
 /// A correction to what a budget counts as spent: `billed - estimated` of the requests it counts, for one day and provider.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct BudgetCorrection {
     /// The budget's name.
@@ -148,6 +151,7 @@ pub struct PriceCorrection {
 
 /// Something that the reconciler found and a person should hear of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReconcilerFinding {
     /// What it is.
@@ -170,6 +174,7 @@ pub struct ReconcilerFinding {
 
 /// What the reconciler tells people about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum FindingKind {
     /// Use on the bill that the gateway never saw.
@@ -184,6 +189,7 @@ pub enum FindingKind {
 
 /// The last line of an export.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ExportEnd {
     /// Always true: what tells this line from the others.

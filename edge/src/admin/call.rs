@@ -35,9 +35,25 @@ pub struct Call {
     /// The id of this request.
     #[serde(default)]
     pub request_id: String,
+    /// The signature, where the call is signed.
+    #[serde(default)]
+    pub signed: Option<Signed>,
     /// The operator's token was presented.
     #[serde(default)]
     pub operator: bool,
+}
+
+/// The headers of a signed call.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Signed {
+    /// `x-tallygate-key-id`: which of the workspace's reconciler secrets.
+    pub key_id: String,
+    /// `x-tallygate-timestamp`, in seconds since 1970.
+    pub timestamp: String,
+    /// `x-tallygate-nonce`.
+    pub nonce: String,
+    /// `x-tallygate-signature`.
+    pub signature: String,
 }
 
 /// What the shell does next.
@@ -96,6 +112,34 @@ pub enum Step {
         /// The message.
         payload: String,
     },
+    /// Bring true-ups to a Ledger.
+    TrueUp {
+        /// Its name.
+        ledger: String,
+        /// The lines, as JSON text.
+        payload: String,
+    },
+    /// Correct Budgets.
+    Correct {
+        /// One call each.
+        calls: Vec<Correct>,
+    },
+    /// Tell the Alerts object what the reconciler found.
+    Findings {
+        /// The workspace.
+        name: String,
+        /// The findings, as JSON text.
+        payload: String,
+    },
+    /// Stream the events of a span of time from a Ledger.
+    Export {
+        /// Its name.
+        ledger: String,
+        /// What to export: the Ledger's method.
+        method: &'static str,
+        /// The question.
+        payload: String,
+    },
     /// Ask Ledgers, then have their answers merged.
     Ledgers {
         /// Their names.
@@ -105,6 +149,15 @@ pub enum Step {
         /// The message.
         payload: String,
     },
+}
+
+/// A correction on its way to a Budget.
+#[derive(Clone, Debug, Serialize)]
+pub struct Correct {
+    /// The Budget.
+    pub account: String,
+    /// The call, as JSON text: its amounts must not cross as JavaScript numbers.
+    pub payload: String,
 }
 
 /// A plan on its way to a Meter.
@@ -237,6 +290,10 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
     if spec.operation == Operation::ShowOpenApi {
         return Step::text(200, super::openapi::DOCUMENT);
     }
+    if spec.act == Act::Reconcile {
+        return signed_route(&call, &parameters);
+    }
+    call.signed = None;
     let Some(token) = call.token() else {
         let detail = "Send an API token as `authorization: Bearer ...`.";
         return Problem::new(401, "token_missing", detail).into();
@@ -263,6 +320,22 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
     }
 }
 
+/// A signed call's way to its workspace, which knows the secret.
+fn signed_route(call: &Call, parameters: &[String]) -> Step {
+    if call.signed.is_none() {
+        let detail = "Sign the call: x-tallygate-key-id, -timestamp, -nonce and -signature. See /api/v1/openapi.json.";
+        return Problem::new(401, "signature_missing", detail).into();
+    }
+    match parameters.first().map(|name| WorkspaceId::parse(name)) {
+        Some(Ok(workspace)) => {
+            let call = Call { operator: false, authorization: None, ..call.clone() };
+            let message = serde_json::to_string(&call).unwrap_or_default();
+            Step::Workspace { name: workspace.into(), call: message }
+        }
+        _ => Problem::new(404, "not_found", "There is no such workspace.").into(),
+    }
+}
+
 /// Refuses a token that cannot belong to the workspace, before the workspace is woken for it. Whether the token was
 /// issued, the workspace knows.
 fn check_scope(token: &str, workspace: &WorkspaceId) -> Result<(), Problem> {
@@ -281,6 +354,12 @@ fn check_scope(token: &str, workspace: &WorkspaceId) -> Result<(), Problem> {
 pub fn push_pending() -> Step {
     let detail = "The change is saved and is being delivered to its keys. It is not in force at all of them yet.";
     Problem::new(503, "push_pending", detail).into()
+}
+
+/// What the reconciler hears when it asks for events that the Ledger no longer has.
+pub fn export_pruned() -> Problem {
+    let detail = "The Ledger has let the oldest events of this day go: it keeps 2,000,000 a month. The rollups have their sums.";
+    Problem::new(410, "events_pruned", detail)
 }
 
 /// What the caller hears when the gateway itself failed.

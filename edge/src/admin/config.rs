@@ -16,6 +16,8 @@ use tallygate_shared::policy::key_plan::{
 use tallygate_shared::pricing::PriceRow;
 use tallygate_shared::time::Timestamp;
 
+use tallygate_shared::feedback::ReconcilerSettings;
+
 use super::config_alerts::{AlertSettings, ReceiverConfig};
 use crate::objects::alerts_plan::SealedSecret;
 use crate::providers::ProviderKind;
@@ -44,8 +46,15 @@ pub struct Config {
     /// Receivers of messages about alerts, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub receivers: BTreeMap<String, ReceiverConfig>,
+    /// What to do with differences between estimates and bills.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub reconciler: ReconcilerSettings,
     /// Keys by public id.
     pub keys: BTreeMap<String, KeyConfig>,
+}
+
+fn is_usual(settings: &ReconcilerSettings) -> bool {
+    *settings == ReconcilerSettings::default()
 }
 
 fn is_default(settings: &AlertSettings) -> bool {
@@ -174,6 +183,8 @@ pub struct Secrets {
     pub keys: BTreeMap<String, Vec<KeySecret>>,
     /// Sealed secrets of actor tokens.
     pub actors: Vec<SealedActorSecret>,
+    /// Sealed secrets that the reconciler signs with.
+    pub reconcilers: Vec<SealedActorSecret>,
     /// Sealed secrets of receivers, the newest first.
     pub receivers: BTreeMap<String, Vec<SealedSecret>>,
 }
@@ -274,7 +285,7 @@ pub struct Change {
 }
 
 /// Sections that are one entry.
-const WHOLE: [&str; 2] = ["default_price", "alerts"];
+const WHOLE: [&str; 3] = ["default_price", "alerts", "reconciler"];
 
 /// The configuration's entries by path: what is stored, compared and audited one by one.
 pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {

@@ -11,6 +11,7 @@ use tallygate_shared::time::{Date, Timestamp};
 use super::call::Step;
 use super::problem::Problem;
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
+use crate::objects::ledger_true_ups::TrueUpSums;
 
 /// What is counted in a row of usage.
 pub(crate) const COUNTS: [&str; 4] = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
@@ -26,6 +27,7 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
         None => None,
         Some(rows) => match method {
             "usage" => return usage(rows).unwrap_or_else(unreadable),
+            "true_ups" => true_ups(&rows),
             "request" => return one(rows),
             "history" => proposals(payload, &rows),
             _ => page(payload, rows),
@@ -95,6 +97,22 @@ fn usage(rows: Vec<Value>) -> Option<Step> {
         return Some(too_many_rows().into());
     }
     Some(Step::json(200, &json!({ "data": sums })))
+}
+
+/// The same group from several months becomes one.
+fn true_ups(rows: &[Value]) -> Option<Step> {
+    let mut groups: BTreeMap<String, (Value, TrueUpSums)> = BTreeMap::new();
+    for row in rows {
+        let group = row.get("group")?.clone();
+        let sums: TrueUpSums = serde_json::from_value(row.get("sums")?.clone()).ok()?;
+        let (_, sum) = groups.entry(group.to_string()).or_insert((group, TrueUpSums::default()));
+        sum.add(&sums)?;
+    }
+    if groups.len() > MAX_USAGE_ROWS {
+        return Some(too_many_rows().into());
+    }
+    let rows = groups.into_values().map(|(group, sums)| json!({ "group": group, "sums": sums }));
+    Some(Step::json(200, &json!({ "data": rows.collect::<Vec<_>>() })))
 }
 
 /// A finding for each value of the dimension, from its daily history in all months.

@@ -10,6 +10,10 @@ use tallygate_shared::budget::baseline::Finding;
 use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::budget::terms::{BudgetTerms, Raise};
 use tallygate_shared::events::usage_event::UsageEvent;
+use tallygate_shared::feedback::{
+    BudgetCorrection, ExportEnd, PriceCorrection, ReconcilerContext, ReconcilerFinding,
+    ReconcilerSettings, TrueUp,
+};
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
 
@@ -26,6 +30,10 @@ use crate::dialects::Endpoint;
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+fn array_of(item: &str) -> Value {
+    json!({ "type": "array", "items": reference(item) })
 }
 
 fn list_of(item: &str) -> Value {
@@ -78,6 +86,13 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Skipped>();
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
+    generator.subschema_for::<ReconcilerSettings>();
+    generator.subschema_for::<ReconcilerContext>();
+    generator.subschema_for::<TrueUp>();
+    generator.subschema_for::<BudgetCorrection>();
+    generator.subschema_for::<PriceCorrection>();
+    generator.subschema_for::<ReconcilerFinding>();
+    generator.subschema_for::<ExportEnd>();
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.take_definitions(true)
@@ -305,6 +320,46 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("UsageReport", answer(&[("data", json!({ "type": "array", "items": usage_row }))])),
+        ("TrueUps", array_of("TrueUp")),
+        ("BudgetCorrections", array_of("BudgetCorrection")),
+        ("PriceCorrectionsBody", array_of("PriceCorrection")),
+        ("Findings", array_of("ReconcilerFinding")),
+        ("Taken", json!({ "type": "object", "properties": { "taken": count() } })),
+        (
+            "UsageEventLines",
+            json!({ "description": "Lines of JSON: usage events, then one `ExportEnd`.",
+                    "anyOf": [reference("UsageEvent"), reference("ExportEnd")] }),
+        ),
+        (
+            "TrueUpSums",
+            answer(&[
+                ("estimated_usd", money()),
+                ("billed_usd", money()),
+                ("estimated_of_billed_usd", money()),
+                ("quantity_variance_usd", money()),
+                ("price_variance_usd", money()),
+                ("unbilled_lines", count()),
+                ("provisional_lines", count()),
+            ]),
+        ),
+        (
+            "TrueUpGroup",
+            answer(&[
+                (
+                    "group",
+                    json!({ "type": "object", "additionalProperties": { "type": ["string", "null"] } }),
+                ),
+                ("sums", reference("TrueUpSums")),
+            ]),
+        ),
+        ("TrueUpReport", list_of("TrueUpGroup")),
+        (
+            "PriceProposal",
+            json!({ "type": "object", "required": ["id", "state", "correction"], "properties": {
+                "id": text(), "state": { "enum": ["proposed", "applied", "dismissed"] }, "at": text(),
+                "by": { "type": ["string", "null"] }, "correction": reference("PriceCorrection") } }),
+        ),
+        ("PriceProposalList", list_of("PriceProposal")),
         ("BudgetFinding", all_of("Finding", &[("value", text())])),
         (
             "BudgetProposals",
@@ -468,7 +523,10 @@ fn every_body_of_the_openapi_document_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     for spec in OPERATIONS {
         let Some(body) = spec.body else { continue };
-        let schema = &document["components"]["schemas"][body];
+        let mut schema = &document["components"]["schemas"][body];
+        if let Some(items) = schema["items"]["$ref"].as_str() {
+            schema = document.pointer(items.trim_start_matches('#')).unwrap();
+        }
         assert_eq!(schema["additionalProperties"], json!(false), "{body}");
     }
 }

@@ -65,6 +65,21 @@ pub enum Operation {
     TestReceiver,
     ListDeliveries,
     Redeliver,
+    ListReconcilerSecrets,
+    AddReconcilerSecret,
+    RetireReconcilerSecret,
+    ShowReconcilerSettings,
+    PutReconcilerSettings,
+    ShowReconcilerContext,
+    ExportEvents,
+    BringTrueUps,
+    CorrectBudgets,
+    BringPriceCorrections,
+    BringFindings,
+    ShowTrueUps,
+    ListPriceProposals,
+    ApplyPriceProposal,
+    DismissPriceProposal,
     ListPrices,
     AddPrice,
     PutDefaultPrice,
@@ -167,6 +182,8 @@ const ROUTE: &str = "/workspaces/{workspace}/routes/{route}";
 const BUDGET: &str = "/workspaces/{workspace}/budgets/{budget}";
 const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
 const ALERT_SETTINGS: &str = "/workspaces/{workspace}/alert-settings";
+const RECONCILER_SECRETS: &str = "/workspaces/{workspace}/reconciler-secrets";
+const RECONCILER_SETTINGS: &str = "/workspaces/{workspace}/reconciler-settings";
 const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
@@ -217,6 +234,28 @@ const USAGE_QUERY: &[&str] = &[
     "model",
     "outcome",
     "code",
+];
+
+const TRUE_UP_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "group_by",
+    "day",
+    "provider",
+    "model",
+    "meter",
+    "kind",
+    "key",
+    "owner",
+    "cost_centre",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "unmetered",
 ];
 
 const PROPOSALS_QUERY: &[&str] = &[
@@ -412,6 +451,94 @@ pub const OPERATIONS: &[Spec] = &[
         "Send a message again that was delivered or given up",
     )
     .answers("Delivery"),
+    get(Operation::ListReconcilerSecrets, RECONCILER_SECRETS, "List the secrets that the reconciler signs with, without them")
+        .answers("ActorSecretList"),
+    change(Operation::AddReconcilerSecret, "POST", RECONCILER_SECRETS, "Add a secret for the reconciler; one that is made up is shown once")
+        .takes("NewActorSecret")
+        .creates("IssuedActorSecret"),
+    change(
+        Operation::RetireReconcilerSecret,
+        "DELETE",
+        "/workspaces/{workspace}/reconciler-secrets/{secret}",
+        "Retire a secret of the reconciler, at once or after an overlap",
+    )
+    .asks(&["overlap_seconds"]),
+    get(Operation::ShowReconcilerSettings, RECONCILER_SETTINGS, "What is done with differences between estimates and bills")
+        .answers("ReconcilerSettings"),
+    change(
+        Operation::PutReconcilerSettings,
+        "PUT",
+        RECONCILER_SETTINGS,
+        "Set what is done with differences; what is absent takes its default",
+    )
+    .takes("ReconcilerSettings")
+    .answers("ReconcilerSettings"),
+    get(
+        Operation::ShowReconcilerContext,
+        "/workspaces/{workspace}/reconciler/context",
+        "What the reconciler needs to know of the workspace (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .answers("ReconcilerContext"),
+    get(
+        Operation::ExportEvents,
+        "/workspaces/{workspace}/reconciler/events",
+        "A day's usage events as NDJSON, with a closing line that counts and hashes them (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .answers("UsageEventLines")
+    .asks(&["day", "after"]),
+    change(Operation::BringTrueUps, "POST", "/workspaces/{workspace}/reconciler/true-ups", "Bring reconciled lines (signed calls only)")
+        .with(Act::Reconcile)
+        .takes("TrueUps")
+        .answers("Taken"),
+    change(
+        Operation::CorrectBudgets,
+        "POST",
+        "/workspaces/{workspace}/reconciler/budget-corrections",
+        "Correct what budgets count as spent (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("BudgetCorrections")
+    .answers("Taken"),
+    change(
+        Operation::BringPriceCorrections,
+        "POST",
+        "/workspaces/{workspace}/reconciler/price-corrections",
+        "Propose prices as billed, or have them applied (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("PriceCorrectionsBody")
+    .answers("Taken"),
+    change(Operation::BringFindings, "POST", "/workspaces/{workspace}/reconciler/findings", "Raise or end alerts (signed calls only)")
+        .with(Act::Reconcile)
+        .takes("Findings")
+        .answers("Taken"),
+    get(
+        Operation::ShowTrueUps,
+        "/workspaces/{workspace}/true-ups",
+        "Estimates against bills, added up by day, provider, model, meter, kind and owner dimensions",
+    )
+    .with(Act::ReadUsage)
+    .answers("TrueUpReport")
+    .asks(TRUE_UP_QUERY),
+    get(Operation::ListPriceProposals, "/workspaces/{workspace}/price-proposals", "Prices on bills that are not the ones requests are rated with")
+        .with(Act::ReadUsage)
+        .answers("PriceProposalList"),
+    change(
+        Operation::ApplyPriceProposal,
+        "POST",
+        "/workspaces/{workspace}/price-proposals/{proposal}/apply",
+        "Rate requests with a billed price, from the next day on",
+    )
+    .answers("PriceProposal"),
+    change(
+        Operation::DismissPriceProposal,
+        "POST",
+        "/workspaces/{workspace}/price-proposals/{proposal}/dismiss",
+        "Keep the price as it is; the same proposal is not made again",
+    )
+    .answers("PriceProposal"),
     get(Operation::ListPrices, PRICES, "List the workspace's own prices").answers("PriceList"),
     change(Operation::AddPrice, "POST", PRICES, "Add or replace a price; it wins over the price book")
         .takes("PriceRow")

@@ -17,6 +17,8 @@ pub enum Role {
     Developer,
     /// Sees what happened, and the audit log.
     Auditor,
+    /// The reconciler, by its signature. Never a token's role.
+    Reconciler,
 }
 
 /// What a request wants to do.
@@ -34,12 +36,17 @@ pub enum Act {
     ReadAudit,
     /// Take alerts on.
     HandleAlerts,
+    /// Export events and bring true-ups.
+    Reconcile,
 }
 
 impl Role {
     /// Whether the role may do this.
     pub const fn may(self, act: Act) -> bool {
         match (self, act) {
+            // Only what is signed reconciles: a bearer token can be copied from a log.
+            (Self::Reconciler, act) => matches!(act, Act::Reconcile),
+            (_, Act::Reconcile) => false,
             (Self::Operator, _) => true,
             (_, Act::Operate) => false,
             (Self::Admin, _) => true,
@@ -62,6 +69,7 @@ impl Role {
             Self::Finance => "finance",
             Self::Developer => "developer",
             Self::Auditor => "auditor",
+            Self::Reconciler => "reconciler",
         }
     }
 }

@@ -20,6 +20,7 @@ use tallygate_shared::alerts::webhook::{
     Verdict, WebhookSecret, headers, message_id, next_attempt, verdict,
 };
 use tallygate_shared::events::usage_event::UsageEvent;
+use tallygate_shared::feedback::ReconcilerFinding;
 use tallygate_shared::time::{HOUR_MS, Timestamp};
 
 use super::alerts_plan::{AlertsPlan, ReceiverKind, ReceiverPlan, seal_context};
@@ -174,6 +175,16 @@ impl<S: Sql> AlertsObject<S> {
         self.now = now;
         let snapshot: BudgetSnapshot = parsed(snapshot)?;
         self.observe(Signal::Budget(&snapshot))?;
+        self.store.save_detectors(&mut self.state)
+    }
+
+    /// Takes in what the reconciler found.
+    pub fn findings(&mut self, findings: &str, now: Timestamp) -> Result<(), SqlError> {
+        self.now = now;
+        let findings: Vec<ReconcilerFinding> = parsed(findings)?;
+        for finding in &findings {
+            self.observe(Signal::Reconciler(finding))?;
+        }
         self.store.save_detectors(&mut self.state)
     }
 

@@ -56,3 +56,27 @@ pub struct PastWindow {
     /// Nanodollars.
     pub spent: Units,
 }
+
+/// What the reconciler has a Budget correct, as the workspace passes it on.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CorrectCall {
+    /// The account and its terms, as a call without reports.
+    pub terms: SyncCall,
+    /// The corrections.
+    pub corrections: Vec<LineCorrection>,
+}
+
+/// A correction to one line.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LineCorrection {
+    /// The line.
+    pub line: String,
+    /// What it comes from: day and provider.
+    pub source: String,
+    /// The number of the pull behind it.
+    pub revision: u64,
+    /// The whole correction from this source, in nanodollars.
+    pub units: i64,
+}

@@ -16,7 +16,7 @@ use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
-use super::budget_calls::{PastWindow, Recall, Returned, SyncAnswer, SyncCall};
+use super::budget_calls::{CorrectCall, PastWindow, Recall, Returned, SyncAnswer, SyncCall};
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 
@@ -30,6 +30,10 @@ pub const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID;
     CREATE TABLE rates (line TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE adjustments (line TEXT PRIMARY KEY, units INTEGER NOT NULL) WITHOUT ROWID
+", "
+    DROP TABLE adjustments;
+    CREATE TABLE corrections (line TEXT NOT NULL, source TEXT NOT NULL, revision INTEGER NOT NULL, units INTEGER NOT NULL,
+        PRIMARY KEY (line, source)) WITHOUT ROWID, STRICT;
 "];
 
 /// Meters asked in one round, those with most unused money first: more would delay the request that waits for them, and
@@ -393,10 +397,42 @@ impl<S: Sql> BudgetObject<S> {
             Some(row) => serde_json::from_str(text(row, 0)?)?,
             None => RateState::default(),
         };
-        let select = "SELECT CAST(units AS TEXT) FROM adjustments WHERE line = ?";
-        let adjusted = self.sql.exec(select, &[Some(line)])?;
-        let adjusted: i128 = adjusted.first().map_or(Ok(0), |row| integer(row, 0))?;
-        Ok(Grantor::restore(shares, rate, adjusted))
+        Ok(Grantor::restore(shares, rate, self.corrected(line)?))
+    }
+
+    /// What corrections add to a line's spending.
+    fn corrected(&self, line: &str) -> Result<i128, BudgetError> {
+        let select = "SELECT CAST(COALESCE(SUM(units), 0) AS TEXT) FROM corrections WHERE line = ?";
+        let rows = self.sql.exec(select, &[Some(line)])?;
+        Ok(rows.first().map_or(Ok(0), |row| integer(row, 0))?)
+    }
+
+    /// Takes corrections in: what bills add to, or take from, what was reported as spent. Each is absolute for its source;
+    /// one that is older than what is there changes nothing. Where more is leased now than the cap leaves, the leases are
+    /// called in: the cap must not wait until they are spent.
+    pub fn correct(&mut self, call: &CorrectCall, now: Timestamp) -> Result<Wake, BudgetError> {
+        self.adopt(&call.terms)?;
+        let mut recall: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for correction in &call.corrections {
+            let [revision, units] = [correction.revision.to_string(), correction.units.to_string()];
+            let upsert = "INSERT INTO corrections (line, source, revision, units)
+                VALUES (?, ?, CAST(? AS INTEGER), CAST(? AS INTEGER))
+                ON CONFLICT (line, source) DO UPDATE SET revision = excluded.revision, units = excluded.units
+                WHERE excluded.revision >= corrections.revision";
+            let params = [&correction.line, &correction.source, &revision, &units];
+            self.sql.exec(upsert, &params.map(|param| Some(param.as_str())))?;
+            let corrected = self.corrected(&correction.line)?;
+            self.line(&correction.line)?.adjust(corrected);
+            let standing = self.standing(&correction.line, now)?;
+            if standing.spent.saturating_add(standing.leased) > standing.limit {
+                for holder in self.line(&correction.line)?.recallable("") {
+                    let lines = recall.entry(meter_of(&holder).to_owned()).or_default();
+                    lines.push(correction.line.clone());
+                }
+            }
+        }
+        let recall = self.worth_asking(recall, now);
+        Ok(Wake { account: self.account.clone(), recall })
     }
 
     fn save_share(&self, line: &str, holder: &str, share: &Share) -> Result<(), BudgetError> {
@@ -572,7 +608,9 @@ impl<S: Sql> BudgetObject<S> {
             .map(|row| {
                 let line = text(row, 0)?;
                 let window = line.split_once(':').map_or(line, |(_, window)| window).to_owned();
-                Ok(PastWindow { window, spent: integer(row, 1)? })
+                let spent: i128 = integer(row, 1)?;
+                let spent = spent.saturating_add(self.corrected(text(row, 0)?)?);
+                Ok(PastWindow { window, spent: Units::try_from(spent).unwrap_or(Units::MAX) })
             })
             .collect()
     }

@@ -68,6 +68,14 @@ pub const MIGRATIONS: &[&str] = &["
         charged_nanos INTEGER NOT NULL, tokens INTEGER NOT NULL
     ) STRICT;
     INSERT INTO totals (one, events, kept, charged_nanos, tokens) VALUES (1, 0, 0, 0, 0);
+", "
+    CREATE TABLE marks (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID, STRICT;
+    CREATE TABLE true_ups (
+        day TEXT NOT NULL, provider TEXT NOT NULL, line TEXT NOT NULL, revision INTEGER NOT NULL, model TEXT NOT NULL,
+        meter TEXT NOT NULL, kind TEXT NOT NULL, owner TEXT NOT NULL, estimated_pico TEXT NOT NULL, billed_pico TEXT,
+        quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
+        PRIMARY KEY (day, provider, line)
+    ) WITHOUT ROWID, STRICT;
 "];
 
 /// One month of one workspace.
@@ -131,6 +139,14 @@ pub struct HistoryQuery {
 }
 
 impl<S: Sql> LedgerObject<S> {
+    pub(super) fn exec(
+        &self,
+        statement: &str,
+        params: &[Option<&str>],
+    ) -> Result<Vec<super::sql::Row>, SqlError> {
+        self.sql.exec(statement, params)
+    }
+
     /// Opens the month.
     pub fn open(sql: S) -> Result<Self, SqlError> {
         migrate(&sql, MIGRATIONS)?;
@@ -225,13 +241,15 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `request` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `request` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
             "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "request" => {
                 let rows =
                     self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
@@ -360,7 +378,10 @@ impl<S: Sql> LedgerObject<S> {
         if excess == "0" {
             return Ok(());
         }
-        // A request's id begins with its time.
+        // A request's id begins with its time. An export must know what is no longer there.
+        let mark = "INSERT OR REPLACE INTO marks (name, value) SELECT 'pruned_to', MAX(id) FROM
+            (SELECT id FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
+        self.sql.exec(mark, &[Some(&excess)])?;
         let delete = "DELETE FROM events WHERE (id, key) IN
             (SELECT id, key FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
         self.sql.exec(delete, &[Some(&excess)])?;

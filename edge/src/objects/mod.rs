@@ -11,6 +11,7 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
+pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;
 pub mod meter_budgets;

@@ -205,6 +205,25 @@ impl Shell {
                 Step::Alerts { name, method, payload } => {
                     self.alerts(&name).query(method, &payload, self.now()).unwrap()
                 }
+                Step::TrueUp { ledger, payload } => {
+                    Step::text(200, self.ledger(&ledger).true_up(&payload).unwrap())
+                }
+                Step::Correct { calls } => {
+                    for call in &calls {
+                        let sql = Self::stored(&self.budgets, &call.account);
+                        let mut budget = BudgetObject::open(sql).unwrap();
+                        let call = serde_json::from_str(&call.payload).unwrap();
+                        budget.correct(&call, self.now()).unwrap();
+                    }
+                    Step::json(200, &json!({ "taken": calls.len() }))
+                }
+                Step::Findings { name, payload } => {
+                    self.alerts(&name).findings(&payload, self.now()).unwrap();
+                    Step::json(200, &json!({}))
+                }
+                Step::Export { ledger, method, payload } => {
+                    Step::text(200, self.ledger(&ledger).query(method, &payload).unwrap())
+                }
                 Step::Ledgers { names, method, payload } => {
                     let ask = |name: &String| self.ledger(name).query(method, &payload);
                     match names.iter().map(ask).collect::<Result<Vec<String>, _>>() {

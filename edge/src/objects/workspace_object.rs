@@ -8,13 +8,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
 use tallygate_shared::identity::secret::SecretHash;
+use tallygate_shared::identity::signature::{SignedCall, TOLERANCE_MS};
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::Timestamp;
 
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 use crate::admin::bodies::NewWorkspace;
-use crate::admin::call::{CREATE, Call, Push, Step};
+use crate::admin::call::{CREATE, Call, Push, Signed, Step};
 use crate::admin::config::{Change, Config, KeyConfig, Secrets};
 use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
@@ -32,6 +33,11 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE pushes (key TEXT PRIMARY KEY, version INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE audit (seq INTEGER PRIMARY KEY, at TEXT NOT NULL, who TEXT NOT NULL, act TEXT NOT NULL,
         path TEXT NOT NULL, body TEXT NOT NULL)
+", "
+    CREATE TABLE nonces (nonce TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID;
+    CREATE INDEX nonces_by_age ON nonces (at_ms);
+    CREATE TABLE price_proposals (id TEXT PRIMARY KEY, state TEXT NOT NULL, at TEXT NOT NULL, by TEXT, body TEXT NOT NULL)
+        WITHOUT ROWID
 "];
 
 /// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
@@ -183,6 +189,7 @@ impl<S: Sql> WorkspaceObject<S> {
                 "receiver" => {
                     self.secrets.receivers.insert(name, stored(body)?);
                 }
+                "reconciler" => self.secrets.reconcilers.push(stored(body)?),
                 _ => self.secrets.actors.push(stored(body)?),
             }
         }
@@ -227,7 +234,10 @@ impl<S: Sql> WorkspaceObject<S> {
         let Match::Found(spec, parameters) = find(&call.method, &call.path) else {
             return Err(Problem::new(404, "not_found", "There is no such resource.").into());
         };
-        let principal = self.principal(call)?;
+        let principal = match &call.signed {
+            Some(signed) => self.signer(signed, context)?,
+            None => self.principal(call)?,
+        };
         if !principal.role.may(spec.act) {
             let detail = format!(
                 "The role {} does not allow this. Ask a workspace admin.",
@@ -313,6 +323,50 @@ impl<S: Sql> WorkspaceObject<S> {
         }
         let role = stored(&format!("\"{}\"", text(row, 1)?))?;
         Ok(Principal { who: format!("token:{id}"), role })
+    }
+
+    /// Who signed a call. A signature counts once: its nonce is remembered for as long as its time is believed.
+    fn signer(&self, signed: &Signed, context: &Context<'_>) -> Result<Principal, Refused> {
+        let invalid = |detail: String| Problem::new(401, "signature_invalid", detail);
+        let unknown = || invalid("No secret of this workspace has this key id.".to_owned());
+        let workspace = self.id().map_err(|_| unknown())?;
+        let secret = self.secrets.reconcilers.iter().find(|known| known.kid == signed.key_id);
+        let secret = secret.filter(|s| s.expires_at.is_none_or(|end| end > context.now));
+        let secret = secret.ok_or_else(unknown)?;
+        let name = format!("{workspace}/reconciler/{}", secret.kid);
+        let plain = context.ring.open(&secret.sealed, &name).map_err(|error| {
+            Problem::new(503, "key_ring_missing", format!("The secret does not open: {error}."))
+        })?;
+        let signed_call = SignedCall {
+            method: &context.call.method,
+            path: &context.call.path,
+            query: &context.call.query,
+            timestamp: signed.timestamp.parse().unwrap_or(i64::MIN),
+            nonce: &signed.nonce,
+            body: context.call.body.as_bytes(),
+        };
+        signed_call
+            .verify(&signed.signature, plain.as_bytes(), context.now)
+            .map_err(|error| invalid(format!("The signature {error}.")))?;
+        let old = context.now.plus_ms(-2 * TOLERANCE_MS).ms().to_string();
+        self.sql.exec("DELETE FROM nonces WHERE at_ms < CAST(? AS INTEGER)", &[Some(&old)])?;
+        let seen = "SELECT '1' FROM nonces WHERE nonce = ?";
+        if !self.sql.exec(seen, &[Some(&signed.nonce)])?.is_empty() {
+            return Err(invalid("This call was made before: sign a new one.".to_owned()).into());
+        }
+        let now = context.now.ms().to_string();
+        let remember = "INSERT INTO nonces (nonce, at_ms) VALUES (?, CAST(? AS INTEGER))";
+        self.sql.exec(remember, &[Some(&signed.nonce), Some(&now)])?;
+        let who = format!("reconciler:{}", secret.kid);
+        Ok(Principal { who, role: Role::Reconciler })
+    }
+
+    pub(super) fn exec(
+        &self,
+        statement: &str,
+        params: &[Option<&str>],
+    ) -> Result<Vec<super::sql::Row>, SqlError> {
+        self.sql.exec(statement, params)
     }
 
     /// A new API token: its public record, and what is shown once.
@@ -429,6 +483,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
+                // The reconciler's secrets and settings are in no plan.
+                Some(("reconciler", _)) => {}
+                None if path == "reconciler" => {}
                 Some(("receivers", _)) | None if path != "default_price" => {
                     touched.insert(ALERTS.to_owned());
                 }
@@ -601,6 +658,7 @@ fn secret_path(kind: &str, name: &str) -> String {
         "key" => format!("keys.{name}"),
         "credential" => format!("providers.{name}"),
         "receiver" => format!("receivers.{name}"),
+        "reconciler" => format!("reconciler.{name}"),
         _ => format!("actor_secrets.{name}"),
     }
 }
@@ -619,9 +677,13 @@ fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
         .actors
         .iter()
         .map(|secret| (("actor", secret.kid.clone()), json(serde_json::to_string(secret))));
+    let reconcilers = secrets
+        .reconcilers
+        .iter()
+        .map(|secret| (("reconciler", secret.kid.clone()), json(serde_json::to_string(secret))));
     let receivers = secrets
         .receivers
         .iter()
         .map(|(name, list)| (("receiver", name.clone()), json(serde_json::to_string(list))));
-    credentials.chain(keys).chain(actors).chain(receivers).collect()
+    credentials.chain(keys).chain(actors).chain(reconcilers).chain(receivers).collect()
 }

@@ -57,11 +57,19 @@ pub enum AlertKind {
     KeyUnused,
     /// A key was used from a network that it was not used from before.
     KeyNewNetwork,
+    /// A bill has use that the gateway never saw.
+    UnmeteredUsage,
+    /// A day's estimate and its bill differ by more than the workspace tolerates.
+    BillVariance,
+    /// A provider knows a key that the gateway does not hold.
+    UnknownCredential,
+    /// A night's reconciliation lacks something.
+    ReconciliationIncomplete,
 }
 
 impl AlertKind {
     /// Every kind, in the order of its declaration.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 14] = [
         Self::BudgetThreshold,
         Self::Pace,
         Self::Anomaly,
@@ -72,6 +80,10 @@ impl AlertKind {
         Self::KeyExpiring,
         Self::KeyUnused,
         Self::KeyNewNetwork,
+        Self::UnmeteredUsage,
+        Self::BillVariance,
+        Self::UnknownCredential,
+        Self::ReconciliationIncomplete,
     ];
 
     /// Its name on the wire.
@@ -87,6 +99,10 @@ impl AlertKind {
             Self::KeyExpiring => "key_expiring",
             Self::KeyUnused => "key_unused",
             Self::KeyNewNetwork => "key_new_network",
+            Self::UnmeteredUsage => "unmetered_usage",
+            Self::BillVariance => "bill_variance",
+            Self::UnknownCredential => "unknown_credential",
+            Self::ReconciliationIncomplete => "reconciliation_incomplete",
         }
     }
 
@@ -101,7 +117,11 @@ impl AlertKind {
             | Self::Anomaly
             | Self::ProviderErrors
             | Self::KeyExpiring
-            | Self::KeyUnused => 35 * DAY_MS,
+            | Self::KeyUnused
+            | Self::UnmeteredUsage
+            | Self::BillVariance
+            | Self::UnknownCredential
+            | Self::ReconciliationIncomplete => 35 * DAY_MS,
         }
     }
 }

@@ -335,6 +335,15 @@ impl BudgetTerms {
         format!("usd:{}", self.calendar().key(self.window, at))
     }
 
+    /// Every line that counts money spent at `at`.
+    pub fn money_lines(&self, at: Timestamp) -> Vec<String> {
+        let window = self.calendar().key(self.window, at);
+        match self.mode {
+            Mode::Strict => vec![format!("usd:{window}")],
+            Mode::Expected => vec![format!("usd:{window}"), format!("worst:{window}")],
+        }
+    }
+
     /// What a request admitted at `at` takes of each line of this budget's account.
     pub fn needs(&self, account: &str, wanted: &Wanted, at: Timestamp) -> Vec<Need> {
         let mut needs = Vec::with_capacity(2);

@@ -4,12 +4,16 @@ mod alerts;
 mod budgets;
 mod document;
 mod keys;
+mod prices_billed;
 mod providers;
+mod reconciler;
 mod reports;
 mod rules;
 mod secrets;
 
 use serde_json::{Value, json};
+
+use secrets::Shared;
 
 use super::sql::Sql;
 use super::workspace_object::{Context, Delivery, Principal, Refused, WorkspaceObject};
@@ -67,9 +71,24 @@ pub(super) fn answer<S: Sql>(
         Operation::ClearLoop => {
             api.clear_loop(name, parameters.get(1).copied().unwrap_or_default())
         }
-        Operation::ListActorSecrets => Ok(list(api.actor_secrets())),
-        Operation::AddActorSecret => api.add_actor_secret(),
-        Operation::RetireActorSecret => api.retire_actor_secret(name),
+        Operation::ListActorSecrets => Ok(list(api.shared_secrets(Shared::Actor))),
+        Operation::AddActorSecret => api.add_shared_secret(Shared::Actor),
+        Operation::RetireActorSecret => api.retire_shared_secret(Shared::Actor, name),
+        Operation::ListReconcilerSecrets => Ok(list(api.shared_secrets(Shared::Reconciler))),
+        Operation::AddReconcilerSecret => api.add_shared_secret(Shared::Reconciler),
+        Operation::RetireReconcilerSecret => api.retire_shared_secret(Shared::Reconciler, name),
+        Operation::ShowReconcilerSettings => api.section(|config| json!(config.reconciler)),
+        Operation::PutReconcilerSettings => api.put_reconciler_settings(),
+        Operation::ShowReconcilerContext => api.reconciler_context(),
+        Operation::ExportEvents => api.export_events(),
+        Operation::BringTrueUps => api.bring_true_ups(),
+        Operation::CorrectBudgets => api.correct_budgets(),
+        Operation::BringPriceCorrections => api.bring_price_corrections(),
+        Operation::BringFindings => api.bring_findings(),
+        Operation::ShowTrueUps => api.true_ups(),
+        Operation::ListPriceProposals => api.price_proposals(),
+        Operation::ApplyPriceProposal => api.apply_price_proposal(name),
+        Operation::DismissPriceProposal => api.dismiss_price_proposal(name),
         Operation::Reseal => api.reseal(),
         Operation::ListPolicies => api.section(|config| json!(config.policies)),
         Operation::ShowPolicy => api.policy(name),

@@ -99,7 +99,11 @@ impl<S: Sql> Api<'_, S> {
     }
 
     /// The Ledgers of a span of time: since the workspace was created, until now; the newest ones of a longer span.
-    fn ledgers(&self, from: Option<i64>, to: Option<i64>) -> Result<Vec<String>, Problem> {
+    pub(super) fn ledgers(
+        &self,
+        from: Option<i64>,
+        to: Option<i64>,
+    ) -> Result<Vec<String>, Problem> {
         let created = self.workspace.created().unwrap_or_default();
         let first = from.map_or(created, Timestamp::from_ms).max(created).date().first_of_month();
         let end = self.context.now.plus_ms(DAY_MS);

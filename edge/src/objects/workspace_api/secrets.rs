@@ -9,24 +9,65 @@ use super::{Answer, Api, exists};
 use crate::admin::bodies::{NewActorSecret, NewToken};
 use crate::admin::call::Step;
 use crate::admin::check_text;
+use crate::admin::config::Secrets;
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
 use crate::objects::sql::Sql;
 
 /// The longest that a retired or rotated secret may go on working: 30 days.
 pub(super) const MAX_OVERLAP_SECONDS: u64 = 30 * 24 * 60 * 60;
-/// Actor secrets at once: each token is tried against one, by its `kid`; more than a rotation needs is a leak unnoticed.
-const MAX_ACTOR_SECRETS: usize = 8;
+/// Secrets of one use at once: each is named by its `kid`; more than a rotation needs is a leak unnoticed.
+const MAX_SHARED_SECRETS: usize = 8;
 /// HS256 wants a secret as long as its hash (RFC 7518, section 3.2).
 const MIN_ACTOR_SECRET_BYTES: usize = 32;
 /// Longest secret.
 const MAX_SECRET_BYTES: usize = 4_096;
 
+/// A secret that the workspace shares with somebody who signs with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Shared {
+    /// The customer's back end: it signs actor tokens.
+    Actor,
+    /// The reconciler: it signs its calls.
+    Reconciler,
+}
+
+impl Shared {
+    /// What such a secret is sealed for.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Actor => "actor",
+            Self::Reconciler => "reconciler",
+        }
+    }
+
+    const fn title(self) -> &'static str {
+        match self {
+            Self::Actor => "actor secret",
+            Self::Reconciler => "reconciler secret",
+        }
+    }
+
+    fn of(self, secrets: &Secrets) -> &[SealedActorSecret] {
+        match self {
+            Self::Actor => &secrets.actors,
+            Self::Reconciler => &secrets.reconcilers,
+        }
+    }
+
+    const fn of_mut(self, secrets: &mut Secrets) -> &mut Vec<SealedActorSecret> {
+        match self {
+            Self::Actor => &mut secrets.actors,
+            Self::Reconciler => &mut secrets.reconcilers,
+        }
+    }
+}
+
 impl<S: Sql> Api<'_, S> {
     pub(super) fn issue_token(&mut self) -> Answer {
         let new: NewToken = self.context.call.body()?;
         check_text("name", &new.name)?;
-        if new.role == Role::Operator {
+        if matches!(new.role, Role::Operator | Role::Reconciler) {
             let remedy = "Use admin, finance, developer or auditor.";
             return Err(Problem::field("role", "cannot be given to a token", remedy).into());
         }
@@ -78,16 +119,16 @@ impl<S: Sql> Api<'_, S> {
         })
     }
 
-    pub(super) fn actor_secrets(&self) -> Vec<Value> {
+    pub(super) fn shared_secrets(&self, kind: Shared) -> Vec<Value> {
         let now = self.context.now;
         let shown = |secret: &SealedActorSecret| {
             json!({ "kid": secret.kid, "expires_at": secret.expires_at.map(|at| at.to_string()),
                     "valid": secret.expires_at.is_none_or(|end| end > now) })
         };
-        self.workspace.secrets().actors.iter().map(shown).collect()
+        kind.of(self.workspace.secrets()).iter().map(shown).collect()
     }
 
-    pub(super) fn add_actor_secret(&mut self) -> Answer {
+    pub(super) fn add_shared_secret(&mut self, kind: Shared) -> Answer {
         let NewActorSecret { kid, secret } = self.context.call.body()?;
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
         if kid.is_empty() || kid.len() > 64 || !kid.bytes().all(plain) {
@@ -106,38 +147,42 @@ impl<S: Sql> Api<'_, S> {
             Some(secret) => secret,
             None => hex(&self.context.bytes::<MIN_ACTOR_SECRET_BYTES>(32)),
         };
-        let sealed = self.sealed(&secret, "actor", &kid)?;
+        let sealed = self.sealed(&secret, kind.name(), &kid)?;
         let now = self.context.now;
         self.edit(|_, secrets| {
-            if secrets.actors.iter().any(|known| known.kid == kid) {
-                return Err(exists("actor secret", &kid));
+            let known = kind.of_mut(secrets);
+            if known.iter().any(|known| known.kid == kid) {
+                return Err(exists(kind.title(), &kid));
             }
             // What no longer opens anything makes room.
-            secrets.actors.retain(|known| known.expires_at.is_none_or(|end| end > now));
-            if secrets.actors.len() >= MAX_ACTOR_SECRETS {
-                let detail =
-                    format!("There are {MAX_ACTOR_SECRETS} actor secrets. Retire old ones first.");
+            known.retain(|known| known.expires_at.is_none_or(|end| end > now));
+            if known.len() >= MAX_SHARED_SECRETS {
+                let detail = format!(
+                    "There are {MAX_SHARED_SECRETS} {}s. Retire old ones first.",
+                    kind.title()
+                );
                 return Err(Problem::new(409, "too_many", detail));
             }
             let body = json!({ "kid": kid, "secret": secret });
-            secrets.actors.push(SealedActorSecret { kid, sealed, expires_at: None });
+            known.push(SealedActorSecret { kid, sealed, expires_at: None });
             Ok(body)
         })
     }
 
-    pub(super) fn retire_actor_secret(&mut self, kid: &str) -> Answer {
+    pub(super) fn retire_shared_secret(&mut self, kind: Shared, kid: &str) -> Answer {
         let overlap = self.context.call.parameter("overlap_seconds");
         let overlap = overlap.map(|text| overlap_ms_of(&text)).transpose()?.unwrap_or(0);
         let now = self.context.now;
         self.edit(|_, secrets| {
-            let known = secrets.actors.iter_mut().find(|secret| secret.kid == kid);
-            let secret = known.ok_or_else(|| Problem::not_found("actor secret", kid))?;
+            let all = kind.of_mut(secrets);
+            let known = all.iter_mut().find(|secret| secret.kid == kid);
+            let secret = known.ok_or_else(|| Problem::not_found(kind.title(), kid))?;
             if overlap > 0 {
                 let end = now.plus_ms(overlap);
                 // Retiring again can only shorten the time.
                 secret.expires_at = Some(secret.expires_at.map_or(end, |earlier| earlier.min(end)));
             } else {
-                secrets.actors.retain(|secret| secret.kid != kid);
+                all.retain(|secret| secret.kid != kid);
             }
             Ok(json!({}))
         })
@@ -148,11 +193,14 @@ impl<S: Sql> Api<'_, S> {
         let secrets = self.workspace.secrets();
         let providers = secrets.credentials.iter().map(|(name, sealed)| ("provider", name, sealed));
         let actors = secrets.actors.iter().map(|secret| ("actor", &secret.kid, &secret.sealed));
+        let reconcilers = secrets.reconcilers.iter();
+        let reconcilers = reconcilers.map(|secret| ("reconciler", &secret.kid, &secret.sealed));
         let receivers = secrets.receivers.iter().flat_map(|(name, list)| {
             list.iter().map(move |secret| ("receiver", name, &secret.sealed))
         });
         let old = providers
             .chain(actors)
+            .chain(reconcilers)
             .chain(receivers)
             .filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
         let mut anew = Vec::new();
@@ -180,10 +228,15 @@ impl<S: Sql> Api<'_, S> {
                     for secret in list.iter_mut().filter(|secret| secret.sealed == old) {
                         secret.sealed.clone_from(&sealed);
                     }
-                } else if let Some(secret) =
-                    secrets.actors.iter_mut().find(|secret| secret.kid == name)
-                {
-                    secret.sealed = sealed;
+                } else {
+                    let shared = [Shared::Actor, Shared::Reconciler];
+                    let of_kind = shared.into_iter().filter(|shared| shared.name() == kind);
+                    for shared in of_kind {
+                        let known = shared.of_mut(secrets).iter_mut();
+                        for secret in known.filter(|secret| secret.kid == name) {
+                            secret.sealed.clone_from(&sealed);
+                        }
+                    }
                 }
             }
             Ok(json!({ "resealed": count }))

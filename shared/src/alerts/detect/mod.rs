@@ -14,12 +14,16 @@ use super::alert::{AlertKind, Finding, Raised, Severity, dedupe_key};
 use super::bounded::Bounded;
 use super::rules::AlertRules;
 use crate::events::usage_event::UsageEvent;
+use crate::feedback::{FindingKind, ReconcilerFinding};
 use crate::ids::{KeyId, WorkspaceId};
 use crate::money::Usd;
 use crate::time::Timestamp;
 
 /// How often a finding that lasts is told again: often enough for "last seen", seldom enough to cost little.
 const REPEAT_MS: i64 = 5 * 60_000;
+
+/// Figures of a finding that comes from outside, at most.
+const EVIDENCE_MAX: usize = 24;
 
 /// How a budget stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -82,6 +86,8 @@ pub enum Signal<'a> {
     Budget(&'a BudgetSnapshot),
     /// Every key that can be used.
     Keys(&'a [KeyFacts]),
+    /// The reconciler found something.
+    Reconciler(&'a ReconcilerFinding),
     /// Time went by.
     Tick,
 }
@@ -240,6 +246,7 @@ pub fn observe(
             budgets::on_snapshot(&mut state.budgets, snapshot, now, &mut findings);
         }
         Signal::Keys(keys) => keys::on_keys(&mut state.keys, keys, rules, now, &mut findings),
+        Signal::Reconciler(finding) => findings.push(reconciled(finding)),
         Signal::Tick => {
             budgets::on_tick(&mut state.budgets, now, &mut findings);
             anomaly::on_tick(&mut state.spending, now, &mut findings);
@@ -251,6 +258,26 @@ pub fn observe(
         Finding::Cleared { .. } => true,
     });
     findings
+}
+
+/// A finding of the reconciler's as one of ours. It says itself when it is so no longer.
+fn reconciled(finding: &ReconcilerFinding) -> Finding {
+    let kind = match finding.kind {
+        FindingKind::UnmeteredUsage => AlertKind::UnmeteredUsage,
+        FindingKind::BillVariance => AlertKind::BillVariance,
+        FindingKind::UnknownCredential => AlertKind::UnknownCredential,
+        FindingKind::ReconciliationIncomplete => AlertKind::ReconciliationIncomplete,
+    };
+    let mut raised = Raised::new(kind, &finding.subject, finding.severity, &finding.title)
+        .owner(&finding.owner)
+        .link("/reconciliation".to_owned());
+    if !finding.present {
+        return Finding::Cleared { kind, subject: raised.subject };
+    }
+    for (name, figure) in finding.evidence.iter().take(EVIDENCE_MAX) {
+        raised = raised.with(name, figure.as_str());
+    }
+    raised.found()
 }
 
 #[cfg(test)]

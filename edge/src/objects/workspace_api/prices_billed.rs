@@ -1,0 +1,229 @@
+//! Prices as bills have them: proposed to a person, or applied from the next day on when the workspace says so.
+
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tallygate_shared::feedback::{PriceCorrection, PriceCorrections};
+use tallygate_shared::pricing::{Day, PriceBook, PriceRow};
+use tallygate_shared::time::{DAY_MS, Timestamp};
+
+use super::{Answer, Api, list};
+use crate::admin::call::Step;
+use crate::admin::config::Config;
+use crate::admin::problem::Problem;
+use crate::objects::sql::{Sql, SqlError, text};
+use crate::objects::workspace_object::Refused;
+use crate::providers::catalog::price_book_name;
+
+impl<S: Sql> Api<'_, S> {
+    pub(super) fn bring_price_corrections(&mut self) -> Answer {
+        let corrections: Vec<PriceCorrection> = self.items()?;
+        let apply = self.workspace.config().reconciler.price_corrections == PriceCorrections::Apply;
+        let mut config = self.workspace.config().clone();
+        let mut proposed = 0_u64;
+        let mut applied = 0_u64;
+        for correction in &corrections {
+            let id = id_of(correction);
+            // What was decided once stays decided: the same price is not proposed again.
+            if self.proposal(&id)?.is_some_and(|(state, _)| state != "proposed") {
+                continue;
+            }
+            let done = apply && put_price(&mut config, correction, self.context.now).is_ok();
+            self.save_proposal(&id, if done { "applied" } else { "proposed" }, correction)?;
+            if done {
+                applied += 1;
+            } else {
+                proposed += 1;
+            }
+        }
+        let secrets = self.workspace.secrets().clone();
+        let delivery = self.workspace.change(config, secrets, self.principal, self.context)?;
+        let body = json!({ "taken": corrections.len(), "proposed": proposed, "applied": applied });
+        Ok(self.answered(&body, delivery))
+    }
+
+    pub(super) fn price_proposals(&self) -> Answer {
+        let select = "SELECT id, state, at, by, body FROM price_proposals ORDER BY at DESC, id";
+        let rows = self.workspace.exec(select, &[])?;
+        let shown = rows.iter().map(|row| {
+            let body: Value = serde_json::from_str(text(row, 4)?)
+                .map_err(|e| SqlError(format!("stored proposal: {e}")))?;
+            let by = row.get(3).cloned().flatten();
+            Ok(json!({ "id": text(row, 0)?, "state": text(row, 1)?, "at": text(row, 2)?, "by": by,
+                       "correction": body }))
+        });
+        Ok(list(shown.collect::<Result<_, SqlError>>()?))
+    }
+
+    pub(super) fn apply_price_proposal(&mut self, id: &str) -> Answer {
+        let correction = self.open_proposal(id)?;
+        let now = self.context.now;
+        let answer = self.edit(|config, _| {
+            put_price(config, &correction, now)?;
+            Ok(json!({ "id": id, "state": "applied", "correction": correction }))
+        })?;
+        self.save_proposal(id, "applied", &correction)?;
+        Ok(answer)
+    }
+
+    pub(super) fn dismiss_price_proposal(&mut self, id: &str) -> Answer {
+        let correction = self.open_proposal(id)?;
+        self.save_proposal(id, "dismissed", &correction)?;
+        let change = json!({ "before": correction });
+        let path = format!("price_proposals.{id}");
+        self.workspace.audit(self.principal, "dismissed", &path, &change, self.context.now)?;
+        let body = json!({ "id": id, "state": "dismissed", "correction": correction });
+        Ok(Step::json(self.spec.status, &body))
+    }
+
+    fn open_proposal(&self, id: &str) -> Result<PriceCorrection, Refused> {
+        let (state, body) =
+            self.proposal(id)?.ok_or_else(|| Problem::not_found("price proposal", id))?;
+        if state == "proposed" {
+            let unreadable = |e: serde_json::Error| SqlError(format!("stored proposal: {e}"));
+            return Ok(serde_json::from_str(&body).map_err(unreadable)?);
+        }
+        let detail = format!("The proposal was {state} already.");
+        Err(Problem::new(409, "already_decided", detail).into())
+    }
+
+    fn proposal(&self, id: &str) -> Result<Option<(String, String)>, SqlError> {
+        let select = "SELECT state, body FROM price_proposals WHERE id = ?";
+        let rows = self.workspace.exec(select, &[Some(id)])?;
+        let known = rows.first().map(|row| Ok((text(row, 0)?.into(), text(row, 1)?.into())));
+        known.transpose()
+    }
+
+    fn save_proposal(
+        &self,
+        id: &str,
+        state: &str,
+        correction: &PriceCorrection,
+    ) -> Result<(), SqlError> {
+        let upsert = "INSERT OR REPLACE INTO price_proposals (id, state, at, by, body) VALUES (?, ?, ?, ?, ?)";
+        let (at, body) = (self.context.now.to_string(), json!(correction).to_string());
+        let params = [id, state, &at, &self.principal.who, &body].map(Some);
+        self.workspace.exec(upsert, &params).map(|_| ())
+    }
+}
+
+/// The same price for the same thing is the same proposal, whatever the day.
+fn id_of(correction: &PriceCorrection) -> String {
+    let PriceCorrection { provider, model, tier, meter, billed_per_million, .. } = correction;
+    let name = json!([provider, model, tier, meter, billed_per_million]).to_string();
+    let digest = Sha256::digest(name.as_bytes());
+    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
+    format!("pp_{hex}")
+}
+
+/// Puts a billed price into the configuration, for every provider that is billed by this price, from the next day on:
+/// what was rated today stays as it was rated.
+fn put_price(
+    config: &mut Config,
+    correction: &PriceCorrection,
+    now: Timestamp,
+) -> Result<(), Problem> {
+    let from = now.plus_ms(DAY_MS).date().to_string();
+    let day = || Day::try_from(from.clone()).ok();
+    let book = PriceBook::built_in()
+        .map_err(|error| Problem::new(500, "gateway_error", error.to_string()))?;
+    let names: Vec<String> = config
+        .providers
+        .iter()
+        .filter(|(_, provider)| {
+            price_book_name(&provider.kind).unwrap_or(&provider.kind) == correction.provider
+        })
+        .map(|(name, _)| name.clone())
+        .collect();
+    if names.is_empty() {
+        let remedy = "Configure a provider of this kind first.";
+        return Err(Problem::field("provider", "is none of this workspace's", remedy));
+    }
+    let start = now.plus_ms(DAY_MS).date().midnight();
+    for name in names {
+        let own = config.prices.iter().find(|(_, row)| {
+            row.provider == name && row.model == correction.model && row.is_effective(start)
+        });
+        let own = own.map(|(key, row)| (key.clone(), row.clone()));
+        let listed = || book.find(&correction.provider, &correction.model, start).cloned();
+        let base = own.as_ref().map(|(_, row)| row.clone()).or_else(listed);
+        let mut row = base
+            .unwrap_or_else(|| PriceRow { model: correction.model.clone(), ..PriceRow::default() });
+        row.provider.clone_from(&name);
+        set_price(&mut row, correction)?;
+        let key = format!("{name}/{}@{from}", correction.model);
+        if let Some((known, _)) = own.filter(|(known, _)| *known != key)
+            && let Some(earlier) = config.prices.get_mut(&known)
+        {
+            earlier.effective_to = day();
+        }
+        row.effective_from = day();
+        config.prices.insert(key, row);
+    }
+    Ok(())
+}
+
+fn set_price(row: &mut PriceRow, correction: &PriceCorrection) -> Result<(), Problem> {
+    let price = correction.billed_per_million;
+    let prices = row.prices.entry(correction.tier.clone()).or_default();
+    match correction.meter.as_str() {
+        "input" => prices.input = Some(price),
+        "output" => prices.output = Some(price),
+        "cache_read" => prices.cache_read = Some(price),
+        "cache_write" if prices.cache_write.len() == 1 => {
+            for written in prices.cache_write.values_mut() {
+                *written = price;
+            }
+        }
+        _ => {
+            let detail = "has no single price in this model's row";
+            let remedy = "Set the price by hand under /prices, then dismiss the proposal.";
+            return Err(Problem::field("meter", detail, remedy));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn correction(meter: &str, price: &str) -> PriceCorrection {
+        serde_json::from_value(json!({
+            "provider": "openai", "model": "gpt-6-luna", "tier": "standard", "meter": meter,
+            "ours_per_million": "0.1", "billed_per_million": price, "day": "2026-11-20", "tokens": 5, "effect": "1" }))
+        .unwrap()
+    }
+
+    fn config() -> Config {
+        serde_json::from_value(json!({ "providers": { "eu": { "kind": "openai" } } })).unwrap()
+    }
+
+    #[test]
+    fn a_billed_price_holds_from_the_next_day_on_and_keeps_the_rest_of_the_row() {
+        let mut config = config();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        put_price(&mut config, &correction("input", "0.12"), now).unwrap();
+        put_price(&mut config, &correction("output", "0.6"), now).unwrap();
+        let row = &config.prices["eu/gpt-6-luna@2026-11-22"];
+        let prices = &row.prices["standard"];
+        let shown =
+            [prices.input, prices.output, prices.cache_read].map(|p| p.unwrap().to_string());
+        assert_eq!(shown, ["0.12", "0.6", "0.01"]);
+        assert!(!row.is_effective(now) && row.is_effective(now.plus_ms(DAY_MS)));
+        // The next correction ends this one.
+        let later = now.plus_ms(3 * DAY_MS);
+        put_price(&mut config, &correction("input", "0.13"), later).unwrap();
+        assert_eq!(config.prices.len(), 2);
+        let in_force =
+            config.prices.values().filter(|row| row.is_effective(later.plus_ms(DAY_MS))).count();
+        assert_eq!(in_force, 1);
+        config.validate().unwrap();
+    }
+
+    #[test]
+    fn a_price_that_has_no_place_is_refused() {
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        assert!(put_price(&mut config(), &correction("cache_write", "1"), now).is_err());
+        assert!(put_price(&mut Config::default(), &correction("input", "1"), now).is_err());
+    }
+}

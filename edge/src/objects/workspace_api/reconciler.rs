@@ -1,0 +1,221 @@
+//! The reconciler's calls: what it reads, and what it brings. Who calls here has signed.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde_json::json;
+use tallygate_shared::budget::terms::{Dimension, EACH, account_name};
+use tallygate_shared::feedback::{
+    BudgetCorrection, MAX_ITEMS, ReconcilerContext, ReconcilerFinding, ReconcilerSettings, TrueUp,
+    noon,
+};
+use tallygate_shared::money::PICO_PER_NANO;
+use tallygate_shared::time::{DAY_MS, Date};
+
+use super::{Answer, Api};
+use crate::admin::call::{Correct, Step};
+use crate::admin::problem::Problem;
+use crate::objects::budget_calls::{CorrectCall, LineCorrection, SyncCall};
+use crate::objects::ledger_true_ups::{ExportQuery, TRUE_UP_DIMENSIONS, TrueUpsQuery};
+use crate::objects::sql::Sql;
+use crate::providers::catalog::price_book_name;
+
+/// Owner dimensions of true-ups.
+const OWNER_DIMENSIONS: [&str; 11] = [
+    "key",
+    "owner",
+    "cost_centre",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "unmetered",
+];
+/// Tolerances beyond these switch the alert off in all but name.
+const MAX_TOLERANCE_PERCENT: u32 = 100;
+/// Longest name in a true-up, in bytes.
+const MAX_NAME: usize = 512;
+
+impl<S: Sql> Api<'_, S> {
+    pub(super) fn put_reconciler_settings(&mut self) -> Answer {
+        let settings: ReconcilerSettings = self.context.call.body()?;
+        if settings.variance_tolerance_usd.is_negative() {
+            let remedy = "Give an amount of 0 or more.";
+            return Err(Problem::field("variance_tolerance_usd", "is negative", remedy).into());
+        }
+        if settings.variance_tolerance_percent > MAX_TOLERANCE_PERCENT {
+            let remedy = "Give 0 to 100.";
+            let field = "variance_tolerance_percent";
+            return Err(Problem::field(field, "is more than the whole bill", remedy).into());
+        }
+        self.edit(|config, _| {
+            let body = json!(settings);
+            config.reconciler = settings;
+            Ok(body)
+        })
+    }
+
+    pub(super) fn reconciler_context(&self) -> Answer {
+        let config = self.workspace.config();
+        let book = |kind: &str| price_book_name(kind).unwrap_or(kind).to_owned();
+        let context = ReconcilerContext {
+            workspace: self.workspace.id()?.as_str().to_owned(),
+            config_version: self.workspace.version(),
+            providers: config.providers.iter().map(|(n, p)| (n.clone(), book(&p.kind))).collect(),
+            budgets: config.budgets.clone(),
+            prices: config.prices.values().cloned().collect(),
+            settings: config.reconciler.clone(),
+        };
+        Ok(Step::json(200, &json!(context)))
+    }
+
+    pub(super) fn export_events(&self) -> Answer {
+        let day = self.context.call.parameter("day").unwrap_or_default();
+        let date = day_of("day", &day)?;
+        let from = date.midnight();
+        let after = self.context.call.parameter("after");
+        let query = ExportQuery { from_ms: from.ms(), to_ms: from.plus_ms(DAY_MS).ms(), after };
+        let ledger = self.ledger_of(date)?;
+        Ok(Step::Export { ledger, method: "export", payload: json!(query).to_string() })
+    }
+
+    fn ledger_of(&self, date: Date) -> Result<String, Problem> {
+        Ok(format!("{}:{:04}-{:02}", self.workspace.id()?, date.year, date.month))
+    }
+
+    pub(super) fn bring_true_ups(&self) -> Answer {
+        let lines: Vec<TrueUp> = self.items()?;
+        let mut months = BTreeSet::new();
+        for (place, line) in lines.iter().enumerate() {
+            let date = day_of(&format!("[{place}].day"), &line.day)?;
+            months.insert((date.year, date.month));
+            let names = [&line.provider, &line.line, &line.model, &line.meter, &line.kind];
+            if names.iter().any(|name| name.len() > MAX_NAME) {
+                let field = format!("[{place}]");
+                let remedy = "Keep each name below 512 bytes.";
+                return Err(Problem::field(&field, "has a name that is too long", remedy).into());
+            }
+            let unknown = |name: &&String| !OWNER_DIMENSIONS.contains(&name.as_str());
+            if let Some(name) = line.owner.keys().find(unknown) {
+                let field =
+                    format!("[{place}].owner.{}", crate::request::exchange::printable(name));
+                let remedy = format!("Use {}.", OWNER_DIMENSIONS.join(", "));
+                return Err(Problem::field(&field, "is no owner's dimension", &remedy).into());
+            }
+        }
+        if months.len() > 1 {
+            let remedy = "Send the lines of each month in a call of their own.";
+            return Err(Problem::field("day", "is of several months", remedy).into());
+        }
+        let Some(line) = lines.first() else { return Ok(Step::json(200, &json!({ "taken": 0 }))) };
+        let ledger = self.ledger_of(day_of("day", &line.day)?)?;
+        Ok(Step::TrueUp { ledger, payload: json!(lines).to_string() })
+    }
+
+    pub(super) fn correct_budgets(&self) -> Answer {
+        let corrections: Vec<BudgetCorrection> = self.items()?;
+        let workspace = self.workspace.id()?;
+        let mut calls: BTreeMap<String, CorrectCall> = BTreeMap::new();
+        for (place, correction) in corrections.into_iter().enumerate() {
+            let field = |name: &str| format!("[{place}].{name}");
+            day_of(&field("day"), &correction.day)?;
+            // A budget that was removed meanwhile has nothing to correct.
+            let Some(terms) = self.workspace.config().budgets.get(&correction.budget) else {
+                continue;
+            };
+            let value = match terms.scope.dimension {
+                Dimension::Workspace => workspace.as_str(),
+                _ => correction.value.as_str(),
+            };
+            let fixed = terms.scope.value.as_str();
+            if terms.scope.dimension != Dimension::Workspace && fixed != EACH && fixed != value {
+                continue;
+            }
+            let Some(noon) = noon(&correction.day) else { continue };
+            let nanos =
+                tallygate_shared::money::div_half_even(correction.amount.pico(), PICO_PER_NANO);
+            let units = i64::try_from(nanos).map_err(|_| {
+                Problem::field(
+                    &field("amount"),
+                    "does not fit",
+                    "Correct less than 9 billion dollars.",
+                )
+            })?;
+            let account = account_name(workspace, &correction.budget, value);
+            let call = calls.entry(account.clone()).or_insert_with(|| CorrectCall {
+                terms: SyncCall {
+                    account,
+                    meter: String::new(),
+                    plan_version: self.workspace.version(),
+                    terms: Some(terms.clone()),
+                    reports: Vec::new(),
+                },
+                corrections: Vec::new(),
+            });
+            let source = format!("{}#{}", correction.day, correction.source);
+            for line in terms.money_lines(noon) {
+                let (source, revision) = (source.clone(), correction.revision);
+                call.corrections.push(LineCorrection { line, source, revision, units });
+            }
+        }
+        let call = |(account, call): (String, CorrectCall)| Correct {
+            account,
+            payload: serde_json::to_string(&call).unwrap_or_default(),
+        };
+        Ok(Step::Correct { calls: calls.into_iter().map(call).collect() })
+    }
+
+    pub(super) fn bring_findings(&self) -> Answer {
+        let findings: Vec<ReconcilerFinding> = self.items()?;
+        let name = self.workspace.id()?.as_str().to_owned();
+        Ok(Step::Findings { name, payload: json!(findings).to_string() })
+    }
+
+    /// The items of a call: a list, of no more than a call may have.
+    pub(super) fn items<T: serde::de::DeserializeOwned>(&self) -> Result<Vec<T>, Problem> {
+        let items: Vec<T> = self.context.call.body()?;
+        if items.len() <= MAX_ITEMS {
+            return Ok(items);
+        }
+        let detail = format!("has {} items", items.len());
+        Err(Problem::field(".", detail, "Send at most 2000 in a call."))
+    }
+
+    pub(super) fn true_ups(&self) -> Answer {
+        let mut query = TrueUpsQuery::default();
+        let known =
+            |name: &str| TRUE_UP_DIMENSIONS.contains(&name) || OWNER_DIMENSIONS.contains(&name);
+        for (name, value) in self.context.call.parameters() {
+            match name.as_str() {
+                "from" => query.from = Some(day_of("from", &value).map(|_| value)?),
+                "to" => query.to = Some(day_of("to", &value).map(|_| value)?),
+                "group_by" => {
+                    for part in value.split(',').filter(|part| !part.is_empty()) {
+                        if !known(part) {
+                            let names = [&TRUE_UP_DIMENSIONS[..], &OWNER_DIMENSIONS[..]].concat();
+                            let remedy = format!("Use one of {}.", names.join(", "));
+                            let detail = "has an unknown dimension";
+                            return Err(Problem::field("group_by", detail, &remedy).into());
+                        }
+                        query.group_by.push(part.to_owned());
+                    }
+                }
+                _ => {
+                    query.filters.insert(name, value);
+                }
+            }
+        }
+        let moment = |day: &Option<String>| {
+            day.as_deref().and_then(Date::parse).map(|day| day.midnight().ms())
+        };
+        let names = self.ledgers(moment(&query.from), moment(&query.to))?;
+        Ok(Step::Ledgers { names, method: "true_ups", payload: json!(query).to_string() })
+    }
+}
+
+fn day_of(field: &str, text: &str) -> Result<Date, Problem> {
+    let remedy = "Give a day such as 2026-11-20.";
+    Date::parse(text).ok_or_else(|| Problem::field(field, "is not a day", remedy))
+}
