@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use axum::http::HeaderMap;
 use serde::Serialize;
 
+use super::Endpoint;
 use super::params::{Params, Plan};
 use super::shape::{Field, Shape, text};
 use crate::bills::{Bill, Line, key_id};
@@ -40,9 +42,27 @@ struct Cost {
     inference_geo: Option<&'static str>,
 }
 
+/// The type of a cost that no token explains.
+pub(crate) const OTHER_COST: &str = "session_usage";
+const ANALYTICS_BETA: &str = "analytics-usage-cost-2026-08-24";
+
 const COMMON: [&str; 6] = ["starting_at", "ending_at", "bucket_width", "group_by", "limit", "page"];
 
-fn span(params: &Params, today: Day) -> Result<Span, String> {
+/// The headers that the reports ask for.
+pub(crate) fn check_headers(endpoint: &Endpoint, headers: &HeaderMap) -> Result<(), String> {
+    let analytics = matches!(endpoint, Endpoint::AnalyticsCosts | Endpoint::AnalyticsUsage);
+    let beta = headers.get("anthropic-beta").and_then(|value| value.to_str().ok());
+    if !headers.contains_key("anthropic-version") {
+        return Err("anthropic-version: header is required".to_owned());
+    }
+    match !analytics || beta.is_some_and(|beta| beta.contains(ANALYTICS_BETA)) {
+        true => Ok(()),
+        false => Err(format!("anthropic-beta: {ANALYTICS_BETA} is required")),
+    }
+}
+
+/// The days asked for.
+pub(crate) fn span(params: &Params, today: Day) -> Result<Span, String> {
     let moment = |name: &str| {
         let parse = |text: &str| {
             text.parse::<jiff::Timestamp>().map_err(|_| format!("{name}: not RFC 3339"))
@@ -111,7 +131,7 @@ fn title(model: &str) -> String {
     words.collect::<Vec<String>>().join(" ")
 }
 
-fn token_type(meter: Meter) -> (&'static str, &'static str) {
+pub(crate) fn token_type(meter: Meter) -> (&'static str, &'static str) {
     match meter {
         Meter::CacheRead => ("cache_read_input_tokens", "Input Tokens, Cache Read"),
         Meter::CacheWrite5m => {
@@ -163,7 +183,7 @@ fn cost_groups(plan: &Plan, bill: &Bill, day: Day) -> BTreeMap<CostKey, i128> {
 pub(crate) fn costs(plan: &Plan, bill: &Bill, mut shape: Shape) -> String {
     let next = plan.cursor(shape.repeated_cursor);
     let mut cost = |(key, amount): (CostKey, i128)| {
-        let metered = key.of.is_some();
+        let (metered, by_words) = (key.of.is_some(), key.description.is_some());
         let (model, service_tier, meter) = match key.of {
             Some((model, tier, meter)) => (Some(model), Some(tier), Some(meter)),
             None => (None, None, None),
@@ -175,7 +195,7 @@ pub(crate) fn costs(plan: &Plan, bill: &Bill, mut shape: Shape) -> String {
             amount: shape.first(amount),
             workspace_id: key.workspace,
             description: key.description,
-            cost_type: metered.then_some("tokens"),
+            cost_type: by_words.then_some(if metered { "tokens" } else { OTHER_COST }),
             context_window: metered.then_some("0-200k"),
             model,
             service_tier,
@@ -201,14 +221,14 @@ fn page<T: Serialize>(
 }
 
 #[derive(Serialize)]
-struct CacheCreation {
-    ephemeral_5m_input_tokens: Field,
-    ephemeral_1h_input_tokens: Field,
+pub(crate) struct CacheCreation {
+    pub(crate) ephemeral_5m_input_tokens: Field,
+    pub(crate) ephemeral_1h_input_tokens: Field,
 }
 
 #[derive(Serialize)]
-struct ServerToolUse {
-    web_search_requests: Field,
+pub(crate) struct ServerToolUse {
+    pub(crate) web_search_requests: Field,
 }
 
 #[derive(Serialize)]

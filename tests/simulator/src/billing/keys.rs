@@ -85,7 +85,7 @@ pub(crate) fn plan(
             (&["limit", "after_id", "before_id", "status", "workspace_id"], 1_000)
         }
         Endpoint::OpenRouterKeys => (&["offset", "include_disabled"], 100),
-        _ => (&["limit", "after", "order", "include_archived"], 100),
+        _ => (&["limit", "after", "order", "include_archived", "owner_project_access"], 100),
     };
     params.only(known)?;
     if params.one("before_id")?.is_some() {
@@ -160,12 +160,12 @@ pub(crate) fn openai_keys(
     let (rows, more) = page(plan, &mine, |key| key.id.as_str(), shape);
     let row = |key: &&Listed| {
         let created = key.created().unix();
-        let user = json!({ "object": "organization.project.user", "id": "user_sim",
-            "name": "Ann Admin", "email": "ann@example.com", "role": "owner", "added_at": created });
+        let user = json!({ "id": "user_sim", "name": "Ann Admin", "email": "ann@example.com",
+            "role": "owner", "created_at": created });
         json!({ "object": "organization.project.api_key", "id": key.id, "name": key.name,
             "redacted_value": key.hint, "created_at": created,
-            "last_used_at": key.used.map(|(_, last)| last.unix()),
-            "owner": { "type": "user", "user": user } })
+            "last_used_at": key.used.map(|(_, last)| last.unix()), "expires_at": null,
+            "owner_project_access": "active", "owner": { "type": "user", "user": user } })
     };
     Ok(list(rows.into_iter().map(row).collect(), more))
 }
@@ -179,9 +179,13 @@ pub(crate) fn anthropic(plan: &Plan, listed: &[Listed], shape: Shape) -> String 
     let mine: Vec<&Listed> = listed.iter().filter(wanted).collect();
     let (rows, more) = page(plan, &mine, |key| key.id.as_str(), shape);
     let row = |key: &&Listed| {
+        let scope = match &key.project {
+            Some(id) => json!({ "type": "workspace", "workspace_id": id }),
+            None => json!({ "type": "organization" }),
+        };
         json!({ "id": key.id, "type": "api_key", "name": key.name, "workspace_id": key.project,
-            "created_at": key.created().rfc3339(),
-            "created_by": { "id": "user_sim", "type": "user" },
+            "created_at": key.created().rfc3339(), "expires_at": null, "principal": null,
+            "created_by": { "id": "user_sim", "type": "user" }, "scope": scope,
             "partial_key_hint": key.hint, "status": status(key) })
     };
     let data: Vec<Value> = rows.into_iter().map(row).collect();

@@ -1,6 +1,7 @@
 //! The providers' billing APIs, in their documented shapes: who may ask, for which days, page by page, and how a test
 //! spoils the answer.
 
+mod analytics;
 mod anthropic;
 mod keys;
 mod openai;
@@ -33,6 +34,8 @@ pub(crate) enum Endpoint {
     OpenAiProjectKeys(String),
     AnthropicCosts,
     AnthropicUsage,
+    AnalyticsCosts,
+    AnalyticsUsage,
     AnthropicKeys,
     OpenRouterActivity,
     OpenRouterKeys,
@@ -60,6 +63,8 @@ impl Endpoint {
             ["v1", "organizations", rest @ ..] if allowed("anthropic") => match rest {
                 ["cost_report"] => Some(Self::AnthropicCosts),
                 ["usage_report", "messages"] => Some(Self::AnthropicUsage),
+                ["analytics", "cost"] => Some(Self::AnalyticsCosts),
+                ["analytics", "usage"] => Some(Self::AnalyticsUsage),
                 ["api_keys"] => Some(Self::AnthropicKeys),
                 _ => None,
             },
@@ -71,7 +76,11 @@ impl Endpoint {
 
     fn provider(&self) -> &'static str {
         match self {
-            Self::AnthropicCosts | Self::AnthropicUsage | Self::AnthropicKeys => "anthropic",
+            Self::AnthropicCosts
+            | Self::AnthropicUsage
+            | Self::AnalyticsCosts
+            | Self::AnalyticsUsage
+            | Self::AnthropicKeys => "anthropic",
             Self::OpenRouterActivity | Self::OpenRouterKeys => "openrouter",
             _ => "openai",
         }
@@ -79,8 +88,11 @@ impl Endpoint {
 
     fn api(&self) -> Api {
         match self {
-            Self::OpenAiCosts | Self::AnthropicCosts | Self::OpenRouterActivity => Api::Costs,
-            Self::OpenAiUsage(_) | Self::AnthropicUsage => Api::Usage,
+            Self::OpenAiCosts
+            | Self::AnthropicCosts
+            | Self::AnalyticsCosts
+            | Self::OpenRouterActivity => Api::Costs,
+            Self::OpenAiUsage(_) | Self::AnthropicUsage | Self::AnalyticsUsage => Api::Usage,
             _ => Api::Keys,
         }
     }
@@ -110,11 +122,12 @@ async fn attempt(
 ) -> Result<Response, Refusal> {
     let provider = endpoint.provider();
     let account = account(provider, headers)?;
-    if provider == "anthropic" && !headers.contains_key("anthropic-version") {
-        return Err((400, "anthropic-version: header is required".to_owned()));
+    if provider == "anthropic" {
+        anthropic::check_headers(endpoint, headers).map_err(|problem| (400, problem))?;
     }
     let params = Params::of(uri)?;
-    let today = Day::of(shared.now());
+    let now = shared.now();
+    let today = Day::of(now);
     let (plan, faults) = shared.quirks(provider, &account, |quirks| {
         let plan = plan(endpoint, &params, today, quirks.page_size)?;
         Ok::<_, Refusal>((plan.clone(), quirks.faults(endpoint.api(), plan.page)))
@@ -134,7 +147,7 @@ async fn attempt(
         quirks.clone()
     });
     let shape = Shape::new(faults.iter().map(|fault| fault.kind));
-    let text = render(shared, endpoint, &plan, &quirks, shape)?;
+    let text = render(shared, endpoint, &plan, &quirks, (shape, now))?;
     Ok(spoil(text, &faults))
 }
 
@@ -153,6 +166,8 @@ fn plan(
         Endpoint::OpenAiUsage(_) => openai::usage_plan(params, today, page_size).map_err(wrong),
         Endpoint::AnthropicCosts => anthropic::costs_plan(params, today, page_size).map_err(wrong),
         Endpoint::AnthropicUsage => anthropic::usage_plan(params, today, page_size).map_err(wrong),
+        Endpoint::AnalyticsCosts => analytics::plan(true, params, today, page_size).map_err(wrong),
+        Endpoint::AnalyticsUsage => analytics::plan(false, params, today, page_size).map_err(wrong),
         Endpoint::OpenRouterActivity => openrouter::activity_plan(params, today).map_err(wrong),
         _ => keys::plan(endpoint, params, today, page_size).map_err(wrong),
     }
@@ -163,7 +178,7 @@ fn render(
     endpoint: &Endpoint,
     plan: &Plan,
     quirks: &Quirks,
-    shape: Shape,
+    (shape, now): (Shape, jiff::Timestamp),
 ) -> Result<String, Refusal> {
     let bill =
         |days: Span| shared.books(|books| Bill::new(books.used(), quirks, days, View::Shown));
@@ -173,6 +188,8 @@ fn render(
         Endpoint::OpenAiUsage(kind) => openai::usage(kind, plan, &bill(plan.window), shape),
         Endpoint::AnthropicCosts => anthropic::costs(plan, &bill(plan.window), shape),
         Endpoint::AnthropicUsage => anthropic::usage(plan, &bill(plan.window), shape),
+        Endpoint::AnalyticsCosts => analytics::costs(plan, &bill(plan.window), shape, now),
+        Endpoint::AnalyticsUsage => analytics::usage(plan, &bill(plan.window), shape, now),
         Endpoint::OpenRouterActivity => openrouter::activity(plan, &bill(plan.window), shape),
         Endpoint::OpenAiAdminKeys => keys::openai_admin(quirks),
         Endpoint::OpenAiProjects => keys::openai_projects(plan, &listed(), shape),

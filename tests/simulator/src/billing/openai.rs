@@ -123,8 +123,7 @@ fn label(line: &Line) -> String {
     let meter = match line.meter {
         Meter::Input => "input",
         Meter::CacheRead => "cached input",
-        Meter::CacheWrite5m => "cache write",
-        Meter::CacheWrite1h => "cache write 12h",
+        Meter::CacheWrite5m | Meter::CacheWrite1h => "cache write",
         Meter::Output | Meter::Reasoning => "output",
         Meter::Requests => "requests",
     };

@@ -71,6 +71,27 @@ impl Params {
         }
     }
 
+    /// A cursor: where a page begins, its number, and what else was asked.
+    fn cursor(&self, place: i64, page: u64) -> String {
+        format!("page_{place:x}_{page}_{}", self.digest())
+    }
+
+    /// What the request's cursor says, if it has one.
+    fn place(&self) -> Result<Option<(i64, u64)>, String> {
+        let parse = |cursor: &str| {
+            let mut parts = cursor.strip_prefix("page_")?.split('_');
+            let place = i64::from_str_radix(parts.next()?, 16).ok()?;
+            let page = parts.next()?.parse().ok()?;
+            let rest = (parts.next()?, parts.next());
+            (rest == (self.digest().as_str(), None)).then_some((place, page))
+        };
+        let wrong = "'page' is no cursor of this request: all other parameters must stay the same.";
+        match self.one("page")? {
+            None => Ok(None),
+            Some(cursor) => parse(cursor).map(Some).ok_or_else(|| wrong.to_owned()),
+        }
+    }
+
     /// All but the page, which may not change from page to page.
     fn digest(&self) -> String {
         let mut rest: Vec<&(String, String)> =
@@ -97,25 +118,43 @@ pub(crate) struct Plan {
     pub(crate) params: Params,
     /// How many to a page, for lists.
     pub(crate) limit: u64,
+    /// How many rows came before, for reports in rows.
+    pub(crate) first: u64,
 }
 
 impl Plan {
     /// The page of some days that the parameters' cursor names.
     pub(crate) fn of_days(params: &Params, span: Span, limit: u64) -> Result<Self, String> {
-        let digest = params.digest();
-        let cursor = |from: Day, page: u64| format!("page_{:x}_{page}_{digest}", from.unix());
-        let (from, page) = match params.one("page")? {
+        let (from, page) = match params.place()? {
             None => (span.from, 1),
-            Some(text) => parse(text, &digest).ok_or(
-                "'page' is no cursor of this request: all other parameters must stay the same.",
-            )?,
+            Some((seconds, page)) => (Day::of_unix(seconds), page),
         };
+        let cursor = |from: Day, page: u64| params.cursor(from.unix(), page);
         let count = i64::try_from(limit).unwrap_or(i64::MAX);
         let to = from.plus(count).min(span.to);
         let next = (to < span.to).then(|| cursor(to, page + 1));
         let window = Span { from, to };
         let here = cursor(from, page);
-        Ok(Self { span, window, page, here, next, params: params.clone(), limit })
+        Ok(Self { span, window, page, here, next, params: params.clone(), limit, first: 0 })
+    }
+
+    /// The page of rows that the parameters' cursor names, in all of the days.
+    pub(crate) fn of_rows(params: &Params, span: Span, limit: u64) -> Result<Self, String> {
+        let (first, page) = params.place()?.unwrap_or((0, 1));
+        let here = params.cursor(first, page);
+        let first = u64::try_from(first).unwrap_or_default();
+        let (next, params) = (None, params.clone());
+        Ok(Self { span, window: span, page, here, next, params, limit, first })
+    }
+
+    /// The rows of this page, and the cursor of the next.
+    pub(crate) fn rows<T>(&self, all: Vec<T>, repeated: bool) -> (Vec<T>, Option<String>) {
+        let (count, end) = (u64::try_from(all.len()).unwrap_or(u64::MAX), self.first + self.limit);
+        let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let rows = all.into_iter().skip(size(self.first)).take(size(self.limit)).collect();
+        let place = i64::try_from(end).unwrap_or(i64::MAX);
+        let next = (end < count).then(|| self.params.cursor(place, self.page + 1));
+        (rows, if repeated { Some(self.here.clone()) } else { next })
     }
 
     /// The cursor to send, where a fault may ask for the same again.
@@ -132,11 +171,4 @@ impl Plan {
         let wanted = self.params.many(filter);
         wanted.is_empty() || value.is_some_and(|value| wanted.iter().any(|one| one == value))
     }
-}
-
-fn parse(cursor: &str, digest: &str) -> Option<(Day, u64)> {
-    let mut parts = cursor.strip_prefix("page_")?.split('_');
-    let from = i64::from_str_radix(parts.next()?, 16).ok()?;
-    let page = parts.next()?.parse().ok()?;
-    (parts.next()? == digest && parts.next().is_none()).then_some((Day::of_unix(from), page))
 }

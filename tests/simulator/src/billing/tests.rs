@@ -46,6 +46,7 @@ async fn ask(shared: &Arc<Shared>, key: &str, path: &str) -> (StatusCode, Header
     headers.insert("authorization", format!("Bearer {key}").parse().unwrap());
     headers.insert("x-api-key", key.parse().unwrap());
     headers.insert("anthropic-version", "2023-06-01".parse().unwrap());
+    headers.insert("anthropic-beta", "other, analytics-usage-cost-2026-08-24".parse().unwrap());
     let endpoint = Endpoint::of(&uri).unwrap();
     let response = answer(Arc::clone(shared), endpoint, &headers, &uri).await;
     let (parts, body) = response.into_parts();
@@ -260,6 +261,71 @@ async fn anthropic_s_shapes_are_the_documented_ones() {
     assert_eq!(row["cache_creation"]["ephemeral_5m_input_tokens"], 0);
     assert_eq!(row["server_tool_use"]["web_search_requests"], 0);
     assert!(row["api_key_id"].is_null());
+}
+
+const ANALYTICS: &str = "/anthropic/v1/organizations/analytics/cost?time_bucket_width=1d\
+    &starting_at=2026-11-20T00:00:00Z&ending_at=2026-11-22T00:00:00Z";
+
+#[tokio::test]
+async fn anthropic_s_newer_report_sums_to_the_invoice_too() {
+    let shared = simulator(
+        "anthropic",
+        r#""rounding": {"places": 4, "adjustment": true},
+           "discount": [{"days": "2026-11-20/2026-11-22", "basis_points": 500}]"#,
+    );
+    let groups = ["", "api_key_id", "model", "token_type", "cost_type", "service_tier"];
+    let (mut query, mut lists) = (String::new(), Vec::new());
+    for group in groups {
+        if !group.is_empty() {
+            query.push_str(&format!("&group_by[]={group}"));
+        }
+        let (mut sum, mut list, mut cursor) = (0, 0, String::new());
+        loop {
+            let page = json(&shared, &format!("{ANALYTICS}{query}&limit=2{cursor}")).await;
+            let rows = page["data"].as_array().unwrap();
+            assert!((1..=2).contains(&rows.len()));
+            sum += rows
+                .iter()
+                .map(|row| pico(row["cost"]["amount"].as_str().unwrap(), true))
+                .sum::<i128>();
+            list += rows
+                .iter()
+                .map(|row| pico(row["cost"]["list_amount"].as_str().unwrap(), true))
+                .sum::<i128>();
+            assert_eq!(page["data_refreshed_at"], "2026-11-25T08:00:00Z");
+            match page["next_page"].as_str() {
+                Some(next) => cursor = format!("&page={next}"),
+                None => break,
+            }
+        }
+        assert_eq!(sum, invoiced(&shared, "anthropic", "total"), "{query}");
+        lists.push(list);
+    }
+    // A discount is in the amount alone.
+    assert!(lists.iter().all(|list| *list > invoiced(&shared, "anthropic", "total")));
+    let id = key_id("anthropic", "sk-sim-1-b");
+    let page = json(
+        &shared,
+        &format!("{ANALYTICS}&group_by[]=api_key_id&group_by[]=token_type&limit=100"),
+    )
+    .await;
+    let rows = page["data"].as_array().unwrap();
+    let fits = |row: &&Value| {
+        row["group"]["api_key_id"] == id && row["group"]["token_type"] == "output_tokens"
+    };
+    let row = rows.iter().find(fits).unwrap();
+    assert_eq!(row["cost"]["amount"], "10");
+    assert!(row["group"]["model"].is_null() && row["cost"]["requests"].is_null());
+    let usage = ANALYTICS.replace("analytics/cost", "analytics/usage");
+    let page = json(&shared, &format!("{usage}&group_by[]=model&models[]=claude-sonnet-5-5")).await;
+    assert_eq!(page["data"][0]["usage"]["requests"], 2);
+    assert_eq!(page["data"][0]["usage"]["total_tokens"], 123_457 + 41_152 + 9_999);
+    let six = "&group_by[]=model&group_by[]=api_key_id&group_by[]=actor&group_by[]=speed\
+        &group_by[]=product&group_by[]=session_id";
+    for wrong in [six, "&time_bucket_width=1d", "&group_by[]=tea"] {
+        let path = format!("{ANALYTICS}{wrong}");
+        assert_eq!(ask(&shared, admin(ANALYTICS), &path).await.0, 400, "{wrong}");
+    }
 }
 
 #[derive(Deserialize)]
