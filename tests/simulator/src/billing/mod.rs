@@ -205,7 +205,8 @@ fn account(provider: &str, headers: &HeaderMap) -> Result<String, Refusal> {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let bearer = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let (given, admin) = match provider {
-        "anthropic" => (header("x-api-key"), "sk-ant-admin01-sim"),
+        // The documents send the key in a header of its own, the official SDK as a bearer.
+        "anthropic" => (header("x-api-key").or(bearer), "sk-ant-admin01-sim"),
         "openrouter" => (bearer, "sk-or-v1-sim"),
         _ => (bearer, "sk-admin-sim"),
     };
