@@ -217,7 +217,15 @@ impl Quirks {
     }
 
     fn check_fault(&self, fault: &Fault) -> Result<(), String> {
+        let of_bodies =
+            matches!(fault.kind, Kind::NumberAsText | Kind::TextAsNumber | Kind::MissingAmount);
         match fault.kind {
+            _ if of_bodies && fault.api == Some(Api::Keys) => {
+                Err("faults: lists of keys have no amounts and counts".to_owned())
+            }
+            Kind::WrongCurrency if fault.api.is_some_and(|api| api != Api::Costs) => {
+                Err("faults: only costs have a currency".to_owned())
+            }
             Kind::Status if fault.status.is_none_or(|status| !(400..600).contains(&status)) => {
                 Err("faults: kind `status` needs a status of 400 to 599".to_owned())
             }
@@ -357,6 +365,8 @@ mod tests {
             r#"{"provider": "openai", "faults": [{"kind": "status"}]}"#,
             r#"{"provider": "openai", "faults": [{"kind": "slow"}]}"#,
             r#"{"provider": "openai", "faults": [{"kind": "odd"}]}"#,
+            r#"{"provider": "openai", "faults": [{"kind": "missing_amount", "api": "keys"}]}"#,
+            r#"{"provider": "openai", "faults": [{"kind": "wrong_currency", "api": "usage"}]}"#,
             r#"{"provider": "openai", "page_size": 0}"#,
             r#"{"provider": "openrouter", "tax": [{"days": "2026-11-20", "amount": "1"}]}"#,
             r#"{"provider": "openrouter", "faults": [{"kind": "wrong_currency"}]}"#,

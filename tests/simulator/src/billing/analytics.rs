@@ -64,7 +64,7 @@ struct Cost {
 
 #[derive(Serialize)]
 struct UsageRow {
-    starting_at: String,
+    starting_at: Field,
     ending_at: String,
     group: Group,
     usage: Usage,
@@ -218,7 +218,8 @@ pub(crate) fn usage(plan: &Plan, bill: &Bill, mut shape: Shape, now: jiff::Times
             requests: number(&shape, of(Meter::Requests)),
             output_tokens: shape.first(number(&shape, output)),
         };
-        UsageRow { starting_at: day.rfc3339(), ending_at: day.plus(1).rfc3339(), group, usage }
+        let starting_at = shape.text(day.rfc3339(), day.unix().to_string());
+        UsageRow { starting_at, ending_at: day.plus(1).rfc3339(), group, usage }
     };
     page(rows.into_iter().map(row).collect(), next, now)
 }
