@@ -389,6 +389,7 @@ mod tests {
         assert_eq!(quirks.price("m", Meter::Input, "default", day("2026-11-19")), None);
         assert_eq!(quirks.price("m", Meter::Input, "default", day("2026-11-20")), Some(2_000_000));
         assert_eq!(quirks.price("m", Meter::Output, "batch", day("2026-11-19")), Some(500_000));
+        assert_eq!(quirks.price("m", Meter::Output, "batch", day("2026-11-20")), Some(500_000));
         assert_eq!(quirks.price("m", Meter::Requests, "batch", day("2026-11-20")), None);
         assert_eq!(quirks.price("n", Meter::Input, "default", day("2026-11-20")), None);
     }
