@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::clock::Day;
 use crate::usage::Billed;
 
 /// Entries beyond this are summed up only: the totals stay exact.
@@ -14,10 +15,15 @@ const MAX_ENTRIES: usize = 200_000;
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Entry {
     pub(crate) id: String,
+    /// When it came, by the simulator's clock.
+    pub(crate) at: String,
+    pub(crate) day: Day,
     pub(crate) credential: String,
     pub(crate) flavour: String,
     pub(crate) endpoint: String,
     pub(crate) model: String,
+    /// The service tier, where a test asked for one.
+    pub(crate) tier: Option<String>,
     /// `in_flight`, `completed`, `client_gone`, `died`, `stalled` or `error`.
     pub(crate) status: &'static str,
     pub(crate) http_status: u16,
@@ -38,11 +44,31 @@ struct Total {
     cost_nanodollars: u64,
 }
 
+/// What a provider's bill tells apart, and whether it was used outside of the gateway, which no provider knows.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Account {
+    pub(crate) day: Day,
+    pub(crate) flavour: String,
+    pub(crate) credential: String,
+    pub(crate) embeddings: bool,
+    pub(crate) model: String,
+    pub(crate) tier: Option<String>,
+    pub(crate) leaked: bool,
+}
+
+/// What was used of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Used {
+    pub(crate) requests: u64,
+    pub(crate) billed: Billed,
+}
+
 /// All of it.
 #[derive(Default)]
 pub(crate) struct Books {
     entries: Vec<Entry>,
     totals: BTreeMap<(String, String), Total>,
+    used: BTreeMap<Account, Used>,
     count: u64,
 }
 
@@ -63,9 +89,34 @@ impl Books {
         total.cache_write += billed.cache_write_5m + billed.cache_write_1h;
         total.output += billed.output;
         total.cost_nanodollars += billed.nanos(&entry.model);
+        // Refusals and free endpoints are on no bill.
+        if billed != Billed::default() {
+            let account = Account {
+                day: entry.day,
+                flavour: entry.flavour.clone(),
+                credential: entry.credential.clone(),
+                embeddings: entry.endpoint == "embeddings",
+                model: entry.model.clone(),
+                tier: entry.tier.clone(),
+                leaked: false,
+            };
+            self.add(account, Used { requests: 1, billed });
+        }
         if self.entries.len() < MAX_ENTRIES {
             self.entries.push(entry);
         }
+    }
+
+    /// Adds to what the bills are made from.
+    pub(crate) fn add(&mut self, account: Account, more: Used) {
+        let used = self.used.entry(account).or_default();
+        used.requests += more.requests;
+        used.billed = used.billed.plus(more.billed);
+    }
+
+    /// What the bills are made from.
+    pub(crate) fn used(&self) -> impl Iterator<Item = (&Account, &Used)> {
+        self.used.iter()
     }
 
     /// Totals by credential and model, and the entries.
@@ -91,5 +142,45 @@ impl Books {
             .take(limit)
             .collect();
         json!({ "totals": totals, "cost_nanodollars": sum, "entries": entries })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry(number: u64) -> Entry {
+        Entry {
+            id: format!("sim_{number}"),
+            at: "2026-11-20T10:00:00Z".to_owned(),
+            day: Day::parse("2026-11-20").unwrap(),
+            credential: "sk-sim-1".to_owned(),
+            flavour: "openai".to_owned(),
+            endpoint: "chat/completions".to_owned(),
+            model: "gpt-6-luna".to_owned(),
+            tier: None,
+            status: "completed",
+            http_status: 200,
+            stream: false,
+            chunks_sent: 0,
+            billed: Billed { input: number, output: 1, ..Billed::default() },
+            gateway_request_id: None,
+            body_sha256: String::new(),
+        }
+    }
+
+    #[test]
+    fn bills_are_made_from_totals_that_go_on_when_entries_stop() {
+        let mut books = Books::default();
+        let count = u64::try_from(MAX_ENTRIES).unwrap() + 10;
+        for number in 0..count {
+            books.enter(entry(number));
+        }
+        let refused = Entry { billed: Billed::default(), http_status: 500, ..entry(0) };
+        books.enter(refused);
+        assert_eq!(books.entries.len(), MAX_ENTRIES);
+        let used: Vec<Used> = books.used().map(|(_, used)| *used).collect();
+        let billed = Billed { input: count * (count - 1) / 2, output: count, ..Billed::default() };
+        assert_eq!(used, [Used { requests: count, billed }]);
     }
 }

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 
 use crate::Shared;
 use crate::books::Entry;
+use crate::clock::Day;
 use crate::control::Sim;
 use crate::openai::{Content, Event};
 use crate::usage::Billed;
@@ -46,6 +47,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, call: Call) -> Response {
     if call.endpoint == "models" {
         return json_answer(200, &json!({ "object": "list", "data": [] }), "models");
     }
+    let came = shared.now();
     let Ok(request) = serde_json::from_slice::<Value>(&call.bytes) else {
         return error(&call, 400, "The body is not JSON.", &Sim::default());
     };
@@ -59,7 +61,7 @@ pub(crate) async fn answer(shared: Arc<Shared>, call: Call) -> Response {
     if sim.latency_ms > 0 {
         tokio::time::sleep(Duration::from_millis(sim.latency_ms)).await;
     }
-    let mut entry = new_entry(&shared, &call, &request);
+    let mut entry = new_entry(&shared, &call, &request, &sim, came);
     if sim.hang_up {
         entry.status = "died";
         shared.books(|books| books.enter(entry));
@@ -81,15 +83,24 @@ pub(crate) async fn answer(shared: Arc<Shared>, call: Call) -> Response {
     respond(shared, &call, &request, sim, entry)
 }
 
-fn new_entry(shared: &Shared, call: &Call, request: &Value) -> Entry {
+fn new_entry(
+    shared: &Shared,
+    call: &Call,
+    request: &Value,
+    sim: &Sim,
+    came: jiff::Timestamp,
+) -> Entry {
     let id = shared.books(|books| books.next_id());
     let hash = Sha256::digest(&call.bytes);
     Entry {
         id: format!("sim_{id}"),
+        at: came.to_string(),
+        day: Day::of(came),
         credential: call.credential.clone(),
         flavour: call.flavour.clone(),
         endpoint: call.endpoint.clone(),
         model: text_of(request, "model"),
+        tier: sim.service_tier.clone(),
         status: "in_flight",
         http_status: 200,
         stream: request.get("stream").and_then(Value::as_bool).unwrap_or(false),

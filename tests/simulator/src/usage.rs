@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::control::Sim;
 
 /// Tokens in disjoint buckets, as the books keep them.
-#[derive(Clone, Copy, Debug, Default, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Billed {
     pub(crate) input: u64,
     pub(crate) cache_read: u64,
@@ -18,6 +18,18 @@ pub(crate) struct Billed {
 }
 
 impl Billed {
+    /// The sum.
+    pub(crate) fn plus(self, more: Self) -> Self {
+        Self {
+            input: self.input + more.input,
+            cache_read: self.cache_read + more.cache_read,
+            cache_write_5m: self.cache_write_5m + more.cache_write_5m,
+            cache_write_1h: self.cache_write_1h + more.cache_write_1h,
+            output: self.output + more.output,
+            reasoning: self.reasoning + more.reasoning,
+        }
+    }
+
     fn prompt(self) -> u64 {
         self.input + self.cache_read + self.cache_write_5m + self.cache_write_1h
     }
@@ -100,6 +112,20 @@ impl Billed {
         ];
         components.into_iter().map(half_even).sum()
     }
+}
+
+/// As [`prices`], where the flavour reports a price of its own with each answer.
+pub(crate) fn flavour_prices(flavour: &str, model: &str) -> [u128; 5] {
+    match flavour {
+        "xai" => prices("grok"),
+        "openrouter" | "perplexity" => prices(flavour),
+        _ => prices(model),
+    }
+}
+
+/// Picodollars a request, beside its tokens.
+pub(crate) fn request_price(flavour: &str) -> u128 {
+    if flavour == "perplexity" { 5_000_000_000 } else { 0 }
 }
 
 /// Picodollars a token: input, cache read, cache writes of 5 minutes (30 at OpenAI) and 1 hour, output.
