@@ -2,7 +2,10 @@
 //! read turns kept answers into a [`Bill`] and is pure.
 
 pub mod http;
+pub mod openai;
 pub mod read;
+#[cfg(test)]
+mod testing;
 
 use async_trait::async_trait;
 use bytes::Bytes;
