@@ -183,5 +183,4 @@ impl Connector for OpenAi {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
