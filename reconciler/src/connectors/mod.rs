@@ -2,11 +2,16 @@
 //! read turns kept answers into a [`Bill`] and is pure.
 
 pub mod anthropic;
+pub mod atlas;
+pub mod azure;
 pub mod http;
+mod oauth;
 pub mod openai;
+pub mod openrouter;
 pub mod read;
 #[cfg(test)]
 mod testing;
+pub mod vercel;
 
 use async_trait::async_trait;
 use bytes::Bytes;
