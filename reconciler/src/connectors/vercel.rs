@@ -104,10 +104,10 @@ impl Vercel {
             .collect();
         let project = tags.get("ProjectId").cloned();
         for (name, value) in [
-            ("effective_cost", (effective != amount).then(|| effective.to_string())),
-            ("region", charge.region_id),
-            ("service_category", charge.service_category),
-            ("pricing_category", charge.pricing_category),
+            ("vercel:effective_cost", (effective != amount).then(|| effective.to_string())),
+            ("vercel:region", charge.region_id),
+            ("vercel:service_category", charge.service_category),
+            ("vercel:pricing_category", charge.pricing_category),
         ] {
             tags.extend(value.map(|value| (name.to_owned(), value)));
         }

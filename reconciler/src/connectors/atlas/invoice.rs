@@ -98,9 +98,13 @@ pub(super) fn read(
     let extra = settle(&invoice, bill);
     for (index, item) in invoice.line_items.into_iter().enumerate() {
         let at = format!("lineItems[{index}]");
-        let period = (item.start_date.0, item.end_date.0);
+        let mut period = (item.start_date.0, item.end_date.0);
         if period.0 > period.1 {
             return Err(reader.wrong(&format!("{at}.endDate"), "is before `startDate`"));
+        }
+        if period.0 == period.1 {
+            // What is charged at a moment is charged on its day.
+            period.1 = next_day(period.0.date()).midnight();
         }
         if item.quantity.is_some() && item.unit.is_none() {
             return Err(reader.wrong(&format!("{at}.unit"), "is missing, and `quantity` is there"));
@@ -166,12 +170,14 @@ fn line(base: BillLine, item: Item) -> BillLine {
         Some(cluster) => format!("{} {cluster}", item.sku),
         None => item.sku.clone(),
     };
+    let discount = item.discount_cents.filter(|cents| *cents != 0);
+    // The organization's own tags keep their names.
     for (name, value) in [
-        ("sku", Some(item.sku)),
-        ("cluster", item.cluster_name),
-        ("project_name", item.group_name),
-        ("note", item.note),
-        ("discount_cents", item.discount_cents.filter(|cents| *cents != 0).map(|c| c.to_string())),
+        ("atlas:sku", Some(item.sku)),
+        ("atlas:cluster", item.cluster_name),
+        ("atlas:project_name", item.group_name),
+        ("atlas:note", item.note),
+        ("atlas:discount_cents", discount.map(|cents| cents.to_string())),
     ] {
         tags.extend(value.map(|value| (name.to_owned(), value)));
     }
