@@ -13,7 +13,7 @@ use tallygate_shared::tokens::{Calls, Tokens};
 
 use super::http::{Cursors, Http, Patience, address, base_url};
 use super::read::{Day, Dollars, Lists, Reader, Rounded, Utc, next_day};
-use super::{Connector, Days, PullError, RawPage, Secret};
+use super::{Connector, Days, PullError, RawPage, Secret, keys_if_allowed, without_keys};
 use crate::bill::{Bill, BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
 
 const NAME: &str = "openrouter";
@@ -235,7 +235,9 @@ impl Connector for OpenRouter {
             pages.push(self.ask(&label(day), ACTIVITY, ("date", &date)).await?);
         }
         if self.settings.list_keys {
-            self.keys(&mut pages).await?;
+            let before = pages.len();
+            let outcome = self.keys(&mut pages).await;
+            keys_if_allowed(outcome, &mut pages, before)?;
         }
         Ok(pages)
     }
@@ -274,6 +276,7 @@ impl Connector for OpenRouter {
         }
         lists.finish(expected.iter().map(String::as_str))?;
         bill.notes.extend(rounded.note(NAME));
+        bill.notes.extend(without_keys(NAME, self.settings.list_keys, pages, KEYS));
         Ok(bill)
     }
 }

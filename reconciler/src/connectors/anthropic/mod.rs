@@ -18,7 +18,7 @@ use tallygate_shared::tokens::{Calls, Tokens};
 
 use super::http::{Http, Patience, address, base_url};
 use super::read::{Lists, Paged, Reader};
-use super::{Connector, Days, PullError, RawPage, Secret};
+use super::{Connector, Days, PullError, RawPage, Secret, keys_if_allowed, without_keys};
 use crate::bill::{Bill, ChargeKind, Meter};
 
 const NAME: &str = "anthropic";
@@ -198,7 +198,9 @@ impl Connector for Anthropic {
                 self.ask(client, &[keys::LABEL], &query)
             };
             let next = |body: &[u8]| keys::next(&Reader::new(NAME, keys::LABEL), body);
-            self.http.list(keys::LABEL, &mut pages, request, next).await?;
+            let before = pages.len();
+            let outcome = self.http.list(keys::LABEL, &mut pages, request, next).await;
+            keys_if_allowed(outcome, &mut pages, before)?;
         }
         Ok(pages)
     }
@@ -232,6 +234,7 @@ impl Connector for Anthropic {
         lists.finish(expected.iter().map(String::as_str))?;
         bill.notes.extend(older.notes());
         bill.notes.extend(newer.notes());
+        bill.notes.extend(without_keys(NAME, self.settings.list_keys, pages, keys::LABEL));
         Ok(bill)
     }
 }

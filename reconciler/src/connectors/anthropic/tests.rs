@@ -2,7 +2,8 @@ use std::sync::LazyLock;
 
 use proptest::prelude::*;
 use tallygate_shared::tokens::{Calls, Tokens};
-use wiremock::MockServer;
+use wiremock::matchers::{method, path};
+use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::*;
 use crate::connectors::testing::{
@@ -250,6 +251,72 @@ async fn both_reports_are_pulled_page_by_page() {
         assert_eq!(request.headers["anthropic-version"], "2023-06-01");
         let beta = request.headers.contains_key("anthropic-beta");
         assert!(beta || !request.url.path().contains("analytics"));
+    }
+}
+
+#[tokio::test]
+async fn costs_are_pulled_where_keys_may_not_be_listed() {
+    let server = MockServer::start().await;
+    let root = "/v1/organizations";
+    answer(&server, &format!("{root}/cost_report"), ("page", None), fixture!("cost_report_2"))
+        .await;
+    answer(
+        &server,
+        &format!("{root}/usage_report/messages"),
+        ("page", None),
+        fixture!("usage_report"),
+    )
+    .await;
+    Mock::given(method("GET"))
+        .and(path(format!("{root}/api_keys")))
+        .respond_with(ResponseTemplate::new(403))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let bill = pull(&connector(&server.uri(), "legacy"), days("2026-11-01", 2)).await.unwrap();
+    assert_eq!(bill.lines.len(), 2);
+    assert!(bill.notes[1].contains("could not be listed"), "{:?}", bill.notes);
+}
+
+proptest! {
+    #[test]
+    fn lines_of_the_older_report_always_add_up_whatever_the_split(
+        picos in prop::collection::vec((0_i64..9, any::<i64>()), 0..40),
+        per_page in 1_usize..9,
+    ) {
+        let buckets: Vec<_> = (0..9)
+            .map(|day| {
+                let rows: Vec<_> = picos
+                    .iter()
+                    .filter(|(of, _)| *of == day)
+                    .map(|(_, pico)| format!(
+                        r#"{{"currency":"USD","amount":"{}","cost_type":"tokens","token_type":"output_tokens"}}"#,
+                        Usd::from_pico(i128::from(*pico) * 100)
+                    ))
+                    .collect();
+                format!(
+                    r#"{{"starting_at":"2026-11-{:02}T00:00:00Z","ending_at":"2026-11-{:02}T00:00:00Z","results":[{}]}}"#,
+                    day + 1,
+                    day + 2,
+                    rows.join(",")
+                )
+            })
+            .collect();
+        let parts: Vec<_> = buckets.chunks(per_page).collect();
+        let pages: Vec<_> = parts
+            .iter()
+            .enumerate()
+            .map(|(at, buckets)| {
+                page("cost_report", format!(
+                    r#"{{"data":[{}],"has_more":{},"next_page":"p{at}"}}"#,
+                    buckets.join(","),
+                    at + 1 < parts.len()
+                ))
+            })
+            .collect();
+        let bill = older().read(days("2026-11-01", 9), &pages).unwrap();
+        prop_assert_eq!(total(&bill).pico(), picos.iter().map(|(_, pico)| i128::from(*pico)).sum::<i128>());
+        prop_assert_eq!(bill.lines.len(), picos.len());
     }
 }
 

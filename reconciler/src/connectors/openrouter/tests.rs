@@ -124,6 +124,21 @@ async fn keys_that_ignore_the_offset_do_not_come_for_ever() {
     assert_eq!(field, "next page");
 }
 
+#[tokio::test]
+async fn activity_is_pulled_where_keys_may_not_be_listed() {
+    let server = MockServer::start().await;
+    answer(&server, "/activity", ("date", Some("2026-11-01")), FIRST).await;
+    Mock::given(method("GET"))
+        .and(path("/keys"))
+        .respond_with(ResponseTemplate::new(401))
+        .expect(1)
+        .mount(&server)
+        .await;
+    let bill = pull(&connector(&server.uri()), days("2026-11-01", 1)).await.unwrap();
+    assert_eq!(bill.lines.len(), 2);
+    assert!(bill.notes[1].contains("could not be listed"), "{:?}", bill.notes);
+}
+
 proptest! {
     #[test]
     fn lines_always_add_up_to_their_source(
