@@ -112,6 +112,36 @@ fn the_newer_report_names_keys_and_list_prices_and_what_may_change() {
 }
 
 #[test]
+fn each_type_of_cost_has_its_meter() {
+    let reader = Reader::new(NAME, "cost_report");
+    for (cost, token, expect) in [
+        ("tokens", Some("uncached_input_tokens"), Meter::Input),
+        ("tokens", Some("output_tokens"), Meter::Output),
+        ("tokens", Some("cache_read_input_tokens"), Meter::CacheRead),
+        ("tokens", Some("cache_creation.ephemeral_5m_input_tokens"), Meter::CacheWrite),
+        ("tokens", Some("cache_creation.ephemeral_1h_input_tokens"), Meter::CacheWrite),
+        ("web_search", None, Meter::Calls),
+        ("code_execution", None, Meter::Whole),
+        ("session_usage", None, Meter::Whole),
+    ] {
+        assert_eq!(meter(&reader, "row", Some(cost), token), Ok(expect), "{cost} {token:?}");
+    }
+    assert_eq!(unreadable(meter(&reader, "row", None, Some("output_tokens"))).0, "row.cost_type");
+}
+
+#[test]
+fn rows_that_end_when_the_report_was_refreshed_are_complete() {
+    let refreshed = |at: &str| {
+        let mut pages = newer_pages();
+        let first = fixture!("analytics_cost_1").replace("2026-11-03T04:00:00Z", at);
+        pages[0] = page("analytics/cost/2026-11-01", first);
+        newer().read(days("2026-11-01", 2), &pages).unwrap().lines[0].provisional
+    };
+    assert!(!refreshed("2026-11-02T00:00:00Z"));
+    assert!(refreshed("2026-11-01T23:59:59.999Z"));
+}
+
+#[test]
 fn keys_are_listed_with_their_status() {
     let bill = older().read(days("2026-11-01", 2), &older_pages()).unwrap();
     let [used, archived] = &bill.credentials[..] else { panic!() };

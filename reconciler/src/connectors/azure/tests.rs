@@ -75,6 +75,12 @@ fn what_is_not_as_documented_is_an_error_that_names_it() {
             "properties.nextLink",
             "another host",
         ),
+        (
+            ("https://management.azure.com/", "http://management.azure.com/"),
+            "properties.nextLink",
+            "another host",
+        ),
+        (("https://management.azure.com/", "/"), "properties.nextLink", "another host"),
     ] {
         let (got_field, got_reason) = replaced(connector, days, &pages(), (from, to));
         assert!(
