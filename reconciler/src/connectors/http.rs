@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::RETRY_AFTER;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{RequestBuilder, StatusCode, Url};
 
-use super::PullError;
+use super::{PullError, RawPage};
 
 /// More than any documented page holds.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -101,6 +101,31 @@ impl Http {
         })
     }
 
+    /// Asks for one list, page after page, and keeps the pages under `label`. `request` builds the request for a cursor,
+    /// `None` for the first page; `next` reads the next cursor from a body.
+    ///
+    /// A page whose cursor cannot be read ends the list without an error: it is kept like the others, and reading it
+    /// says what is wrong with it.
+    pub async fn list(
+        &self,
+        label: &str,
+        pages: &mut Vec<RawPage>,
+        request: impl Fn(&reqwest::Client, Option<&str>) -> RequestBuilder + Sync,
+        next: impl Fn(&[u8]) -> Result<Option<String>, PullError>,
+    ) -> Result<(), PullError> {
+        let mut cursors = Cursors::new(self.source, label);
+        let mut cursor: Option<String> = None;
+        loop {
+            let body = self.get(label, |client| request(client, cursor.as_deref())).await?;
+            cursor = next(&body).unwrap_or_default();
+            pages.push(RawPage { label: label.into(), body });
+            match &cursor {
+                Some(cursor) => cursors.follow(cursor)?,
+                None => return Ok(()),
+            }
+        }
+    }
+
     async fn once(&self, what: &str, request: RequestBuilder) -> Result<Bytes, Failed> {
         let again = |error: reqwest::Error| Failed::Again {
             // The URL may carry account ids: it is left out.
@@ -113,8 +138,7 @@ impl Http {
             || status == StatusCode::TOO_MANY_REQUESTS
             || status.is_server_error()
         {
-            let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            let after = retry_after(answer.headers());
             return Err(Failed::Again { reason: format!("HTTP {status}"), after });
         }
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
@@ -144,6 +168,44 @@ impl Http {
     fn unavailable(&self, what: &str, reason: String) -> PullError {
         PullError::Unavailable { source_name: self.source.into(), what: what.into(), reason }
     }
+}
+
+/// The longest wait that the answer asks for. Azure's Cost Management has a header for each of its quotas, and all of
+/// them must be met.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let asks = headers.iter().filter(|(name, _)| {
+        let name = name.as_str();
+        *name == RETRY_AFTER
+            || (name.starts_with("x-ms-ratelimit-microsoft.costmanagement-")
+                && name.ends_with("-retry-after"))
+    });
+    asks.filter_map(|(_, value)| value.to_str().ok()?.trim().parse().ok())
+        .max()
+        .map(Duration::from_secs)
+}
+
+/// Reads a source's address from its settings.
+pub fn base_url(source: &'static str, text: &str) -> Result<Url, PullError> {
+    let url = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http") && url.query().is_none() && !url.cannot_be_a_base()
+    });
+    url.ok_or_else(|| PullError::Unavailable {
+        source_name: source.into(),
+        what: "anything".into(),
+        reason: "`base_url` is no address such as `https://api.example.com/v1`".into(),
+    })
+}
+
+/// An address below `base`. The segments and the query are escaped, so no id that a source sends can lead elsewhere.
+pub fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
 }
 
 /// Follows cursors and refuses one that was there before.
@@ -215,6 +277,52 @@ mod tests {
             gone.to_string().contains("404") && !gone.to_string().contains("127.0.0.1"),
             "{gone}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_body_shorter_than_announced_is_asked_for_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            for body in ["{\"line\":1}", "{\"line\":1}\n{\"line\":2}"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                let _ = std::io::Read::read(&mut stream, &mut request).unwrap();
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 21\r\nconnection: close\r\n\r\n";
+                std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        let body = http().get("lines", |client| client.get(&url)).await.unwrap();
+        assert_eq!(body, "{\"line\":1}\n{\"line\":2}");
+        server.join().unwrap();
+    }
+
+    #[test]
+    fn the_longest_wait_asked_for_counts() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        for (name, value) in [
+            ("retry-after", "2"),
+            ("x-ms-ratelimit-microsoft.costmanagement-tenant-retry-after", "17"),
+            ("x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after", "9"),
+            ("x-ms-ratelimit-microsoft.costmanagement-qpu-remaining", "600"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(17)));
+    }
+
+    #[test]
+    fn addresses_stay_below_their_base() {
+        let base = base_url("test", "https://api.example.com/v1/").unwrap();
+        let url = address(&base, &["projects", "../a?b"], &[("group_by[]", "x&y")]);
+        assert_eq!(
+            url.as_str(),
+            "https://api.example.com/v1/projects/..%2Fa%3Fb?group_by%5B%5D=x%26y"
+        );
+        for bad in ["", "api.example.com", "mailto:a@b", "ftp://a/b", "https://a/?b=c"] {
+            assert!(base_url("test", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
