@@ -2,6 +2,7 @@
 //! read turns kept answers into a [`Bill`] and is pure.
 
 pub mod http;
+pub mod inbox;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -89,4 +90,11 @@ pub trait Connector: Send + Sync {
 
     /// Reads kept answers. Pure: the same pages give the same bill on any day.
     fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError>;
+
+    /// Parts of the answers that `read` left out because a person must look at them first. The bill is not whole while
+    /// there are any. Pure. Most sources have none: they are read as a whole, or not.
+    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
+        let _ = (days, pages);
+        Ok(Vec::new())
+    }
 }
