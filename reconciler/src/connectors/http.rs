@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::RETRY_AFTER;
-use reqwest::{RequestBuilder, StatusCode};
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::{RequestBuilder, StatusCode, Url};
 
 use super::PullError;
 
@@ -113,8 +113,7 @@ impl Http {
             || status == StatusCode::TOO_MANY_REQUESTS
             || status.is_server_error()
         {
-            let after = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let after = after.and_then(|text| text.trim().parse().ok()).map(Duration::from_secs);
+            let after = retry_after(answer.headers());
             return Err(Failed::Again { reason: format!("HTTP {status}"), after });
         }
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
@@ -144,6 +143,44 @@ impl Http {
     fn unavailable(&self, what: &str, reason: String) -> PullError {
         PullError::Unavailable { source_name: self.source.into(), what: what.into(), reason }
     }
+}
+
+/// The longest wait that the answer asks for. Azure's Cost Management has a header for each of its quotas, and all of
+/// them must be met.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let asks = headers.iter().filter(|(name, _)| {
+        let name = name.as_str();
+        *name == RETRY_AFTER
+            || (name.starts_with("x-ms-ratelimit-microsoft.costmanagement-")
+                && name.ends_with("-retry-after"))
+    });
+    asks.filter_map(|(_, value)| value.to_str().ok()?.trim().parse().ok())
+        .max()
+        .map(Duration::from_secs)
+}
+
+/// Reads a source's address from its settings.
+pub fn base_url(source: &'static str, text: &str) -> Result<Url, PullError> {
+    let url = Url::parse(text).ok().filter(|url| {
+        matches!(url.scheme(), "https" | "http") && url.query().is_none() && !url.cannot_be_a_base()
+    });
+    url.ok_or_else(|| PullError::Unavailable {
+        source_name: source.into(),
+        what: "anything".into(),
+        reason: "`base_url` is no address such as `https://api.example.com/v1`".into(),
+    })
+}
+
+/// An address below `base`. The segments and the query are escaped, so no id that a source sends can lead elsewhere.
+pub fn address(base: &Url, segments: &[&str], query: &[(&str, &str)]) -> Url {
+    let mut url = base.clone();
+    if let Ok(mut path) = url.path_segments_mut() {
+        path.pop_if_empty().extend(segments);
+    }
+    if !query.is_empty() {
+        url.query_pairs_mut().extend_pairs(query);
+    }
+    url
 }
 
 /// Follows cursors and refuses one that was there before.
@@ -215,6 +252,34 @@ mod tests {
             gone.to_string().contains("404") && !gone.to_string().contains("127.0.0.1"),
             "{gone}"
         );
+    }
+
+    #[test]
+    fn the_longest_wait_asked_for_counts() {
+        let mut headers = HeaderMap::new();
+        assert_eq!(retry_after(&headers), None);
+        for (name, value) in [
+            ("retry-after", "2"),
+            ("x-ms-ratelimit-microsoft.costmanagement-tenant-retry-after", "17"),
+            ("x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after", "9"),
+            ("x-ms-ratelimit-microsoft.costmanagement-qpu-remaining", "600"),
+        ] {
+            headers.insert(name, value.parse().unwrap());
+        }
+        assert_eq!(retry_after(&headers), Some(Duration::from_secs(17)));
+    }
+
+    #[test]
+    fn addresses_stay_below_their_base() {
+        let base = base_url("test", "https://api.example.com/v1/").unwrap();
+        let url = address(&base, &["projects", "../a?b"], &[("group_by[]", "x&y")]);
+        assert_eq!(
+            url.as_str(),
+            "https://api.example.com/v1/projects/..%2Fa%3Fb?group_by%5B%5D=x%26y"
+        );
+        for bad in ["", "api.example.com", "mailto:a@b", "ftp://a/b", "https://a/?b=c"] {
+            assert!(base_url("test", bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

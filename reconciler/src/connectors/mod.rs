@@ -3,9 +3,11 @@
 
 pub mod http;
 pub mod inbox;
+pub mod read;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use reqwest::header::HeaderValue;
 use serde::{Deserialize, Serialize};
 use tallygate_shared::time::{Date, Timestamp};
 
@@ -79,6 +81,43 @@ pub enum PullError {
     },
 }
 
+/// A credential. It is printed nowhere: neither `Debug` nor an error shows it, and it is never serialised.
+#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes a credential.
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The credential itself, for the one place that sends it.
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+
+    /// A header value of `prefix` and the credential, marked so that no log shows it. An empty credential, or one with
+    /// characters that a header cannot carry (a line break copied along), is refused before anything is asked.
+    pub fn header(&self, source: &'static str, prefix: &str) -> Result<HeaderValue, PullError> {
+        let value = HeaderValue::from_str(&format!("{prefix}{}", self.0)).ok();
+        let usable = !self.0.is_empty() && self.0.bytes().all(|byte| byte.is_ascii_graphic());
+        let mut value = value.filter(|_| usable).ok_or_else(|| PullError::Refused {
+            source_name: source.into(),
+            what: "its credential".into(),
+            remedy: "it is empty or holds spaces or line breaks: store it again".into(),
+        })?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str("Secret")
+    }
+}
+
 /// A source of bills.
 #[async_trait]
 pub trait Connector: Send + Sync {
@@ -96,5 +135,22 @@ pub trait Connector: Send + Sync {
     fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
         let _ = (days, pages);
         Ok(Vec::new())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_printed_nowhere() {
+        let secret = Secret::new("sk-very-secret");
+        assert_eq!(format!("{secret:?}"), "Secret");
+        let header = secret.header("test", "Bearer ").unwrap();
+        assert!(!format!("{header:?}").contains("very"));
+        for bad in ["", "sk-very secret", "sk-very\n", "sk-véry"] {
+            let error = Secret::new(bad).header("test", "Bearer ").unwrap_err();
+            assert!(!format!("{error:?} {error}").contains("sk-"), "{bad}");
+        }
     }
 }

@@ -1,0 +1,517 @@
+//! How connectors read kept answers: amounts from their source text and only of the documented JSON type, times in UTC,
+//! and errors that name the field. Pure. A missing, mistyped or unknown value is an error here and never a 0.
+
+use std::collections::BTreeMap;
+
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer};
+use serde_json::value::RawValue;
+use tallygate_shared::money::{MoneyError, Usd, div_half_even, parse_decimal};
+use tallygate_shared::time::{Date, Timestamp};
+
+use super::{Days, PullError};
+use crate::bill::Quantity;
+
+/// Decimal places of [`Usd`] and [`Quantity`].
+const PLACES: usize = 12;
+/// An error repeats no more than this of what came.
+const LONGEST_REASON: usize = 240;
+
+/// Money as a JSON **number of dollars**.
+///
+/// Such numbers are binary floats at the source, so some have more digits than money has. What is finer than a
+/// picodollar is rounded half to even, and `rounded` says so: a bill with such amounts carries a note ([`Rounded`]).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dollars {
+    /// The amount.
+    pub usd: Usd,
+    /// True when the source had more than 12 decimals.
+    pub rounded: bool,
+}
+
+/// Money as a JSON **number of cents**, whole or not. Rounded as [`Dollars`] are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cents {
+    /// The amount.
+    pub usd: Usd,
+    /// True when the source had more than 10 decimals.
+    pub rounded: bool,
+}
+
+/// Money as **decimal text of dollars**. Finer than a picodollar is an error: text is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DollarsText(pub Usd);
+
+/// Money as **decimal text of cents**. Finer than a picodollar is an error: text is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CentsText(pub Usd);
+
+/// A count as a JSON **number**. Digits beyond 1e-12 are a float's noise and are rounded half to even.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount(pub Quantity);
+
+/// A count as **decimal text**.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AmountText(pub Quantity);
+
+/// A moment as RFC 3339 text in UTC (`Z` or `+00:00`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Utc(pub Timestamp);
+
+/// A moment as a JSON integer of seconds since 1970.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixSeconds(pub Timestamp);
+
+/// A day as text, `YYYY-MM-DD`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Day(pub Date);
+
+/// The day after `day`.
+pub fn next_day(day: Date) -> Date {
+    Date::from_days(day.days().saturating_add(1))
+}
+
+/// Reads a decimal text into units of `10^-places`, rounding half to even, once, what is finer. Says if it did.
+pub fn parse_rounded(text: &str, places: usize) -> Result<(i128, bool), MoneyError> {
+    let mut outcome = parse_decimal(text, places).map(|value| (value, false));
+    // A double has 17 significant digits; residues of sums go down to some 1e-23, so 48 places hold all of them.
+    for more in [12_u32, 24, 36] {
+        if outcome != Err(MoneyError::TooPrecise) {
+            break;
+        }
+        let finer = parse_decimal(text, places.saturating_add(more as usize));
+        outcome = match (finer, 10_i128.checked_pow(more)) {
+            (Ok(value), Some(power)) => Ok((div_half_even(value, power), true)),
+            _ => Err(MoneyError::TooPrecise),
+        };
+    }
+    outcome
+}
+
+/// The source text of a JSON number.
+pub fn number_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let raw = Box::<RawValue>::deserialize(from)?;
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'-' | b'0'..=b'9') => Ok(text.to_owned()),
+        Some(b'"') => Err(D::Error::custom("is text where a number is documented")),
+        Some(b'n') => Err(D::Error::custom("is null where a number is documented")),
+        _ => Err(D::Error::custom("is no number")),
+    }
+}
+
+/// The content of a JSON string that holds a decimal number.
+pub fn decimal_text<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let raw = Box::<RawValue>::deserialize(from)?;
+    let text = raw.get();
+    match text.as_bytes().first() {
+        Some(b'"') => serde_json::from_str(text).map_err(D::Error::custom),
+        Some(b'-' | b'0'..=b'9') => {
+            Err(D::Error::custom("is a number where decimal text is documented"))
+        }
+        Some(b'n') => Err(D::Error::custom("is null where decimal text is documented")),
+        _ => Err(D::Error::custom("is no decimal text")),
+    }
+}
+
+impl<'de> Deserialize<'de> for Dollars {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (pico, rounded) =
+            parse_rounded(&number_text(from)?, PLACES).map_err(D::Error::custom)?;
+        Ok(Self { usd: Usd::from_pico(pico), rounded })
+    }
+}
+
+impl<'de> Deserialize<'de> for Cents {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        // A cent at ten places is a dollar at twelve.
+        let (pico, rounded) =
+            parse_rounded(&number_text(from)?, PLACES - 2).map_err(D::Error::custom)?;
+        Ok(Self { usd: Usd::from_pico(pico), rounded })
+    }
+}
+
+impl<'de> Deserialize<'de> for DollarsText {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        decimal_text(from)?.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for CentsText {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let pico = parse_decimal(&decimal_text(from)?, PLACES - 2).map_err(D::Error::custom)?;
+        Ok(Self(Usd::from_pico(pico)))
+    }
+}
+
+impl<'de> Deserialize<'de> for Amount {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let (pico, _) = parse_rounded(&number_text(from)?, PLACES).map_err(D::Error::custom)?;
+        Ok(Self(Quantity::from_pico(pico)))
+    }
+}
+
+impl<'de> Deserialize<'de> for AmountText {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        Quantity::parse(&decimal_text(from)?).map(Self).map_err(D::Error::custom)
+    }
+}
+
+impl<'de> Deserialize<'de> for Utc {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let zulu = text.strip_suffix("+00:00").map(|local| format!("{local}Z"));
+        let zulu = zulu.as_deref().unwrap_or(&text);
+        zulu.contains('T').then(|| Timestamp::parse(zulu)).flatten().map(Self).ok_or_else(|| {
+            D::Error::custom("is no time in UTC by RFC 3339, such as \"2026-11-20T00:00:00Z\"")
+        })
+    }
+}
+
+impl<'de> Deserialize<'de> for UnixSeconds {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let seconds = i64::deserialize(from)?;
+        let ms = seconds.checked_mul(1000);
+        ms.map(|ms| Self(Timestamp::from_ms(ms)))
+            .ok_or_else(|| D::Error::custom("is no time in seconds since 1970"))
+    }
+}
+
+impl<'de> Deserialize<'de> for Day {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        Date::parse(&text)
+            .map(Self)
+            .ok_or_else(|| D::Error::custom("is no day, such as \"2026-11-20\""))
+    }
+}
+
+/// Reads one answer and says where in it something is wrong.
+#[derive(Clone, Copy, Debug)]
+pub struct Reader<'a> {
+    source: &'static str,
+    what: &'a str,
+}
+
+impl<'a> Reader<'a> {
+    /// For the answer called `what` of a source.
+    pub const fn new(source: &'static str, what: &'a str) -> Self {
+        Self { source, what }
+    }
+
+    /// Reads a whole JSON body.
+    pub fn json<T: DeserializeOwned>(&self, body: &[u8]) -> Result<T, PullError> {
+        self.json_at("", body)
+    }
+
+    /// Reads JSON that is a part of the answer, such as one line of many: `at` names the part.
+    pub fn json_at<T: DeserializeOwned>(&self, at: &str, body: &[u8]) -> Result<T, PullError> {
+        let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
+        match first {
+            None => return Err(self.wrong(at, "is empty")),
+            Some(b'<') => {
+                return Err(self.wrong(
+                    at,
+                    "is HTML or XML and no JSON: a login page or a proxy has answered; check the address",
+                ));
+            }
+            Some(_) => {}
+        }
+        let mut from = serde_json::Deserializer::from_slice(body);
+        let value = serde_path_to_error::deserialize(&mut from).map_err(|error| {
+            let path = match (at, error.path().to_string().as_str()) {
+                (at, ".") => at.to_owned(),
+                ("", path) => path.to_owned(),
+                (at, path) => format!("{at}.{path}"),
+            };
+            self.json_error(&path, error.inner())
+        })?;
+        from.end().map_err(|error| self.json_error(at, &error))?;
+        Ok(value)
+    }
+
+    fn json_error(&self, path: &str, error: &serde_json::Error) -> PullError {
+        if error.is_eof() {
+            return self.wrong(path, "ends in the middle: a part of the answer is missing");
+        }
+        let reason = error.to_string();
+        let reason = match reason.char_indices().nth(LONGEST_REASON) {
+            Some((end, _)) => format!("{}...", reason.get(..end).unwrap_or_default()),
+            None => reason,
+        };
+        self.wrong(path, reason)
+    }
+
+    /// The error for a field that says something else than documented. An empty path is the answer as a whole.
+    pub fn wrong(&self, field: &str, reason: impl Into<String>) -> PullError {
+        PullError::Unreadable {
+            source_name: self.source.into(),
+            what: self.what.into(),
+            field: if field.is_empty() { "the answer".into() } else { field.into() },
+            reason: reason.into(),
+        }
+    }
+
+    /// Refuses a period that is not within the asked days, or that ends before it begins.
+    pub fn within(
+        &self,
+        days: Days,
+        start: Timestamp,
+        end: Timestamp,
+        field: &str,
+    ) -> Result<(), PullError> {
+        if start < days.start() || end > days.end() || start >= end {
+            let asked = format!("{}..{}", days.from, days.to);
+            return Err(
+                self.wrong(field, format!("has the period {start}..{end}, and {asked} was asked"))
+            );
+        }
+        Ok(())
+    }
+
+    /// Refuses any currency but US dollars, in whatever case.
+    pub fn us_dollars(&self, currency: &str, field: &str) -> Result<(), PullError> {
+        if currency.eq_ignore_ascii_case("usd") {
+            return Ok(());
+        }
+        let name: String = currency.chars().take(8).collect();
+        Err(self.wrong(
+            field,
+            format!(
+                "is `{name}`, and only USD is kept in these books: convert it in an inbox file"
+            ),
+        ))
+    }
+}
+
+/// Checks that each list of pages is whole: the last page says that it is the last, and none comes after it.
+#[derive(Debug)]
+pub struct Lists<'a> {
+    source: &'static str,
+    more: BTreeMap<&'a str, bool>,
+}
+
+impl<'a> Lists<'a> {
+    /// For the pages of one pull.
+    pub const fn new(source: &'static str) -> Self {
+        Self { source, more: BTreeMap::new() }
+    }
+
+    /// Takes note of a page of the list `label`, and whether it says that more follow.
+    pub fn page(&mut self, label: &'a str, more: bool) -> Result<(), PullError> {
+        match self.more.insert(label, more) {
+            Some(false) => {
+                Err(Reader::new(self.source, label).wrong("", "has a page after its last page"))
+            }
+            Some(true) | None => Ok(()),
+        }
+    }
+
+    /// Refuses lists that go on, and expected ones that did not come at all.
+    pub fn finish<'e>(self, expected: impl IntoIterator<Item = &'e str>) -> Result<(), PullError> {
+        for label in expected {
+            if !self.more.contains_key(label) {
+                return Err(Reader::new(self.source, label).wrong("", "is missing in the pull"));
+            }
+        }
+        match self.more.iter().find(|(_, more)| **more) {
+            Some((label, _)) => Err(Reader::new(self.source, label)
+                .wrong("", "says that more pages follow, and they are missing in the pull")),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Counts amounts that had more digits than money has, for a note on the bill.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rounded(u64);
+
+impl Rounded {
+    /// Takes an amount, noting whether it was rounded.
+    pub fn dollars(&mut self, amount: Dollars) -> Usd {
+        self.0 = self.0.saturating_add(u64::from(amount.rounded));
+        amount.usd
+    }
+
+    /// Takes an amount, noting whether it was rounded.
+    pub fn cents(&mut self, amount: Cents) -> Usd {
+        self.0 = self.0.saturating_add(u64::from(amount.rounded));
+        amount.usd
+    }
+
+    /// What to say about it, if anything.
+    pub fn note(self, source: &str) -> Option<String> {
+        (self.0 > 0).then(|| {
+            format!(
+                "{source}: {} amounts came as floats with more than 12 decimals of a dollar and were rounded half to \
+                 even to the picodollar",
+                self.0
+            )
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    struct Row {
+        value: Dollars,
+    }
+
+    #[derive(Debug, Deserialize)]
+    struct Page {
+        rows: Vec<Row>,
+    }
+
+    const READER: Reader<'static> = Reader::new("test", "costs");
+
+    fn usd(text: &str) -> Usd {
+        text.parse().unwrap()
+    }
+
+    fn wrong<T: DeserializeOwned + std::fmt::Debug>(body: &str) -> (String, String) {
+        match READER.json::<T>(body.as_bytes()).unwrap_err() {
+            PullError::Unreadable { field, reason, .. } => (field, reason),
+            other => panic!("{other}"),
+        }
+    }
+
+    #[test]
+    fn numbers_of_dollars_keep_their_source_text() {
+        let page: Page = READER
+            .json(br#"{"rows":[{"value":0.1},{"value":-2.5e-7},{"value":12345678.123456789012}]}"#)
+            .unwrap();
+        let amounts: Vec<_> = page.rows.iter().map(|row| row.value.usd).collect();
+        assert_eq!(amounts, [usd("0.1"), usd("-0.00000025"), usd("12345678.123456789012")]);
+        assert!(page.rows.iter().all(|row| !row.value.rounded));
+    }
+
+    #[test]
+    fn floats_finer_than_money_are_rounded_half_to_even_and_counted() {
+        for (text, expect) in [
+            ("0.13080438340307526", "0.130804383403"),
+            ("0.0000000000005", "0"),
+            ("0.0000000000015", "0.000000000002"),
+            ("-0.0000000000015", "-0.000000000002"),
+            ("1.2345678901234567e-05", "0.000012345679"),
+            ("5.293955920339377e-23", "0"),
+            ("0E-6176", "0"),
+        ] {
+            let read: Dollars = READER.json(text.as_bytes()).unwrap();
+            assert_eq!(read.usd, usd(expect), "{text}");
+            assert_eq!(read.rounded, !text.starts_with("0E"), "{text}");
+        }
+        let mut rounded = Rounded::default();
+        assert_eq!(rounded.note("test"), None);
+        rounded.dollars(READER.json(b"0.13080438340307526").unwrap());
+        rounded.cents(READER.json(b"1.5").unwrap());
+        assert!(rounded.note("test").unwrap().starts_with("test: 1 amounts"));
+    }
+
+    #[test]
+    fn cents_are_a_hundredth_exactly() {
+        let number: Cents = READER.json(b"7").unwrap();
+        assert_eq!((number.usd, number.rounded), (usd("0.07"), false));
+        let text: CentsText = READER.json(br#""123.78912""#).unwrap();
+        assert_eq!(text.0, usd("1.2378912"));
+        let (_, reason) = wrong::<CentsText>(r#""0.00000000001""#);
+        assert!(reason.contains("more than 12 decimal places"), "{reason}");
+    }
+
+    #[test]
+    fn only_the_documented_type_is_a_number() {
+        for (body, expect) in [
+            (r#"{"rows":[{"value":"0.1"}]}"#, "is text where a number is documented"),
+            (r#"{"rows":[{"value":null}]}"#, "is null"),
+            (r#"{"rows":[{"value":{}}]}"#, "is no number"),
+            (r#"{"rows":[{"value":1e400}]}"#, "too large"),
+        ] {
+            let (field, reason) = wrong::<Page>(body);
+            assert!(field == "rows[0].value" && reason.contains(expect), "{field} {reason}");
+        }
+        let (field, reason) = wrong::<Page>(r#"{"rows":[{}]}"#);
+        assert!(field == "rows[0]" && reason.contains("missing field `value`"), "{field} {reason}");
+        for (body, expect) in
+            [("5", "is a number where"), ("null", "is null"), ("[]", "no decimal")]
+        {
+            let (_, reason) = wrong::<CentsText>(body);
+            assert!(reason.contains(expect), "{reason}");
+            assert!(wrong::<DollarsText>(body).1.contains(expect));
+            assert!(wrong::<AmountText>(body).1.contains(expect));
+        }
+        assert!(wrong::<DollarsText>(r#""12,5""#).1.contains("decimal number"));
+        assert!(wrong::<Amount>(r#""12""#).1.contains("is text"));
+    }
+
+    #[test]
+    fn what_is_no_whole_json_is_called_by_its_name() {
+        for (body, expect) in [
+            ("", "is empty"),
+            ("  \n<!doctype html><html>", "HTML"),
+            (r#"{"rows":[{"value":0.1},{"val"#, "ends in the middle"),
+            (r#"{"rows":[]}{"rows":[]}"#, "trailing"),
+        ] {
+            let (field, reason) = wrong::<Page>(body);
+            assert!(reason.contains(expect), "{body}: {field} {reason}");
+        }
+        let long = format!(r#"{{"rows":"{}"}}"#, "é".repeat(5_000));
+        assert!(wrong::<Page>(&long).1.chars().count() < LONGEST_REASON + 4);
+    }
+
+    #[test]
+    fn times_are_utc_or_nothing() {
+        let at = Timestamp::parse("2026-11-20").unwrap();
+        for text in ["2026-11-20T00:00:00Z", "2026-11-20T00:00:00.000000+00:00"] {
+            let read: Utc = READER.json(format!("\"{text}\"").as_bytes()).unwrap();
+            assert_eq!(read.0, at, "{text}");
+        }
+        for text in ["2026-11-20T00:00:00+01:00", "2026-11-20", "2026-11-20T00:00:00", "1"] {
+            assert!(wrong::<Utc>(&format!("\"{text}\"")).1.contains("RFC 3339"), "{text}");
+        }
+        let seconds: UnixSeconds = READER.json(b"1795132800").unwrap();
+        assert_eq!(seconds.0, at);
+        for bad in ["1795132800.5", "\"1795132800\"", "9223372036854775807"] {
+            wrong::<UnixSeconds>(bad);
+        }
+        let day: Day = READER.json(b"\"2026-11-20\"").unwrap();
+        assert_eq!((day.0.midnight(), next_day(day.0).to_string()), (at, "2026-11-21".into()));
+        wrong::<Day>("\"2026-11-31\"");
+    }
+
+    #[test]
+    fn periods_stay_within_the_asked_days() {
+        let days = Days {
+            from: Date::parse("2026-11-19").unwrap(),
+            to: Date::parse("2026-11-21").unwrap(),
+        };
+        let (start, end) = (days.start(), days.end());
+        READER.within(days, start, end, "data[0]").unwrap();
+        for (start, end) in
+            [(start.plus_ms(-1), end), (start, end.plus_ms(1)), (end, start), (start, start)]
+        {
+            let error = READER.within(days, start, end, "data[0]").unwrap_err().to_string();
+            assert!(error.contains("`data[0]`") && error.contains("2026-11-19..2026-11-21"));
+        }
+        READER.us_dollars("usd", "currency").unwrap();
+        assert!(READER.us_dollars("EUR", "c").unwrap_err().to_string().contains("EUR"));
+    }
+
+    #[test]
+    fn lists_of_pages_must_be_whole() {
+        let lists = |pages: &[(&'static str, bool)], expected: &[&str]| {
+            let mut lists = Lists::new("test");
+            pages.iter().try_for_each(|(label, more)| lists.page(label, *more))?;
+            lists.finish(expected.iter().copied())
+        };
+        lists(&[("costs", true), ("keys", false), ("costs", false)], &["costs"]).unwrap();
+        for (pages, expected) in [
+            (&[("costs", true)][..], &["costs"][..]),
+            (&[("costs", false), ("costs", false)], &["costs"]),
+            (&[("keys", false)], &["costs"]),
+        ] {
+            assert!(lists(pages, expected).is_err(), "{pages:?}");
+        }
+    }
+}
