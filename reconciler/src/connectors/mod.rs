@@ -1,6 +1,7 @@
 //! Where bills come from. One small module for each source, behind one trait: fetch keeps every answer byte for byte,
 //! read turns kept answers into a [`Bill`] and is pure.
 
+pub mod cost_explorer;
 pub mod http;
 pub mod inbox;
 pub mod read;

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use csv::{ByteRecord, ReaderBuilder, StringRecord};
-use tallygate_shared::money::{MoneyError, Usd, div_half_even, parse_decimal};
+use tallygate_shared::money::Usd;
 
 use super::mapping::Finer;
 use crate::bill::{BillLine, Quantity};
+use crate::connectors::read::parse_rounded;
 
 /// What is wrong in one cell.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -148,28 +149,20 @@ impl Numbers {
     }
 
     fn pico(&mut self, column: &str, text: &str, places: usize) -> Result<i128, BadCell> {
-        const FINE: usize = 12;
         let plain = self.plain(text).ok_or_else(|| {
             let comma = if self.decimal_comma { "12,50" } else { "12.50" };
             let how = "or say `decimal_comma` or `thousands` in the mapping";
             BadCell::new(column, format!("is not a number such as {comma}: mend it, {how}"))
         })?;
-        let decimals = 12_usize.saturating_sub(places);
-        match (parse_decimal(&plain, decimals), self.finer) {
-            (Ok(pico), _) => Ok(pico),
-            (Err(MoneyError::TooPrecise), Finer::Round) => {
-                let fine = parse_decimal(&plain, decimals + FINE)
-                    .map_err(|_| BadCell::new(column, "has more digits than can be rounded"))?;
-                self.rounded += 1;
-                Ok(div_half_even(fine, 10_i128.pow(12)))
-            }
-            (Err(MoneyError::TooPrecise), Finer::Refuse) => {
-                let reason = "has more than 12 decimal places of a dollar or unit: \
-                              allow rounding with `\"finer\": \"round\"`";
-                Err(BadCell::new(column, reason))
-            }
-            (Err(error), _) => Err(BadCell::new(column, error.to_string())),
+        let (pico, rounded) = parse_rounded(&plain, 12_usize.saturating_sub(places))
+            .map_err(|error| BadCell::new(column, error.to_string()))?;
+        if rounded && self.finer == Finer::Refuse {
+            let reason = "has more than 12 decimal places of a dollar or unit: \
+                          allow rounding with `\"finer\": \"round\"`";
+            return Err(BadCell::new(column, reason));
         }
+        self.rounded = self.rounded.saturating_add(u64::from(rounded));
+        Ok(pico)
     }
 
     /// The text as `-1234.50`. `None` when its separators are not where the mapping says.
