@@ -178,8 +178,21 @@ fn starts_word(last: char, c: char, len: usize) -> bool {
 /// `us.anthropic.claude-sonnet-4-6` without what stands before the model.
 fn without_vendor(id: &str) -> &str {
     const BEFORE: [&str; 15] = [
-        "global", "us", "us-gov", "eu", "jp", "apac", "au", "anthropic", "amazon", "meta",
-        "mistral", "cohere", "openai", "deepseek", "qwen",
+        "global",
+        "us",
+        "us-gov",
+        "eu",
+        "jp",
+        "apac",
+        "au",
+        "anthropic",
+        "amazon",
+        "meta",
+        "mistral",
+        "cohere",
+        "openai",
+        "deepseek",
+        "qwen",
     ];
     let mut rest = id;
     while let Some((first, more)) = rest.split_once('.') {
@@ -216,35 +229,88 @@ mod tests {
         let thousand = Some("1000 Tokens");
         // service, usage type, unit, then model, meter, tier, global, unit
         type Case = (&'static str, &'static str, &'static str);
-        type Expect = (
-            Option<&'static str>,
-            Meter,
-            Option<&'static str>,
-            bool,
-            Option<&'static str>,
-        );
+        type Expect =
+            (Option<&'static str>, Meter, Option<&'static str>, bool, Option<&'static str>);
         let sonnet = Some("Claude4.6Sonnet");
         let named = Some("Claude Sonnet 4.6");
         let gpt = Some("openai.gpt-oss-20b");
         let cases: [(Case, Expect); 18] = [
-            ((BEDROCK, "USE1-Claude4.6Sonnet-input-tokens", "N/A"), (sonnet, Input, None, false, thousand)),
-            ((BEDROCK, "USE1-Claude4.6Sonnet-output-tokens", "1K tokens"), (sonnet, Output, None, false, thousand)),
-            ((BEDROCK, "EU-Claude4.6Sonnet-cache-read-input-token-count", "N/A"), (sonnet, CacheRead, None, false, thousand)),
-            ((BEDROCK, "APN1-Claude4.6Sonnet-cache-write-input-token-count-cross-region-global", ""), (sonnet, CacheWrite, None, true, thousand)),
-            ((BEDROCK, "USW2-Claude4.6Sonnet-input-tokens-batch", "N/A"), (sonnet, Input, Some("batch"), false, thousand)),
-            ((BEDROCK, "USE1-NovaPro-output-tokens", "N/A"), (Some("NovaPro"), Output, None, false, thousand)),
-            ((BEDROCK, "USE1-openai.gpt-oss-20b-mantle-input-tokens-standard", "N/A"), (gpt, Input, Some("standard"), false, None)),
-            ((BEDROCK, "USE1-openai.gpt-oss-20b-mantle-output-tokens-flex", "1M tokens"), (gpt, Output, Some("flex"), false, Some("1000000 Tokens"))),
-            ((BEDROCK, "USE1-openai.gpt-oss-20b-mantle-cache-write-tokens-priority", "N/A"), (gpt, CacheWrite, Some("priority"), false, None)),
-            ((BEDROCK, "USE1-Guardrail-ContentPolicyUnitsConsumed", "N/A"), (None, Whole, None, false, None)),
-            ((BEDROCK, "USE1-ProvisionedThroughput-Claude-1Month", "Hrs"), (None, Whole, None, false, None)),
-            ((SONNET, "USE1-MP:USE1_InputTokenCount-Units", "Units"), (named, Input, None, false, None)),
-            ((SONNET, "USE1-MP:USE1_InputTokenCount_Global-Units", "Units"), (named, Input, None, true, None)),
-            ((SONNET, "USE1-MP:USE1_OutputTokenCount_Batch-Units", "Units"), (named, Output, Some("batch"), false, None)),
-            ((SONNET, "EUC1-MP:EUC1_CacheReadInputTokenCount-Units", "Units"), (named, CacheRead, None, false, None)),
-            ((SONNET, "USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units", "Units"), (named, CacheWrite, None, true, None)),
-            ((SONNET, "USE1-MP:USE1_cache_write_tokens_1h_global_standard-Units", "Units"), (named, CacheWrite, Some("standard"), true, None)),
-            ((SONNET, "MP:USE1_ReservedCapacity_1_month-Units", "Units"), (named, Whole, None, false, None)),
+            (
+                (BEDROCK, "USE1-Claude4.6Sonnet-input-tokens", "N/A"),
+                (sonnet, Input, None, false, thousand),
+            ),
+            (
+                (BEDROCK, "USE1-Claude4.6Sonnet-output-tokens", "1K tokens"),
+                (sonnet, Output, None, false, thousand),
+            ),
+            (
+                (BEDROCK, "EU-Claude4.6Sonnet-cache-read-input-token-count", "N/A"),
+                (sonnet, CacheRead, None, false, thousand),
+            ),
+            (
+                (
+                    BEDROCK,
+                    "APN1-Claude4.6Sonnet-cache-write-input-token-count-cross-region-global",
+                    "",
+                ),
+                (sonnet, CacheWrite, None, true, thousand),
+            ),
+            (
+                (BEDROCK, "USW2-Claude4.6Sonnet-input-tokens-batch", "N/A"),
+                (sonnet, Input, Some("batch"), false, thousand),
+            ),
+            (
+                (BEDROCK, "USE1-NovaPro-output-tokens", "N/A"),
+                (Some("NovaPro"), Output, None, false, thousand),
+            ),
+            (
+                (BEDROCK, "USE1-openai.gpt-oss-20b-mantle-input-tokens-standard", "N/A"),
+                (gpt, Input, Some("standard"), false, None),
+            ),
+            (
+                (BEDROCK, "USE1-openai.gpt-oss-20b-mantle-output-tokens-flex", "1M tokens"),
+                (gpt, Output, Some("flex"), false, Some("1000000 Tokens")),
+            ),
+            (
+                (BEDROCK, "USE1-openai.gpt-oss-20b-mantle-cache-write-tokens-priority", "N/A"),
+                (gpt, CacheWrite, Some("priority"), false, None),
+            ),
+            (
+                (BEDROCK, "USE1-Guardrail-ContentPolicyUnitsConsumed", "N/A"),
+                (None, Whole, None, false, None),
+            ),
+            (
+                (BEDROCK, "USE1-ProvisionedThroughput-Claude-1Month", "Hrs"),
+                (None, Whole, None, false, None),
+            ),
+            (
+                (SONNET, "USE1-MP:USE1_InputTokenCount-Units", "Units"),
+                (named, Input, None, false, None),
+            ),
+            (
+                (SONNET, "USE1-MP:USE1_InputTokenCount_Global-Units", "Units"),
+                (named, Input, None, true, None),
+            ),
+            (
+                (SONNET, "USE1-MP:USE1_OutputTokenCount_Batch-Units", "Units"),
+                (named, Output, Some("batch"), false, None),
+            ),
+            (
+                (SONNET, "EUC1-MP:EUC1_CacheReadInputTokenCount-Units", "Units"),
+                (named, CacheRead, None, false, None),
+            ),
+            (
+                (SONNET, "USE1-MP:USE1_CacheWrite1hInputTokenCount_Global-Units", "Units"),
+                (named, CacheWrite, None, true, None),
+            ),
+            (
+                (SONNET, "USE1-MP:USE1_cache_write_tokens_1h_global_standard-Units", "Units"),
+                (named, CacheWrite, Some("standard"), true, None),
+            ),
+            (
+                (SONNET, "MP:USE1_ReservedCapacity_1_month-Units", "Units"),
+                (named, Whole, None, false, None),
+            ),
         ];
         for ((service, text, unit), (model, meter, tier, global, expected)) in cases {
             let read = usage_type(service, text, unit);

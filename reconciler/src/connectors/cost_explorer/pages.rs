@@ -107,9 +107,9 @@ pub(super) fn bill(settings: &Settings, days: Days, pages: &[RawPage]) -> Result
         lists.page(label, page.next_page_token.is_some())?;
         read.push((label, page));
     }
-    let asks_bedrock = read.iter().any(|(label, page)| {
-        *label == SERVICES && bedrock_services(page).next().is_some()
-    });
+    let asks_bedrock = read
+        .iter()
+        .any(|(label, page)| *label == SERVICES && bedrock_services(page).next().is_some());
     let expected = [SERVICES, RECORDS].into_iter().chain(asks_bedrock.then_some(BEDROCK));
     lists.finish(expected)?;
 
@@ -137,7 +137,9 @@ pub(super) fn bill(settings: &Settings, days: Days, pages: &[RawPage]) -> Result
 
 fn first_estimated<'a>(read: &'a [(&str, Page)]) -> impl Iterator<Item = Timestamp> + 'a {
     let by_time = read.iter().flat_map(|(_, page)| &page.results_by_time);
-    by_time.filter(|by_time| by_time.estimated).map(|by_time| by_time.time_period.start.0.midnight())
+    by_time
+        .filter(|by_time| by_time.estimated)
+        .map(|by_time| by_time.time_period.start.0.midnight())
 }
 
 /// What could not be read for certain, each once.
@@ -180,7 +182,12 @@ fn charges<'a>(
         for (at, by_time) in page.results_by_time.iter().enumerate() {
             let field = format!("ResultsByTime[{at}]");
             let (start, end) = (by_time.time_period.start.0, by_time.time_period.end.0);
-            reader.within(days, start.midnight(), end.midnight(), &format!("{field}.TimePeriod"))?;
+            reader.within(
+                days,
+                start.midnight(),
+                end.midnight(),
+                &format!("{field}.TimePeriod"),
+            )?;
             if next_day(start) != end {
                 return Err(reader.wrong(&format!("{field}.TimePeriod"), "is not one day"));
             }

@@ -96,17 +96,19 @@ fn a_night() -> Vec<(&'static str, Vec<Value>)> {
         ],
         vec![],
     );
-    let more = vec![day("2026-11-19", "2026-11-20", true, vec![group(
-        ["AWS Lambda", "team$blue"],
-        "0.0000000200",
-        ("9", "N/A"),
-    )])];
+    let more = vec![day(
+        "2026-11-19",
+        "2026-11-20",
+        true,
+        vec![group(["AWS Lambda", "team$blue"], "0.0000000200", ("9", "N/A"))],
+    )];
     let bedrock = two(
         vec![
-            group(["Amazon Bedrock", "USE1-Claude4.6Sonnet-input-tokens"], "1.7898086250", (
-                "433.893",
-                "N/A",
-            )),
+            group(
+                ["Amazon Bedrock", "USE1-Claude4.6Sonnet-input-tokens"],
+                "1.7898086250",
+                ("433.893", "N/A"),
+            ),
             group([SONNET, "USE1-MP:USE1_OutputTokenCount_Batch-Units"], "3", ("200", "Units")),
         ],
         vec![],
@@ -155,18 +157,21 @@ async fn a_night_is_read_to_the_last_digit() {
         .map(|line| (line.provider.as_str(), line.kind, line.description.as_str(), line.amount))
         .collect();
     use ChargeKind::{Adjustment, Credit, Discount, Purchase, Refund, Tax, Usage};
-    assert_eq!(got, [
-        ("aws", Usage, "Amazon OpenSearch Service", usd("4.5")),
-        ("aws", Usage, "AWS Lambda", usd("0.00000002")),
-        ("bedrock", Usage, "USE1-Claude4.6Sonnet-input-tokens", usd("1.789808625")),
-        ("bedrock", Usage, "USE1-MP:USE1_OutputTokenCount_Batch-Units", usd("3")),
-        ("aws", Tax, "Tax", usd("0.33")),
-        ("bedrock", Credit, "Credit", usd("-1.5")),
-        ("aws", Refund, "Refund", usd("-0.01")),
-        ("aws", Discount, "Enterprise Discount Program Discount", usd("-0.02")),
-        ("aws", Purchase, "Savings Plan Recurring Fee", usd("5")),
-        ("aws", Adjustment, "Moon Phase", usd("0.07")),
-    ]);
+    assert_eq!(
+        got,
+        [
+            ("aws", Usage, "Amazon OpenSearch Service", usd("4.5")),
+            ("aws", Usage, "AWS Lambda", usd("0.00000002")),
+            ("bedrock", Usage, "USE1-Claude4.6Sonnet-input-tokens", usd("1.789808625")),
+            ("bedrock", Usage, "USE1-MP:USE1_OutputTokenCount_Batch-Units", usd("3")),
+            ("aws", Tax, "Tax", usd("0.33")),
+            ("bedrock", Credit, "Credit", usd("-1.5")),
+            ("aws", Refund, "Refund", usd("-0.01")),
+            ("aws", Discount, "Enterprise Discount Program Discount", usd("-0.02")),
+            ("aws", Purchase, "Savings Plan Recurring Fee", usd("5")),
+            ("aws", Adjustment, "Moon Phase", usd("0.07")),
+        ]
+    );
     assert_eq!(bill.lines[0].tags["team"], "red");
     let [tokens, batch] = [&bill.lines[2], &bill.lines[3]];
     assert_eq!(tokens.model.as_deref(), Some("us.anthropic.claude-sonnet-4-6"));
@@ -185,7 +190,9 @@ async fn a_night_is_read_to_the_last_digit() {
 async fn net_cost_is_the_amount_where_there_is_one() {
     let mut night = a_night();
     for (_, pages) in &mut night {
-        for by_time in pages.iter_mut().flat_map(|page| page["ResultsByTime"].as_array_mut().unwrap()) {
+        for by_time in
+            pages.iter_mut().flat_map(|page| page["ResultsByTime"].as_array_mut().unwrap())
+        {
             for group in by_time["Groups"].as_array_mut().unwrap() {
                 let cost = group["Metrics"]["UnblendedCost"].clone();
                 group["Metrics"]["NetUnblendedCost"] = cost;
@@ -231,14 +238,38 @@ async fn answers_that_are_not_as_documented_are_refused() {
         (0, 0, &cost, json!({"Unit": "USD"}), "missing field `Amount`"),
         (0, 0, &cost, json!({"Amount": "", "Unit": "USD"}), "not a decimal number"),
         (0, 0, &at("/Keys"), json!(["Amazon S3"]), "are not the groups asked for"),
-        (0, 0, &at("/Keys"), json!(["Amazon S3", "owner$red"]), "do not name the tag `team`"),
+        (
+            0,
+            0,
+            "/ResultsByTime/0/Groups/3/Keys",
+            json!(["Amazon S3", "owner$red"]),
+            "do not name the tag `team`",
+        ),
         (1, 0, &cost, json!({"Amount": "1.80", "Unit": "USD"}), "the data was refreshed"),
         (0, 0, "/ResultsByTime/0/TimePeriod/Start", json!("2026-11-17"), "2026-11-17"),
         (0, 0, "/ResultsByTime/0/TimePeriod/End", json!("2026-11-20"), "is not one day"),
-        (2, 0, "/ResultsByTime/1", day("2026-11-18", "2026-11-19", false, vec![]), "does not have 2026-11-19"),
-        (2, 0, "/ResultsByTime/1", two(vec![group(["Tax", "AWS Lambda"], "1", NOTHING)], vec![])[0].clone(), "were there before"),
-        (2, 0, "/ResultsByTime/1", json!({"TimePeriod": {"Start": "2026-11-19", "End": "2026-11-20"},
-            "Total": {"UnblendedCost": {"Amount": "7", "Unit": "USD"}}, "Groups": [], "Estimated": true}), "there are no groups"),
+        (
+            2,
+            0,
+            "/ResultsByTime/1",
+            day("2026-11-18", "2026-11-19", false, vec![]),
+            "does not have 2026-11-19",
+        ),
+        (
+            2,
+            0,
+            "/ResultsByTime/1",
+            two(vec![group(["Tax", "AWS Lambda"], "1", NOTHING)], vec![])[0].clone(),
+            "were there before",
+        ),
+        (
+            2,
+            0,
+            "/ResultsByTime/1",
+            json!({"TimePeriod": {"Start": "2026-11-19", "End": "2026-11-20"},
+            "Total": {"UnblendedCost": {"Amount": "7", "Unit": "USD"}}, "Groups": [], "Estimated": true}),
+            "there are no groups",
+        ),
         (0, 0, "/ResultsByTime", json!("soon"), "ResultsByTime"),
     ] {
         check((question, page, path), to, expected).await;
@@ -280,7 +311,9 @@ async fn throttled_calls_are_asked_and_paid_again_and_refusals_are_final() {
         push(Unanswered::Again("LimitExceededException".into()));
     }
     let error = explorer.fetch(days()).await.unwrap_err();
-    assert!(matches!(&error, PullError::Unavailable { reason, .. } if reason == "LimitExceededException"));
+    assert!(
+        matches!(&error, PullError::Unavailable { reason, .. } if reason == "LimitExceededException")
+    );
 }
 
 #[tokio::test]
