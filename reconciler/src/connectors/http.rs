@@ -9,7 +9,7 @@ use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, StatusCode, Url};
 
-use super::PullError;
+use super::{PullError, RawPage};
 
 /// More than any documented page holds.
 const MAX_BODY: usize = 64 * 1024 * 1024;
@@ -99,6 +99,31 @@ impl Http {
             Failed::Final(error) => error,
             Failed::Again { reason, .. } => self.unavailable(what, reason),
         })
+    }
+
+    /// Asks for one list, page after page, and keeps the pages under `label`. `request` builds the request for a cursor,
+    /// `None` for the first page; `next` reads the next cursor from a body.
+    ///
+    /// A page whose cursor cannot be read ends the list without an error: it is kept like the others, and reading it
+    /// says what is wrong with it.
+    pub async fn list(
+        &self,
+        label: &str,
+        pages: &mut Vec<RawPage>,
+        request: impl Fn(&reqwest::Client, Option<&str>) -> RequestBuilder + Sync,
+        next: impl Fn(&[u8]) -> Result<Option<String>, PullError>,
+    ) -> Result<(), PullError> {
+        let mut cursors = Cursors::new(self.source, label);
+        let mut cursor: Option<String> = None;
+        loop {
+            let body = self.get(label, |client| request(client, cursor.as_deref())).await?;
+            cursor = next(&body).unwrap_or_default();
+            pages.push(RawPage { label: label.into(), body });
+            match &cursor {
+                Some(cursor) => cursors.follow(cursor)?,
+                None => return Ok(()),
+            }
+        }
     }
 
     async fn once(&self, what: &str, request: RequestBuilder) -> Result<Bytes, Failed> {

@@ -1,10 +1,16 @@
 //! Where bills come from. One small module for each source, behind one trait: fetch keeps every answer byte for byte,
 //! read turns kept answers into a [`Bill`] and is pure.
 
+pub mod claude_code;
+pub mod copilot;
 pub mod cost_explorer;
+pub mod cursor;
 pub mod http;
 pub mod inbox;
+pub mod openai;
 pub mod read;
+#[cfg(test)]
+mod testing;
 
 use async_trait::async_trait;
 use bytes::Bytes;

@@ -269,6 +269,24 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// As [`Reader::within`], and refuses a period that is not within one day too: what is billed belongs to a day.
+    pub fn within_a_day(
+        &self,
+        days: Days,
+        start: Timestamp,
+        end: Timestamp,
+        field: &str,
+    ) -> Result<(), PullError> {
+        self.within(days, start, end, field)?;
+        if end > next_day(start.date()).midnight() {
+            return Err(self.wrong(
+                field,
+                format!("has the period {start}..{end}, which is longer than its day"),
+            ));
+        }
+        Ok(())
+    }
+
     /// Refuses any currency but US dollars, in whatever case.
     pub fn us_dollars(&self, currency: &str, field: &str) -> Result<(), PullError> {
         if currency.eq_ignore_ascii_case("usd") {
@@ -281,6 +299,26 @@ impl<'a> Reader<'a> {
                 "is `{name}`, and only USD is kept in these books: convert it in an inbox file"
             ),
         ))
+    }
+}
+
+/// How OpenAI and Anthropic say where the next page is.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Paged {
+    has_more: bool,
+    next_page: Option<String>,
+}
+
+impl Paged {
+    /// The next page's cursor, `None` on the last page. An error when there are more pages and no cursor.
+    pub fn next(&self, reader: &Reader<'_>) -> Result<Option<&str>, PullError> {
+        match (self.has_more, self.next_page.as_deref()) {
+            (true, None | Some("")) => {
+                Err(reader.wrong("next_page", "is missing, and `has_more` is true"))
+            }
+            (true, cursor) => Ok(cursor),
+            (false, _) => Ok(None),
+        }
     }
 }
 
@@ -494,8 +532,25 @@ mod tests {
             let error = READER.within(days, start, end, "data[0]").unwrap_err().to_string();
             assert!(error.contains("`data[0]`") && error.contains("2026-11-19..2026-11-21"));
         }
+        READER.within_a_day(days, start, start.plus_ms(86_400_000), "data[0]").unwrap();
+        let error = READER.within_a_day(days, start, end, "data[0]").unwrap_err().to_string();
+        assert!(error.contains("longer than its day"), "{error}");
         READER.us_dollars("usd", "currency").unwrap();
         assert!(READER.us_dollars("EUR", "c").unwrap_err().to_string().contains("EUR"));
+    }
+
+    #[test]
+    fn more_pages_need_a_cursor() {
+        let next = |body: &str| {
+            let paged: Paged = READER.json(body.as_bytes())?;
+            paged.next(&READER).map(|cursor| cursor.map(str::to_owned))
+        };
+        assert_eq!(next(r#"{"has_more":true,"next_page":"p2"}"#), Ok(Some("p2".into())));
+        assert_eq!(next(r#"{"has_more":false,"next_page":"p2"}"#), Ok(None));
+        assert_eq!(next(r#"{"has_more":false,"next_page":null}"#), Ok(None));
+        for bad in [r#"{"has_more":true,"next_page":null}"#, r#"{"has_more":"no"}"#, "{}"] {
+            assert!(next(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]
