@@ -23,8 +23,7 @@ const NAME: &str = "github_copilot";
 const SERVICE: &str = "GitHub Copilot";
 const VERSION: &str = "2022-11-28";
 const SEATS: &str = "seats";
-/// The reports with models, the preferred first, and the one with everything.
-const DETAILED: [&str; 2] = ["ai_credit/usage", "premium_request/usage"];
+/// The report with everything.
 const ALL: &str = "usage";
 /// Seats on a page: GitHub's most.
 const PER_PAGE: u64 = 100;
@@ -40,9 +39,35 @@ pub struct CopilotSettings {
     pub organization: String,
     /// A token of an organization administrator, or a fine-grained one with "Administration: read".
     pub token: Secret,
+    /// Which reports with models GitHub gives this organization. One that it does not give is answered with 404.
+    #[serde(default = "all_details")]
+    pub details: Vec<Detail>,
     /// List the seats too.
     #[serde(default = "yes")]
     pub list_seats: bool,
+}
+
+/// A report that names models.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Detail {
+    /// AI credits.
+    AiCredit,
+    /// Premium requests.
+    PremiumRequest,
+}
+
+impl Detail {
+    const fn report(self) -> &'static str {
+        match self {
+            Self::AiCredit => "ai_credit/usage",
+            Self::PremiumRequest => "premium_request/usage",
+        }
+    }
+}
+
+fn all_details() -> Vec<Detail> {
+    vec![Detail::AiCredit, Detail::PremiumRequest]
 }
 
 fn public_address() -> String {
@@ -57,6 +82,8 @@ const fn yes() -> bool {
 #[derive(Clone, Debug)]
 pub struct Copilot {
     organization: String,
+    /// In order of preference, the report of everything last.
+    reports: Vec<&'static str>,
     list_seats: bool,
     http: Http,
     base: Url,
@@ -66,7 +93,11 @@ pub struct Copilot {
 impl Copilot {
     /// Checks the settings. Nothing is asked yet.
     pub fn new(settings: CopilotSettings, patience: Patience) -> Result<Self, PullError> {
+        let mut details = settings.details;
+        details.sort_unstable();
+        details.dedup();
         Ok(Self {
+            reports: details.into_iter().map(Detail::report).chain([ALL]).collect(),
             http: Http::new(NAME, patience)?,
             base: base_url(NAME, &settings.base_url)?,
             authorization: settings.token.header(NAME, "Bearer ")?,
@@ -153,7 +184,7 @@ impl Connector for Copilot {
     async fn fetch(&self, days: Days) -> Result<Vec<RawPage>, PullError> {
         let mut pages = Vec::new();
         for day in each_day(days) {
-            for report in DETAILED.into_iter().chain([ALL]) {
+            for report in self.reports.iter().copied() {
                 pages.push(self.report(report, day).await?);
             }
         }
@@ -183,17 +214,17 @@ impl Connector for Copilot {
         let mut others: BTreeSet<String> = BTreeSet::new();
         for day in each_day(days) {
             let mut reports = Vec::new();
-            for report in DETAILED.into_iter().chain([ALL]) {
+            for report in self.reports.iter().copied() {
                 let label = label(report, day);
                 let raw = by_label.get(label.as_str());
                 let reader = Reader::new(NAME, &label);
                 let raw = raw.ok_or_else(|| reader.wrong("", "is missing in the pull"))?;
                 let read: Report = reader.json(&raw.body)?;
-                reports.push((label, read));
+                reports.push((report, read));
             }
             let mut of_day = OfDay::new(&self.organization, day, &mut rounded);
-            for (label, report) in reports {
-                of_day.take(&label, report, &mut others)?;
+            for (name, report) in reports {
+                of_day.take(name, report, &mut others)?;
             }
             of_day.finish(&mut bill)?;
         }
@@ -284,11 +315,11 @@ impl<'a> OfDay<'a> {
 
     fn take(
         &mut self,
-        label: &str,
+        name: &'static str,
         report: Report,
         others: &mut BTreeSet<String>,
     ) -> Result<(), PullError> {
-        let detailed = DETAILED.into_iter().find(|name| label.starts_with(name));
+        let detailed = (name != ALL).then_some(name);
         for (at, item) in report.usage_items.into_iter().enumerate() {
             if !item.product.to_ascii_lowercase().contains("copilot") {
                 others.insert(item.product);
@@ -296,7 +327,7 @@ impl<'a> OfDay<'a> {
             }
             let too_large = || {
                 let field = format!("usageItems[{at}].netAmount");
-                Reader::new(NAME, label).wrong(&field, "is too large to add up")
+                Reader::new(NAME, name).wrong(&field, "is too large to add up")
             };
             let net = self.rounded.dollars(item.net_amount);
             let sku = item.sku.to_ascii_lowercase();

@@ -110,6 +110,18 @@ fn no_dollar_is_booked_twice() {
 }
 
 #[test]
+fn a_report_that_github_does_not_give_is_not_asked_for() {
+    let settings = serde_json::json!({"organization": "acme", "token": "ghp",
+        "details": ["ai_credit"], "list_seats": false});
+    let few = Copilot::new(serde_json::from_value(settings).unwrap(), quick()).unwrap();
+    let mut pages = pages();
+    pages.remove(3);
+    pages.remove(1);
+    let bill = few.read(days("2026-11-18", 1), &pages).unwrap();
+    assert_eq!((total(&bill), bill.seats.len()), (usd("24.6704"), 0));
+}
+
+#[test]
 fn what_only_the_whole_report_has_is_an_adjustment() {
     let mut pages = pages();
     pages[2] =

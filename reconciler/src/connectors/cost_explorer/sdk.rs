@@ -24,6 +24,13 @@ pub struct Sdk {
 }
 
 impl Sdk {
+    /// Cost Explorer with the credentials of `shared`, in the one region that has it.
+    pub fn from_config(shared: &aws_config::SdkConfig) -> Self {
+        let region = aws_sdk_costexplorer::config::Region::new("us-east-1");
+        let config = aws_sdk_costexplorer::config::Builder::from(shared).region(region).build();
+        Self::new(Client::from_conf(config))
+    }
+
     /// Asks with this client. Its retries are turned off: each call is paid for, so the caller counts them.
     pub fn new(client: Client) -> Self {
         Self { client }

@@ -119,6 +119,17 @@ struct Event {
     charged_cents: Option<Cents>,
 }
 
+impl Event {
+    /// Equal for what may be one event that came twice.
+    fn identity(&self) -> (Timestamp, String, String, String, [u64; 4]) {
+        let tokens = self.token_usage.as_ref().map_or([0; 4], |used| {
+            [used.input_tokens, used.output_tokens, used.cache_write_tokens, used.cache_read_tokens]
+        });
+        let (who, model) = (self.user_email.clone(), self.model.clone());
+        (self.timestamp, who, model, self.kind.clone(), tokens)
+    }
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct TokenUsage {
@@ -186,7 +197,6 @@ impl Connector for Cursor {
         let mut notes = Vec::new();
         let (events, twice) = events(pages)?;
         if twice > 0 {
-            // New events move the others from page to page while they are read.
             notes.push(format!("{NAME}: {twice} events came on two pages and count once"));
         }
         for (at, event) in events {
@@ -202,50 +212,46 @@ impl Connector for Cursor {
     }
 }
 
-/// All events with the field they stood in, each once, and how many there were twice.
-fn events(pages: &[RawPage]) -> Result<(Vec<(String, Event)>, u64), PullError> {
-    type Identity = (Timestamp, String, String, String, [u64; 4]);
+/// All events with the field they stood in, and how many were left out because they came twice.
+///
+/// Nothing but its content names an event, and two may be equal. So equal ones count once only when more came than
+/// Cursor says there are.
+fn events(pages: &[RawPage]) -> Result<(Vec<(String, Event)>, usize), PullError> {
     let reader = Reader::new(NAME, EVENTS);
-    let mut seen: BTreeSet<Identity> = BTreeSet::new();
-    let (mut all, mut came, mut twice) = (Vec::new(), 0_u64, 0_u64);
+    let mut all: Vec<(String, Event)> = Vec::new();
     let (mut stated, mut more) = (None, None);
     for raw in pages.iter().filter(|page| page.label == EVENTS) {
         let page: Events = reader.json(&raw.body)?;
         if more == Some(false) {
             return Err(reader.wrong("", "has a page after its last page"));
         }
-        (stated, more) = (Some(page.total_usage_events_count), Some(page.pagination.has_next_page));
-        // Two requests of one person in a millisecond are told apart by their place on one page.
-        let mut on_page = BTreeSet::new();
-        for (at, event) in page.usage_events.into_iter().enumerate() {
-            came = came.saturating_add(1);
-            let tokens = event.token_usage.as_ref().map_or([0; 4], |used| {
-                let TokenUsage { input_tokens, output_tokens, .. } = *used;
-                [input_tokens, output_tokens, used.cache_write_tokens, used.cache_read_tokens]
-            });
-            let (who, model, kind) =
-                (event.user_email.clone(), event.model.clone(), event.kind.clone());
-            let identity = (event.timestamp, who, model, kind, tokens);
-            if seen.contains(&identity) {
-                twice = twice.saturating_add(1);
-                continue;
-            }
-            on_page.insert(identity);
-            all.push((format!("usageEvents[{at}]"), event));
+        if *stated.get_or_insert(page.total_usage_events_count) != page.total_usage_events_count {
+            // New events move the others from page to page: some came twice, others not at all.
+            let reason = "changed while the pages were read: the next run asks again";
+            return Err(reader.wrong("totalUsageEventsCount", reason));
         }
-        seen.append(&mut on_page);
+        more = Some(page.pagination.has_next_page);
+        let at = |(at, event)| (format!("usageEvents[{at}]"), event);
+        all.extend(page.usage_events.into_iter().enumerate().map(at));
     }
-    match (stated, more) {
-        (Some(stated), Some(false)) if came >= stated => Ok((all, twice)),
-        (Some(stated), Some(false)) => {
-            let reason = format!("is {stated}, and only {came} events came");
-            Err(reader.wrong("totalUsageEventsCount", reason))
-        }
-        (_, Some(true)) => {
-            Err(reader.wrong("", "says that more pages follow, and they are missing in the pull"))
-        }
-        _ => Err(reader.wrong("", "is missing in the pull")),
+    let stated = stated.ok_or_else(|| reader.wrong("", "is missing in the pull"))?;
+    if more == Some(true) {
+        return Err(
+            reader.wrong("", "says that more pages follow, and they are missing in the pull")
+        );
     }
+    let stated = usize::try_from(stated).unwrap_or(usize::MAX);
+    let came = all.len();
+    if came > stated {
+        let mut seen = BTreeSet::new();
+        all.retain(|(_, event)| seen.insert(event.identity()));
+    }
+    if all.len() != stated {
+        let reason = format!("is {stated}, and {} events came", all.len());
+        return Err(reader.wrong("totalUsageEventsCount", reason));
+    }
+    let twice = came.saturating_sub(all.len());
+    Ok((all, twice))
 }
 
 /// What members spent in the current cycle beyond what their plan includes: it fits no day, so it is only told.

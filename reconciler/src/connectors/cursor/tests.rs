@@ -2,7 +2,7 @@ use wiremock::matchers::{body_partial_json, header, method, path};
 use wiremock::{Mock, MockServer, ResponseTemplate};
 
 use super::super::testing::{
-    at, busy_once, days, page, pull, quick, refuses_bad_bodies, replaced, total, usd,
+    at, busy_once, days, page, pull, quick, refuses_bad_bodies, replaced, total, unreadable, usd,
 };
 use super::*;
 
@@ -100,12 +100,22 @@ fn answers_that_are_not_as_documented_are_refused() {
         let (got, reason) = replaced(&connector, days, &pages(), (from, to));
         assert_eq!(got, field, "{from}: {reason}");
     }
-    let mut few = pages();
-    few[1] = page(EVENTS, SECOND.replace("Count\":5", "Count\":50"));
-    assert!(connector.read(days, &few).is_err());
+    let stated = |first: &str, second: &str| {
+        let with =
+            |body: &str, count| body.replace("EventsCount\":5", &format!("EventsCount\":{count}"));
+        let mut pages = pages();
+        pages[0] = page(EVENTS, with(FIRST, first));
+        pages[1] = page(EVENTS, with(SECOND, second));
+        connector.read(days, &pages)
+    };
+    assert!(unreadable(stated("50", "50")).1.contains("is 50, and 6 events came"));
+    assert!(unreadable(stated("5", "6")).1.contains("changed while"));
+    assert!(unreadable(stated("4", "4")).1.contains("is 4, and 5 events came"));
+    // As many as there are: equal events are two.
+    assert_eq!(total(&stated("6", "6").unwrap()), usd("0.095"));
     for missing in 0..3 {
         let mut pages = pages();
         pages.remove(missing);
-        assert!(connector.read(days, &pages).is_err() == (missing != 0), "{missing}");
+        assert!(connector.read(days, &pages).is_err(), "{missing}");
     }
 }

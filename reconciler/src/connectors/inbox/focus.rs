@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::mapped::{rfc3339, unit_fits};
 use super::mapping::{FileRule, FocusCost, FocusFormat, unit_parts};
-use super::table::{BadCell, Cut, Header, Numbers, Row, Rows, read_rows, shown};
+use super::table::{BadCell, Cut, Header, Numbers, Row, Rows, bare, read_rows, shown};
 use crate::bill::{BillLine, ChargeKind, Meter, Quantity};
 
 /// Mandatory in every version, and needed here.
@@ -237,9 +237,8 @@ fn object(row: Row<'_>, column: &str) -> Result<BTreeMap<String, String>, BadCel
 
 /// The first of `keys` that is a column with a value, or a key of `SkuPriceDetails`.
 fn extra(row: Row<'_>, details: &BTreeMap<String, String>, keys: &[&str]) -> Option<String> {
-    let bare = |name: &str| name.replace('_', "").to_ascii_lowercase();
     keys.iter().find_map(|key| {
-        let column = row.header.names().find(|name| bare(name) == *key);
+        let column = row.header.by_bare_name(key);
         let cell = column.and_then(|column| value(row, column)).map(str::to_owned);
         cell.or_else(|| details.iter().find(|(name, _)| bare(name) == *key).map(|(_, v)| v.clone()))
     })

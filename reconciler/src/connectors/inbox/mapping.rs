@@ -1,5 +1,21 @@
 //! What the files of the inbox are: for each pattern of paths, whose bill it is, how its rows are read, and what
 //! becomes of the file when a row is bad. Written by people, so every mistake is answered with its field and a remedy.
+//!
+//! ```
+//! use tallygate_reconciler::connectors::inbox::mapping::Mapping;
+//! let mapping = Mapping::parse(r#"{"files": [
+//!   {"path": "groq/*.csv", "provider": "groq", "account": "acme", "bad_rows": "take_others",
+//!    "format": {"csv": {
+//!      "period": {"day": {"column": "Date", "format": "%Y-%m-%d"}},
+//!      "amount": {"column": "Cost", "unit": "dollars", "currency": {"column": "Currency"}},
+//!      "model": {"column": "Model"},
+//!      "meter": {"column": {"name": "Item", "values": {"Input": "input", "Output": "output"}}},
+//!      "quantity": {"column": "Tokens", "unit": {"fixed": "Tokens"}},
+//!      "skip_rows": [{"column": "Item", "equals": ["Total"]}]}}},
+//!   {"path": "google/*.csv", "provider": "google", "finer": "round", "format": {"focus": {}}}
+//! ]}"#);
+//! assert!(mapping.is_ok_and(|mapping| mapping.rule("groq/2026-11.csv").is_some()));
+//! ```
 
 use std::collections::BTreeMap;
 

@@ -59,7 +59,13 @@ pub(super) struct Cut {
 #[derive(Debug)]
 pub(super) struct Header {
     at: BTreeMap<String, usize>,
+    by_bare_name: BTreeMap<String, String>,
     twice: Option<String>,
+}
+
+/// A name without `_` and case: tools agree on no more than that in columns of their own.
+pub(super) fn bare(name: &str) -> String {
+    name.replace('_', "").to_ascii_lowercase()
 }
 
 impl Header {
@@ -71,7 +77,8 @@ impl Header {
                 twice = Some(name.to_owned());
             }
         }
-        Self { at, twice }
+        let by_bare_name = at.keys().map(|name| (bare(name), name.clone())).collect();
+        Self { at, by_bare_name, twice }
     }
 
     /// Whether there is a column of that name.
@@ -96,9 +103,9 @@ impl Header {
         Err(BadCell::new(missing, reason))
     }
 
-    /// The names.
-    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.at.keys().map(String::as_str)
+    /// The column of that [`bare`] name.
+    pub(super) fn by_bare_name(&self, name: &str) -> Option<&str> {
+        self.by_bare_name.get(name).map(String::as_str)
     }
 }
 

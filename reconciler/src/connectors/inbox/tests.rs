@@ -322,7 +322,8 @@ async fn periods_and_numbers_as_the_mapping_says() {
 
 #[test]
 fn a_mapping_is_told_its_mistakes() {
-    let cases: [(&str, fn(&mut Value)); 11] = [
+    type Change = fn(&mut Value);
+    let cases: [(&str, Change); 11] = [
         ("files[0].path", |d| d["files"][0]["path"] = json!("inbox/x.csv")),
         ("files[0].provider", |d| d["files"][0]["provider"] = json!(" ")),
         ("files[0].account` is missing", |d| d["files"][0]["account"] = json!(null)),
