@@ -26,11 +26,28 @@ const TIER_KEYS: [&str; 3] = ["xservicetier", "servicetier", "xtier"];
 /// Reads a whole file.
 pub(super) fn read(rule: &FileRule, format: &FocusFormat, body: &[u8]) -> Rows {
     let mut numbers = Numbers::new(rule.finer, false, None);
-    let cut = Cut { delimiter: b',', skip_lines: 0 };
     let check = |header: &Header| check(rule, format, header);
-    let mut rows = read_rows(body, cut, check, |row| line(rule, format, &mut numbers, row));
+    let line = |row: Row<'_>| line(rule, format, &mut numbers, row);
+    let mut rows = if body.starts_with(b"PAR1") {
+        parquet_rows(body, check, line)
+    } else {
+        read_rows(body, Cut { delimiter: b',', skip_lines: 0 }, check, line)
+    };
     rows.rounded = numbers.rounded;
     rows
+}
+
+#[cfg(feature = "parquet")]
+use super::parquet::read_rows as parquet_rows;
+
+#[cfg(not(feature = "parquet"))]
+fn parquet_rows(
+    _: &[u8],
+    _: impl FnOnce(&Header) -> Result<(), BadCell>,
+    _: impl FnMut(Row<'_>) -> Result<Option<BillLine>, BadCell>,
+) -> Rows {
+    let reason = "is Parquet, and this build has no feature `parquet`: drop it as CSV";
+    super::table::whole_file(BadCell::new("file", reason))
 }
 
 fn check(rule: &FileRule, format: &FocusFormat, header: &Header) -> Result<(), BadCell> {

@@ -91,9 +91,9 @@ pub enum Finer {
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum Format {
-    /// CSV with a header line, columns named here.
+    /// CSV with a header line, its columns named by the mapping.
     Csv(Box<CsvFormat>),
-    /// CSV as FOCUS 1.0 to 1.4 names its columns.
+    /// FOCUS 1.0 to 1.4, as CSV or Parquet.
     Focus(FocusFormat),
 }
 

@@ -1,19 +1,24 @@
 //! Bills as files that people or exports drop in the object store, under `inbox/<provider>/...`: for providers without a
 //! cost API, and for anybody's FOCUS export. A mapping says how each file is read.
 //!
-//! A file is what its bytes are: the same content under two names is one bill. A file with a bad row is held as a whole
+//! A file is what its bytes are, gzip or not: the same content under two names is one bill. A file with a bad row is held as a whole
 //! or read without the row, as its mapping says; it never stops the other files.
 
 mod focus;
 mod mapped;
 pub mod mapping;
+#[cfg(feature = "parquet")]
+mod parquet;
 mod table;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tallygate_shared::time::Timestamp;
@@ -35,6 +40,8 @@ const PAGE: usize = 1_000;
 const MAX_FILES: usize = 20_000;
 /// Larger files do not fit beside a night's other work: a FOCUS export of millions of rows is split by its exporter.
 const MAX_FILE: u64 = 48 * 1024 * 1024;
+/// A packed file's content.
+const MAX_UNPACKED: u64 = 128 * 1024 * 1024;
 /// All files together are held in memory for as long as they are read.
 const MAX_TOTAL: u64 = 96 * 1024 * 1024;
 /// How many bad rows of one file are named one by one.
@@ -97,14 +104,21 @@ impl Inbox {
                 held.push(finding(&listed.key, "file", reason));
                 continue;
             };
-            let identity = hex(Sha256::digest(&page.body).as_slice());
+            let body = match unpacked(&page.body) {
+                Ok(body) => body,
+                Err(reason) => {
+                    sorted.held.push(finding(&listed.key, "file", reason));
+                    continue;
+                }
+            };
+            let identity = hex(Sha256::digest(&body).as_slice());
             if let Some(first) = seen.get(&identity) {
                 let note = format!("{}: the same content as {first}, counted once", listed.key);
                 sorted.bill.notes.push(note);
                 continue;
             }
             seen.insert(identity, &page.label);
-            take(&mut sorted, &mut covered, (days, rule), page);
+            take(&mut sorted, &mut covered, (days, rule), (&page.label, &body));
         }
         overlaps(&covered, &mut sorted.bill.notes);
         Ok(sorted)
@@ -115,12 +129,11 @@ fn take<'a>(
     sorted: &mut Sorted,
     covered: &mut Covered<'a>,
     (days, rule): (Days, &FileRule),
-    page: &'a RawPage,
+    (key, body): (&'a str, &[u8]),
 ) {
-    let key = &page.label;
     let rows = match &rule.format {
-        Format::Csv(csv) => mapped::read(rule, csv, &page.body),
-        Format::Focus(format) => focus::read(rule, format, &page.body),
+        Format::Csv(csv) => mapped::read(rule, csv, body),
+        Format::Focus(format) => focus::read(rule, format, body),
     };
     let as_a_whole = rows.bad.iter().any(|bad| bad.line == 0);
     if as_a_whole || (rule.bad_rows == BadRows::Hold && !rows.bad.is_empty()) {
@@ -147,6 +160,23 @@ fn take<'a>(
     }
     let within = |line: &BillLine| line.start < days.end() && line.end > days.start();
     sorted.bill.lines.extend(rows.lines.into_iter().filter(within));
+}
+
+/// The content of a file: unpacked when it is gzip, as exporters of FOCUS do.
+fn unpacked(body: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+    if !body.starts_with(b"\x1f\x8b") {
+        return Ok(Cow::Borrowed(body));
+    }
+    let mut content = Vec::new();
+    let mut limited = MultiGzDecoder::new(body).take(MAX_UNPACKED.saturating_add(1));
+    limited
+        .read_to_end(&mut content)
+        .map_err(|error| format!("cannot be unpacked ({error}): drop it again whole"))?;
+    if u64::try_from(content.len()).map_or(true, |size| size > MAX_UNPACKED) {
+        let megabytes = MAX_UNPACKED / 1024 / 1024;
+        return Err(format!("is larger than {megabytes} MiB unpacked: split it by day"));
+    }
+    Ok(Cow::Owned(content))
 }
 
 /// Widens what the file bills for the line's account.

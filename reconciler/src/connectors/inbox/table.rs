@@ -216,9 +216,8 @@ pub(super) fn read_rows(
     body: &[u8],
     cut: Cut,
     check: impl FnOnce(&Header) -> Result<(), BadCell>,
-    mut line: impl FnMut(Row<'_>) -> Result<Option<BillLine>, BadCell>,
+    line: impl FnMut(Row<'_>) -> Result<Option<BillLine>, BadCell>,
 ) -> Rows {
-    let whole_file = |cell| Rows { bad: vec![BadRow { line: 0, cell }], ..Rows::default() };
     let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
     if body.iter().filter(|byte| **byte == b'"').count() % 2 != 0 {
         // An open quote would swallow all that follows into one cell.
@@ -240,19 +239,33 @@ pub(super) fn read_rows(
         Some(Err(error)) => return whole_file(BadCell::new("file", error.to_string())),
         None => return whole_file(BadCell::new("file", "is empty")),
     };
+    let records = records.map(|record| {
+        let record = record.map_err(|error| BadCell::new("file", error.to_string()))?;
+        let in_body = record.position().map_or(0, csv::Position::line);
+        let at = in_body.saturating_add(u64::try_from(cut.skip_lines).unwrap_or(u64::MAX));
+        Ok((at, record))
+    });
+    read_records(&header, records, check, line)
+}
+
+/// The same for records that are cut already, each with its number. A record that cannot be had spoils the file.
+pub(super) fn read_records(
+    header: &StringRecord,
+    records: impl Iterator<Item = Result<(u64, ByteRecord), BadCell>>,
+    check: impl FnOnce(&Header) -> Result<(), BadCell>,
+    mut line: impl FnMut(Row<'_>) -> Result<Option<BillLine>, BadCell>,
+) -> Rows {
     let width = header.len();
-    let header = Header::of(&header);
+    let header = Header::of(header);
     if let Err(cell) = check(&header) {
         return whole_file(cell);
     }
     let mut rows = Rows::default();
     for record in records {
-        let record = match record {
+        let (at, record) = match record {
             Ok(record) => record,
-            Err(error) => return whole_file(BadCell::new("file", error.to_string())),
+            Err(cell) => return whole_file(cell),
         };
-        let in_body = record.position().map_or(0, csv::Position::line);
-        let at = in_body.saturating_add(u64::try_from(cut.skip_lines).unwrap_or(u64::MAX));
         match read_row(&header, width, record, &mut line) {
             Ok(Some(charge)) => rows.lines.push(charge),
             Ok(None) => rows.skipped += 1,
@@ -260,6 +273,11 @@ pub(super) fn read_rows(
         }
     }
     rows
+}
+
+/// Nothing of the file can be read.
+pub(super) fn whole_file(cell: BadCell) -> Rows {
+    Rows { bad: vec![BadRow { line: 0, cell }], ..Rows::default() }
 }
 
 fn read_row(

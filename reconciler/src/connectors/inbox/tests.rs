@@ -256,6 +256,42 @@ async fn the_same_content_counts_once_and_other_days_not_at_all() {
     assert!(sorted.held[0].to_string().contains("huge.csv") && sorted.held.len() == 1);
 }
 
+fn gzip(content: &[u8]) -> Bytes {
+    let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packer, content).unwrap();
+    packer.finish().unwrap().into()
+}
+
+#[tokio::test]
+async fn packed_files_are_what_is_in_them() {
+    let plain = b"Date,Cost\n2026-11-04,1.5\n";
+    let packed = gzip(plain);
+    let half = packed.slice(..packed.len() - 9);
+    let bomb = gzip(&vec![b' '; usize::try_from(MAX_UNPACKED).unwrap() + 1]);
+    let files = BTreeMap::from([
+        ("inbox/groq/a.csv".to_owned(), Bytes::from_static(plain)),
+        ("inbox/groq/b.csv".to_owned(), packed),
+        ("inbox/groq/c.csv".to_owned(), half),
+        ("inbox/groq/d.csv".to_owned(), bomb),
+    ]);
+    let inbox =
+        Inbox::new(Arc::new(Objects { files, ..Objects::default() }), mapping(|_| {}).unwrap());
+    let pages = inbox.fetch(november()).await.unwrap();
+    let sorted = inbox.sort(november(), &pages).unwrap();
+    assert_eq!(amounts(&sorted), ["1.5"]);
+    assert!(sorted.bill.notes[0].contains("b.csv: the same content"), "{:?}", sorted.bill.notes);
+    let held: Vec<_> = sorted.held.iter().map(ToString::to_string).collect();
+    assert!(held[0].contains("c.csv") && held[0].contains("cannot be unpacked"), "{held:?}");
+    assert!(held[1].contains("d.csv") && held[1].contains("MiB unpacked"), "{held:?}");
+}
+
+#[cfg(not(feature = "parquet"))]
+#[tokio::test]
+async fn parquet_is_called_by_its_name() {
+    let held = sorted(focus(json!({})), &[("inbox/focus/1.parquet", "PAR1....PAR1")]).await;
+    assert!(held.held[0].to_string().contains("no feature `parquet`"));
+}
+
 #[tokio::test]
 async fn each_file_is_fetched_once_and_a_missing_permission_is_named() {
     let mut files: BTreeMap<String, Bytes> = BTreeMap::new();
