@@ -130,8 +130,7 @@ pub(super) fn bill(settings: &Settings, days: Days, pages: &[RawPage]) -> Result
         }
     }
     doubts.note(&mut bill.notes);
-    let changing = charges.iter().filter(|charge| charge.estimated).map(|charge| charge.start);
-    bill.complete_until = Some(first_estimated(&read).chain(changing).min().unwrap_or(days.end()));
+    bill.complete_until = Some(first_estimated(&read).min().unwrap_or(days.end()));
     Ok(bill)
 }
 

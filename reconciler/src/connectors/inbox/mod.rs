@@ -140,6 +140,13 @@ fn take<'a>(
         sorted.held.push(bad_file(key, &rows));
         return;
     }
+    let empty = rows.lines.is_empty();
+    let within = |line: &BillLine| line.start < days.end() && line.end > days.start();
+    let lines: Vec<BillLine> = rows.lines.into_iter().filter(within).collect();
+    if lines.is_empty() && !empty {
+        // A file of other days: what there is to say about it was said when they were read.
+        return;
+    }
     let notes = &mut sorted.bill.notes;
     let named = rows.bad.iter().take(NAMED_ROWS);
     notes.extend(named.map(|bad| format!("{key}: {} is not taken", described(bad))));
@@ -152,14 +159,13 @@ fn take<'a>(
     if rows.rounded > 0 {
         notes.push(format!("{key}: {} numbers were rounded to 12 places", rows.rounded));
     }
-    if rows.lines.is_empty() {
+    if empty {
         notes.push(format!("{key}: there is no charge in it"));
     }
-    for line in &rows.lines {
+    for line in &lines {
         cover(covered, key, line);
     }
-    let within = |line: &BillLine| line.start < days.end() && line.end > days.start();
-    sorted.bill.lines.extend(rows.lines.into_iter().filter(within));
+    sorted.bill.lines.extend(lines);
 }
 
 /// The content of a file: unpacked when it is gzip, as exporters of FOCUS do.

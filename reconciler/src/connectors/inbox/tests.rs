@@ -241,7 +241,8 @@ async fn the_same_content_counts_once_and_other_days_not_at_all() {
         ("inbox/groq/a.csv", body),
         ("inbox/groq/b.csv", body),
         ("inbox/groq/folder/", ""),
-        ("inbox/groq/mine.csv", "Date,Cost\n2026-11-09,3\n"),
+        ("inbox/groq/mine.csv", "Date,Cost\n2026-11-04,3\n"),
+        ("inbox/groq/old.csv", "Date,Cost\n2026-10-04,3\n,\n"),
         ("inbox/groq/notes.txt", "hello"),
         ("inbox/groq/huge.csv", ""),
     ];
@@ -252,7 +253,7 @@ async fn the_same_content_counts_once_and_other_days_not_at_all() {
     assert!(notes.contains("b.csv: the same content as inbox/groq/a.csv"), "{notes}");
     assert!(notes.contains("notes.txt: no rule"), "{notes}");
     assert!(notes.contains("mine.csv: bills groq acme for days that inbox/groq/a.csv"), "{notes}");
-    assert!(!notes.contains("folder"), "{notes}");
+    assert!(!notes.contains("folder") && !notes.contains("old.csv"), "{notes}");
     assert!(sorted.held[0].to_string().contains("huge.csv") && sorted.held.len() == 1);
 }
 
