@@ -104,7 +104,7 @@ impl Inbox {
                 held.push(finding(&listed.key, "file", reason));
                 continue;
             };
-            let body = match unpacked(&page.body) {
+            let body = match unpacked(&page.body, MAX_UNPACKED) {
                 Ok(body) => body,
                 Err(reason) => {
                     sorted.held.push(finding(&listed.key, "file", reason));
@@ -169,17 +169,17 @@ fn take<'a>(
 }
 
 /// The content of a file: unpacked when it is gzip, as exporters of FOCUS do.
-fn unpacked(body: &[u8]) -> Result<Cow<'_, [u8]>, String> {
+fn unpacked(body: &[u8], limit: u64) -> Result<Cow<'_, [u8]>, String> {
     if !body.starts_with(b"\x1f\x8b") {
         return Ok(Cow::Borrowed(body));
     }
     let mut content = Vec::new();
-    let mut limited = MultiGzDecoder::new(body).take(MAX_UNPACKED.saturating_add(1));
+    let mut limited = MultiGzDecoder::new(body).take(limit.saturating_add(1));
     limited
         .read_to_end(&mut content)
         .map_err(|error| format!("cannot be unpacked ({error}): drop it again whole"))?;
-    if u64::try_from(content.len()).map_or(true, |size| size > MAX_UNPACKED) {
-        let megabytes = MAX_UNPACKED / 1024 / 1024;
+    if u64::try_from(content.len()).map_or(true, |size| size > limit) {
+        let megabytes = limit / 1024 / 1024;
         return Err(format!("is larger than {megabytes} MiB unpacked: split it by day"));
     }
     Ok(Cow::Owned(content))
