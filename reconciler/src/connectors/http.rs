@@ -279,6 +279,24 @@ mod tests {
         );
     }
 
+    #[tokio::test]
+    async fn a_body_shorter_than_announced_is_asked_for_again() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server = std::thread::spawn(move || {
+            for body in ["{\"line\":1}", "{\"line\":1}\n{\"line\":2}"] {
+                let (mut stream, _) = listener.accept().unwrap();
+                let mut request = [0; 4096];
+                let _ = std::io::Read::read(&mut stream, &mut request).unwrap();
+                let head = "HTTP/1.1 200 OK\r\ncontent-length: 21\r\nconnection: close\r\n\r\n";
+                std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+            }
+        });
+        let body = http().get("lines", |client| client.get(&url)).await.unwrap();
+        assert_eq!(body, "{\"line\":1}\n{\"line\":2}");
+        server.join().unwrap();
+    }
+
     #[test]
     fn the_longest_wait_asked_for_counts() {
         let mut headers = HeaderMap::new();

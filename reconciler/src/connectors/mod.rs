@@ -1,16 +1,22 @@
 //! Where bills come from. One small module for each source, behind one trait: fetch keeps every answer byte for byte,
 //! read turns kept answers into a [`Bill`] and is pure.
 
+pub mod anthropic;
+pub mod atlas;
+pub mod azure;
 pub mod claude_code;
 pub mod copilot;
 pub mod cost_explorer;
 pub mod cursor;
 pub mod http;
 pub mod inbox;
+mod oauth;
 pub mod openai;
+pub mod openrouter;
 pub mod read;
 #[cfg(test)]
 mod testing;
+pub mod vercel;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -143,6 +149,33 @@ pub trait Connector: Send + Sync {
         let _ = (days, pages);
         Ok(Vec::new())
     }
+}
+
+/// Goes on without the list of API keys where the credential may not read it: the bill matters more. What came of the
+/// list is dropped, and [`without_keys`] says so when the bill is read.
+fn keys_if_allowed(
+    outcome: Result<(), PullError>,
+    pages: &mut Vec<RawPage>,
+    before: usize,
+) -> Result<(), PullError> {
+    match outcome {
+        Err(refused @ PullError::Refused { .. }) => {
+            tracing::warn!(%refused, "going on without API keys");
+            pages.truncate(before);
+            Ok(())
+        }
+        other => other,
+    }
+}
+
+/// The note on a bill whose pull has no page of the list of keys, which was asked for.
+fn without_keys(source: &str, asked: bool, pages: &[RawPage], label: &str) -> Option<String> {
+    (asked && pages.iter().all(|page| page.label != label)).then(|| {
+        format!(
+            "{source}: its API keys could not be listed, so unknown ones cannot be told: let the credential read them, \
+             or set `list_keys` to false"
+        )
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use serde::Deserialize;
 
 use super::http::{Http, Patience, address, base_url};
 use super::read::{Lists, Paged, Reader, Rounded};
-use super::{Connector, Days, PullError, RawPage, Secret};
+use super::{Connector, Days, PullError, RawPage, Secret, keys_if_allowed, without_keys};
 use crate::bill::Bill;
 
 pub use costs::line_item_hint;
@@ -35,8 +35,8 @@ pub struct OpenAiSettings {
     pub account: String,
     /// An admin key (`sk-admin-...`). A project's key is refused by OpenAI.
     pub admin_key: Secret,
-    /// The kinds of use to ask for.
-    #[serde(default = "UsageKind::all")]
+    /// The kinds of use to ask for: all whose counts are documented, unless said otherwise.
+    #[serde(default = "UsageKind::documented")]
     pub usage: Vec<UsageKind>,
     /// Ask for costs by API key too. Without it lines name no key.
     #[serde(default = "yes")]
@@ -121,6 +121,17 @@ impl OpenAi {
             .list(label, pages, request, |body| keys::next(&Reader::new(NAME, label), body))
             .await
     }
+
+    async fn keys(&self, pages: &mut Vec<RawPage>) -> Result<(), PullError> {
+        let before = pages.len();
+        self.objects(PROJECTS, pages).await?;
+        // An unreadable page is said so when it is read.
+        let listed = pages.iter().skip(before).filter_map(|page| keys::projects(page).ok());
+        for project in listed.flatten().collect::<Vec<_>>() {
+            self.objects(&keys::label(&project), pages).await?;
+        }
+        Ok(())
+    }
 }
 
 #[async_trait]
@@ -142,12 +153,8 @@ impl Connector for OpenAi {
         }
         if self.settings.list_keys {
             let before = pages.len();
-            self.objects(PROJECTS, &mut pages).await?;
-            // An unreadable page is said so when it is read.
-            let listed = pages.iter().skip(before).filter_map(|page| keys::projects(page).ok());
-            for project in listed.flatten().collect::<Vec<_>>() {
-                self.objects(&keys::label(&project), &mut pages).await?;
-            }
+            let outcome = self.keys(&mut pages).await;
+            keys_if_allowed(outcome, &mut pages, before)?;
         }
         Ok(pages)
     }
@@ -178,10 +185,10 @@ impl Connector for OpenAi {
         lists.finish(expected.iter().map(String::as_str))?;
         bill.notes.extend(costs.rounded.note(NAME));
         bill.notes.extend(usage.notes());
+        bill.notes.extend(without_keys(NAME, self.settings.list_keys, pages, PROJECTS));
         Ok(bill)
     }
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;

@@ -54,9 +54,9 @@ impl UsageKind {
         Self::Decisions,
     ];
 
-    /// Every kind.
-    pub fn all() -> Vec<Self> {
-        Self::ALL.to_vec()
+    /// Every kind whose counts are documented.
+    pub fn documented() -> Vec<Self> {
+        Self::ALL.into_iter().filter(|kind| *kind != Self::Decisions).collect()
     }
 
     /// What its pages are kept under, and where they are below `/organization`.
