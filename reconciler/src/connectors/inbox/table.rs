@@ -280,6 +280,7 @@ pub(super) fn whole_file(cell: BadCell) -> Rows {
     Rows { bad: vec![BadRow { line: 0, cell }], ..Rows::default() }
 }
 
+/// Reads one row. Rows that are no charges are left out whatever their width: totals are often short.
 fn read_row(
     header: &Header,
     width: usize,
@@ -290,11 +291,14 @@ fn read_row(
     if record.iter().all(|cell| cell.trim().is_empty()) {
         return Ok(None);
     }
-    if record.len() != width {
-        let reason = format!("has {} cells, the header has {width}", record.len());
-        return Err(BadCell::new("row", reason));
+    let row = Row { header, record: &record };
+    match line(row) {
+        Ok(Some(_)) | Err(_) if record.len() != width => {
+            let reason = format!("has {} cells, the header has {width}", record.len());
+            Err(BadCell::new("row", reason))
+        }
+        read => read,
     }
-    line(Row { header, record: &record })
 }
 
 fn not_utf8() -> BadCell {

@@ -136,7 +136,8 @@ async fn every_column_of_a_mapping_is_read() {
     let body = "\u{feff}Invoice of November\n\n\
         From;To;Net;Gross;Currency;Units;Unit;Item;Type;Model;Project;Tier;Invoice;Key;Team\r\n\
         01.11.2026;02.11.2026;1.234,5;1.300,00;usd;2,5;Mtok;Prompt;Use;\"l;lama\";p1;flex;I-7;k1;red\r\n\
-        01.11.2026;02.11.2026;1.234,5;;USD;;;Total;;;;;;;\r\n";
+        01.11.2026;02.11.2026;1.234,5;;USD;;;Total;;;;;;;\r\n\
+        ;;;;;;;Total\r\n";
     let sorted = one(all, body).await;
     assert_eq!(sorted.held, []);
     let [line] = sorted.bill.lines.as_slice() else { panic!("{sorted:?}") };
@@ -153,7 +154,7 @@ async fn every_column_of_a_mapping_is_read() {
     let texts = [&line.model, &line.project, &line.tier, &line.invoice_id, &line.credential];
     assert_eq!(texts.map(|text| text.as_deref().unwrap()), ["l;lama", "p1", "flex", "I-7", "k1"]);
     assert_eq!((line.tags["team"].as_str(), line.provisional), ("red", true));
-    assert!(sorted.bill.notes.iter().any(|note| note.contains("1 rows are no charges")));
+    assert!(sorted.bill.notes.iter().any(|note| note.contains("2 rows are no charges")));
 }
 
 /// (row, what the finding must name)
