@@ -39,11 +39,12 @@ const PAGE: usize = 1_000;
 /// More files than anybody drops: it bounds a store that lists in a circle.
 const MAX_FILES: usize = 20_000;
 /// Larger files do not fit beside a night's other work: a FOCUS export of millions of rows is split by its exporter.
-const MAX_FILE: u64 = 48 * 1024 * 1024;
+const MAX_FILE: u64 = 32 * 1024 * 1024;
 /// A packed file's content.
-const MAX_UNPACKED: u64 = 128 * 1024 * 1024;
-/// All files together are held in memory for as long as they are read.
-const MAX_TOTAL: u64 = 96 * 1024 * 1024;
+const MAX_UNPACKED: u64 = 64 * 1024 * 1024;
+/// All files together, packed as they may be, are held in memory while they are read; so are their lines, which take
+/// some four times the room of a FOCUS row.
+const MAX_TOTAL: u64 = 64 * 1024 * 1024;
 /// How many bad rows of one file are named one by one.
 const NAMED_ROWS: usize = 20;
 
