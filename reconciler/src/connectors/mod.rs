@@ -4,7 +4,12 @@
 pub mod anthropic;
 pub mod atlas;
 pub mod azure;
+pub mod claude_code;
+pub mod copilot;
+pub mod cost_explorer;
+pub mod cursor;
 pub mod http;
+pub mod inbox;
 mod oauth;
 pub mod openai;
 pub mod openrouter;
@@ -137,6 +142,13 @@ pub trait Connector: Send + Sync {
 
     /// Reads kept answers. Pure: the same pages give the same bill on any day.
     fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError>;
+
+    /// Parts of the answers that `read` left out because a person must look at them first. The bill is not whole while
+    /// there are any. Pure. Most sources have none: they are read as a whole, or not.
+    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
+        let _ = (days, pages);
+        Ok(Vec::new())
+    }
 }
 
 /// Goes on without the list of API keys where the credential may not read it: the bill matters more. What came of the
