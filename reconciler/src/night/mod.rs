@@ -1,1 +1,51 @@
-//! One night in order.
+//! One night in order, for one unit (workspace, UTC day, provider): what the gateway estimated is read ([`read`]), set
+//! against what the provider billed ([`match_up`]), every difference explained ([`explain`]) and the bill allocated
+//! ([`allocate`]) to the last digit. All of it is pure, but for the files that [`read`] spills to.
+
+pub mod allocate;
+pub mod read;
+mod spill;
+
+/// Why a unit cannot be settled. Nothing of it is written then.
+#[derive(Debug, thiserror::Error)]
+pub enum NightError {
+    /// A sum is beyond what the books can hold.
+    #[error("`{what}` overflows: a single amount or count must be wrong by orders of magnitude")]
+    Overflow {
+        /// What was summed.
+        what: &'static str,
+    },
+    /// A field of the input cannot be used.
+    #[error("`{field}` {problem}: {remedy}")]
+    Input {
+        /// Which.
+        field: String,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// A spill file cannot be written or read.
+    #[error(
+        "the spill directory {directory} cannot be used: {reason}; give it space, or another directory"
+    )]
+    Spill {
+        /// Where.
+        directory: String,
+        /// What the system said.
+        reason: String,
+    },
+    /// The outcome would not add up. A defect of the reconciler: nothing is written.
+    #[error("the books of {unit} would not add up: {what}")]
+    Unbalanced {
+        /// The unit.
+        unit: String,
+        /// Which sum, and the two sides of it.
+        what: String,
+    },
+}
+
+/// A checked sum's result, or the error that names it.
+pub(crate) fn fits<T>(sum: Option<T>, what: &'static str) -> Result<T, NightError> {
+    sum.ok_or(NightError::Overflow { what })
+}
