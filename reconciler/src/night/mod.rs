@@ -2,9 +2,24 @@
 //! against what the provider billed ([`match_up`]), every difference explained ([`explain`]) and the bill allocated
 //! ([`allocate`]) to the last digit. All of it is pure, but for the files that [`read`] spills to.
 
+pub mod adjustments;
 pub mod allocate;
+pub mod explain;
+pub mod match_up;
+pub mod names;
+pub mod outcome;
+pub mod price_findings;
 pub mod read;
+mod settle;
+mod shares;
 mod spill;
+mod spread;
+
+pub use outcome::{
+    Finding, Options, PriceFinding, Summary, Tolerance, Totals, UnitBill, UnitInput, UnitOutcome,
+    Unmetered, UnmeteredReason,
+};
+pub use settle::{EstimateSource, ProviderEstimates, RowSink, settle_stream, settle_unit};
 
 /// Why a unit cannot be settled. Nothing of it is written then.
 #[derive(Debug, thiserror::Error)]

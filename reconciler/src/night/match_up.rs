@@ -1,0 +1,518 @@
+//! Sets bill lines and measured usage against estimates, at the coarsest grain that the bill has. Names are matched as
+//! `names` says; whatever remains in doubt is joined: the sum of a group is right, and a guess may not be.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::names::{Classes, Union};
+use super::outcome::Options;
+use super::read::{ProviderFacts, UNCERTAIN_TIER, counted_calls, input_tokens};
+pub use super::spread::{DailyEstimates, spread_over_days};
+use crate::bill::{BillLine, MeasuredUsage, Meter, Quantity};
+
+/// Estimates that differ in their owner only, summed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Counted {
+    pub(super) account: String,
+    pub(super) model: String,
+    pub(super) meter: Meter,
+    pub(super) tier: String,
+    pub(super) estimated: i128,
+    pub(super) metered: i128,
+    pub(super) requests: u64,
+    pub(super) uncertain: i128,
+}
+
+impl Counted {
+    /// Whether it stands for requests of unknown usage.
+    pub(super) fn floats(&self) -> bool {
+        self.tier == UNCERTAIN_TIER
+    }
+}
+
+/// What is explained together.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Group {
+    /// Places of bill lines.
+    pub(super) lines: Vec<usize>,
+    /// Its parts by model and meter.
+    pub(super) cells: Vec<Cell>,
+    /// Classes of models in it. Empty with `any_model`: lines that name no model.
+    pub(super) classes: BTreeSet<usize>,
+    /// Whether a line in it covers every model.
+    pub(super) any_model: bool,
+    /// Accounts of its lines, measured usage and estimates.
+    pub(super) accounts: BTreeSet<String>,
+    /// Known credentials whose use it is; an empty one for use without. Those measured, if any were.
+    pub(super) credentials: BTreeSet<String>,
+    /// Projects likewise.
+    pub(super) projects: BTreeSet<String>,
+    /// Units that are not understood.
+    pub(super) units: BTreeSet<String>,
+    measured: bool,
+}
+
+/// One model (or models that cannot be told apart) and meter within a group.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Cell {
+    pub(super) class: Option<usize>,
+    pub(super) meter: Option<Meter>,
+    /// Places of its estimates.
+    pub(super) keys: Vec<usize>,
+    /// What the provider says was used in all, in units of 1e-12. `None` when it does not say.
+    pub(super) quantity: Option<i128>,
+    /// The part of that by credentials that the gateway does not hold.
+    pub(super) strangers: BTreeMap<String, i128>,
+}
+
+/// A unit, matched.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Matched {
+    pub(super) groups: Vec<Group>,
+    /// Lines that name no model and are nobody's by name: for tags.
+    pub(super) loose: Vec<usize>,
+    /// Classes of the models of `counted`, at the same places.
+    pub(super) classes: Vec<Option<usize>>,
+    /// The name of each class: ours where it has a single one.
+    pub(super) names: BTreeMap<usize, String>,
+}
+
+/// What matching looks at.
+pub(super) struct Sides<'a> {
+    pub(super) counted: &'a [Counted],
+    /// Usage lines whose credential is not a stranger's.
+    pub(super) lines: &'a [&'a BillLine],
+    /// Credentials and meters whose lines were taken out as strangers'.
+    pub(super) taken_out: &'a BTreeSet<(String, Meter)>,
+    pub(super) usage: &'a [MeasuredUsage],
+    pub(super) facts: &'a ProviderFacts,
+}
+
+/// A service tier as the price book names it.
+pub(super) fn tier_name(tier: &str) -> &str {
+    match tier {
+        "" | "default" | "standard" | "auto" | "on_demand" | "ON_DEMAND" => "standard",
+        "fast" | "ON_DEMAND_PRIORITY" | "priority_on_demand" => "priority",
+        "ON_DEMAND_FLEX" => "flex",
+        other => other,
+    }
+}
+
+/// How many of a meter's units one unit of a bill is. `None` when it is no unit of that meter.
+pub(super) fn unit_factor(unit: &str, meter: Meter) -> Option<i128> {
+    let unit = unit.trim().to_ascii_lowercase();
+    let (count, word) = match unit.split_once(' ') {
+        Some((count, word)) if count.starts_with(|c: char| c.is_ascii_digit()) => (count, word),
+        _ => ("1", unit.as_str()),
+    };
+    let digits = count.replace([',', '_'], "");
+    let (digits, times) = match (digits.strip_suffix('k'), digits.strip_suffix('m')) {
+        (Some(digits), _) => (digits.to_owned(), 1_000),
+        (_, Some(digits)) => (digits.to_owned(), 1_000_000),
+        _ => (digits, 1),
+    };
+    let factor = digits.parse::<u64>().ok().filter(|factor| *factor > 0)?;
+    let calls = [
+        "call",
+        "calls",
+        "count",
+        "queries",
+        "query",
+        "request",
+        "requests",
+        "search",
+        "search unit",
+        "search units",
+        "searches",
+        "second",
+        "seconds",
+        "unit",
+        "units",
+    ];
+    let fits = match meter {
+        Meter::Whole => false,
+        Meter::Calls => calls.contains(&word),
+        Meter::Input | Meter::CacheRead | Meter::CacheWrite | Meter::Output => {
+            matches!(word, "token" | "tokens")
+        }
+    };
+    fits.then_some(i128::from(factor) * times)
+}
+
+/// What a line says was used, in units of its meter.
+pub(super) fn line_quantity(line: &BillLine) -> Option<i128> {
+    let factor = unit_factor(line.unit.as_deref()?, line.meter)?;
+    line.quantity?.pico().checked_mul(factor).filter(|quantity| *quantity >= 0)
+}
+
+/// Measured usage by meter.
+fn measured(usage: &MeasuredUsage) -> [(Meter, u64); 5] {
+    [
+        (Meter::Input, input_tokens(&usage.tokens)),
+        (Meter::CacheRead, usage.tokens.cache_read_total()),
+        (Meter::CacheWrite, usage.tokens.cache_write_total()),
+        (Meter::Output, usage.tokens.output_total()),
+        (Meter::Calls, counted_calls(&usage.tokens, &usage.calls)),
+    ]
+}
+
+fn account_fits(one: &str, other: &str) -> bool {
+    one == other || one.is_empty() || other.is_empty()
+}
+
+fn tier_fits(theirs: Option<&str>, ours: &str) -> bool {
+    theirs.is_none_or(|tier| tier_name(tier) == ours)
+}
+
+fn meter_fits(one: Meter, other: Meter) -> bool {
+    one == other || one == Meter::Whole || other == Meter::Whole
+}
+
+/// Matches both sides of a unit.
+pub(super) fn match_up(sides: &Sides<'_>, options: &Options) -> Matched {
+    Matching::new(sides, options).run()
+}
+
+struct Matching<'a> {
+    sides: &'a Sides<'a>,
+    options: &'a Options,
+    models: Classes,
+    /// Estimates, then lines, then measured usage by meter.
+    joined: Union,
+    loose: BTreeSet<usize>,
+    measured: Vec<Measured>,
+}
+
+/// One meter of one row of measured usage.
+#[derive(Clone, Copy)]
+struct Measured {
+    atom: usize,
+    usage: usize,
+    meter: Meter,
+    count: u64,
+}
+
+impl<'a> Matching<'a> {
+    fn new(sides: &'a Sides<'a>, options: &'a Options) -> Self {
+        let ours = sides.counted.iter().map(|c| c.model.as_str()).filter(|m| !m.is_empty());
+        let billed = sides.lines.iter().filter_map(|line| line.model.as_deref());
+        let theirs = billed.chain(sides.usage.iter().map(|usage| usage.model.as_str()));
+        let models = Classes::new(&ours.collect(), &sides.facts.aliases, &theirs.collect());
+        let first = sides.counted.len() + sides.lines.len();
+        let meters = sides
+            .usage
+            .iter()
+            .enumerate()
+            .flat_map(|(at, usage)| measured(usage).map(|(meter, count)| (at, meter, count)));
+        let measured: Vec<Measured> = meters
+            .enumerate()
+            .map(|(at, (usage, meter, count))| Measured { atom: first + at, usage, meter, count })
+            .collect();
+        let joined = Union::new(first + measured.len());
+        Self { sides, options, models, joined, loose: BTreeSet::new(), measured }
+    }
+
+    fn run(mut self) -> Matched {
+        self.join_lines();
+        self.join_leftovers();
+        self.join_measured();
+        self.groups()
+    }
+
+    fn atom_of_line(&self, line: usize) -> usize {
+        self.sides.counted.len() + line
+    }
+
+    /// Whether a line that names a model could hold this estimate, were it of that model.
+    fn named_elsewhere(&self, counted: &Counted) -> bool {
+        self.sides.lines.iter().any(|line| {
+            line.model.is_some()
+                && account_fits(&line.account, &counted.account)
+                && meter_fits(line.meter, counted.meter)
+        })
+    }
+
+    fn model_fits(&self, line: &BillLine, counted: &Counted) -> bool {
+        match line.model.as_deref() {
+            Some(model) => {
+                let theirs = self.models.theirs(model);
+                theirs.is_some() && theirs == self.models.ours(&counted.model)
+            }
+            // A line for all models holds what the lines with models leave.
+            None => !self.named_elsewhere(counted),
+        }
+    }
+
+    fn join_lines(&mut self) {
+        let any_named = self.sides.lines.iter().any(|line| line.model.is_some());
+        for (at, line) in self.sides.lines.iter().enumerate() {
+            let mut found = false;
+            for (key, counted) in self.sides.counted.iter().enumerate() {
+                let fits = !counted.floats()
+                    && account_fits(&line.account, &counted.account)
+                    && meter_fits(line.meter, counted.meter)
+                    && tier_fits(line.tier.as_deref(), &counted.tier)
+                    && self.model_fits(line, counted);
+                if fits {
+                    self.joined.join(key, self.atom_of_line(at));
+                    found = true;
+                }
+            }
+            // Use without any estimate: a model that was measured tells it from other costs.
+            let used = !any_named && (!self.sides.usage.is_empty() || self.any_floating());
+            if line.model.is_none() && !found && !used {
+                self.loose.insert(at);
+            }
+        }
+    }
+
+    fn any_floating(&self) -> bool {
+        self.sides.counted.iter().any(Counted::floats)
+    }
+
+    /// An estimate without a line and a line without an estimate that differ in their tier only: the provider used
+    /// another tier than we priced.
+    fn join_leftovers(&mut self) {
+        // Asked of the groups as they are now, so that the order of lines changes nothing.
+        let line_roots: Vec<usize> = (0..self.sides.lines.len())
+            .map(|at| self.joined.find(self.sides.counted.len() + at))
+            .collect();
+        let key_roots: Vec<usize> =
+            (0..self.sides.counted.len()).map(|key| self.joined.find(key)).collect();
+        let (with_line, with_key): (BTreeSet<&usize>, BTreeSet<&usize>) =
+            (line_roots.iter().collect(), key_roots.iter().collect());
+        for ((at, line), root) in self.sides.lines.iter().enumerate().zip(&line_roots) {
+            if line.model.is_none() || with_key.contains(root) {
+                continue;
+            }
+            for ((key, counted), root) in self.sides.counted.iter().enumerate().zip(&key_roots) {
+                let fits = !with_line.contains(root)
+                    && !counted.floats()
+                    && account_fits(&line.account, &counted.account)
+                    && meter_fits(line.meter, counted.meter)
+                    && self.model_fits(line, counted);
+                if fits {
+                    self.joined.join(key, self.atom_of_line(at));
+                }
+            }
+        }
+    }
+
+    /// Whether all that a group is billed has its quantity.
+    fn closed_groups(&mut self) -> BTreeSet<usize> {
+        let (mut billed, mut open) = (BTreeSet::new(), BTreeSet::new());
+        for (at, line) in self.sides.lines.iter().enumerate() {
+            let atom = self.atom_of_line(at);
+            let group = self.joined.find(atom);
+            billed.insert(group);
+            if line_quantity(line).is_none() {
+                open.insert(group);
+            }
+        }
+        billed.difference(&open).copied().collect()
+    }
+
+    fn join_measured(&mut self) {
+        let closed = self.closed_groups();
+        let mut before = self.joined.clone();
+        let mut kept = Vec::new();
+        for measured in std::mem::take(&mut self.measured) {
+            let atoms = self.atoms_of(&measured);
+            let groups: BTreeSet<usize> = atoms.iter().map(|atom| before.find(*atom)).collect();
+            let open: Vec<usize> = groups.difference(&closed).copied().collect();
+            let belongs = match (open.len(), groups.len()) {
+                (0, 0) => measured.count > 0,
+                // Groups that know their quantities learn nothing from a sum over several.
+                (0, count) => count == 1,
+                _ => true,
+            };
+            if belongs {
+                let of = if open.is_empty() { groups.into_iter().collect() } else { open };
+                of.iter().for_each(|group| self.joined.join(measured.atom, *group));
+                kept.push(measured);
+            }
+        }
+        self.measured = kept;
+    }
+
+    /// The estimates and lines that a measured row is about.
+    fn atoms_of(&self, measured: &Measured) -> Vec<usize> {
+        let Some(usage) = self.sides.usage.get(measured.usage) else { return Vec::new() };
+        let (class, tier) = (self.models.theirs(&usage.model), usage.tier.as_deref());
+        let key_fits = |counted: &Counted| {
+            !counted.floats()
+                && account_fits(&usage.account, &counted.account)
+                && counted.meter == measured.meter
+                && tier_fits(tier, &counted.tier)
+                && self.models.ours(&counted.model) == class
+        };
+        let keys = self.sides.counted.iter().enumerate().filter(|(_, counted)| key_fits(counted));
+        let mut atoms: Vec<usize> = keys.map(|(key, _)| key).collect();
+        // A line for all models whose estimates of this one are elsewhere is not about it.
+        let any_model = atoms.is_empty();
+        let line_fits = |line: &BillLine| {
+            account_fits(&usage.account, &line.account)
+                && meter_fits(line.meter, measured.meter)
+                && line.tier.as_deref().is_none_or(|line| tier_fits(tier, tier_name(line)))
+                && line.model.as_deref().map_or(any_model, |m| self.models.theirs(m) == class)
+        };
+        for (at, line) in self.sides.lines.iter().enumerate() {
+            if !self.loose.contains(&at) && line_fits(line) {
+                atoms.push(self.atom_of_line(at));
+            }
+        }
+        atoms
+    }
+
+    fn groups(mut self) -> Matched {
+        let closed = self.closed_groups();
+        let mut groups: BTreeMap<usize, Group> = BTreeMap::new();
+        for (at, line) in self.sides.lines.iter().enumerate() {
+            if self.loose.contains(&at) {
+                continue;
+            }
+            let atom = self.atom_of_line(at);
+            let group = groups.entry(self.joined.find(atom)).or_default();
+            group.lines.push(at);
+            group.accounts.insert(line.account.clone());
+            group.credentials.insert(line.credential.clone().unwrap_or_default());
+            group.projects.insert(line.project.clone().unwrap_or_default());
+            group.any_model |= line.model.is_none();
+            group.classes.extend(line.model.as_deref().and_then(|m| self.models.theirs(m)));
+            if line_quantity(line).is_none() && line.quantity.is_some() {
+                group.units.insert(line.unit.clone().unwrap_or_default());
+            }
+        }
+        let classes: Vec<Option<usize>> =
+            self.sides.counted.iter().map(|c| self.models.ours(&c.model)).collect();
+        for (key, counted) in self.sides.counted.iter().enumerate() {
+            if counted.floats() {
+                continue;
+            }
+            let root = self.joined.find(key);
+            let group = groups.entry(root).or_default();
+            let class = classes.get(key).copied().flatten();
+            group.classes.extend(class);
+            let one = closed.contains(&root) && group.any_model;
+            group.cell(class.filter(|_| !one), counted.meter).keys.push(key);
+        }
+        for (root, group) in &mut groups {
+            if closed.contains(root) {
+                self.quantities_of_lines(group);
+            }
+        }
+        self.quantities_of_usage(&mut groups, &closed);
+        let names = self.names();
+        let groups = groups.into_values().collect();
+        Matched { groups, loose: self.loose.into_iter().collect(), classes, names }
+    }
+
+    fn quantities_of_lines(&self, group: &mut Group) {
+        for at in group.lines.clone() {
+            let Some(line) = self.sides.lines.get(at) else { continue };
+            let Some(quantity) = line_quantity(line) else { continue };
+            let class = line.model.as_deref().and_then(|model| self.models.theirs(model));
+            let class = class.filter(|_| !group.any_model);
+            let cell = group.cell(class, line.meter);
+            cell.quantity = Some(cell.quantity.unwrap_or(0).saturating_add(quantity));
+        }
+    }
+
+    fn quantities_of_usage(
+        &mut self,
+        groups: &mut BTreeMap<usize, Group>,
+        closed: &BTreeSet<usize>,
+    ) {
+        for Measured { atom, usage, meter, count } in std::mem::take(&mut self.measured) {
+            let Some(usage) = self.sides.usage.get(usage) else { continue };
+            let root = self.joined.find(atom);
+            let is_closed = closed.contains(&root);
+            let stranger = usage.credential.as_ref().filter(|id| self.options.is_stranger(id));
+            let group = groups.entry(root).or_default();
+            let class = self.models.theirs(&usage.model);
+            if count > 0 {
+                group.accounts.insert(usage.account.clone());
+                group.classes.extend(class);
+                if stranger.is_none() && !is_closed {
+                    group.measured_by(usage);
+                }
+            }
+            let class = class.filter(|_| !(is_closed && group.any_model));
+            let there = group.cells.iter().any(|c| c.class == class && c.meter == Some(meter));
+            // Providers that count no calls send none: a 0 there says nothing.
+            if count == 0 && (!there || meter == Meter::Calls) {
+                continue;
+            }
+            // What was billed on a line of its own is not in these lines.
+            if stranger.is_some_and(|id| self.sides.taken_out.contains(&(id.clone(), meter))) {
+                continue;
+            }
+            let quantity = Quantity::whole(count).pico();
+            let cell = group.cell(class, meter);
+            if !is_closed {
+                cell.quantity = Some(cell.quantity.unwrap_or(0).saturating_add(quantity));
+            }
+            if let Some(id) = stranger {
+                let sum = cell.strangers.entry(id.clone()).or_default();
+                *sum = sum.saturating_add(quantity);
+            }
+        }
+    }
+
+    fn names(&self) -> BTreeMap<usize, String> {
+        let mut ours: BTreeMap<usize, BTreeSet<&str>> = BTreeMap::new();
+        for counted in self.sides.counted {
+            if let Some(class) = self.models.ours(&counted.model) {
+                ours.entry(class).or_default().insert(&counted.model);
+            }
+        }
+        let billed = self.sides.lines.iter().filter_map(|line| line.model.as_deref());
+        let theirs = billed.chain(self.sides.usage.iter().map(|usage| usage.model.as_str()));
+        let mut names: BTreeMap<usize, String> = BTreeMap::new();
+        for model in theirs.collect::<BTreeSet<_>>() {
+            if let Some(class) = self.models.theirs(model) {
+                names.entry(class).or_insert_with(|| model.to_owned());
+            }
+        }
+        for (class, models) in ours {
+            if let (1, Some(model)) = (models.len(), models.first()) {
+                names.insert(class, (*model).to_owned());
+            } else {
+                names.entry(class).or_insert_with(|| {
+                    models.first().map(|model| (*model).to_owned()).unwrap_or_default()
+                });
+            }
+        }
+        names
+    }
+}
+
+impl Group {
+    /// Takes note of whose use was measured: it is finer than what lines say.
+    fn measured_by(&mut self, usage: &MeasuredUsage) {
+        if !std::mem::replace(&mut self.measured, true) {
+            self.credentials.clear();
+            self.projects.clear();
+        }
+        self.credentials.insert(usage.credential.clone().unwrap_or_default());
+        self.projects.insert(usage.project.clone().unwrap_or_default());
+    }
+
+    /// The cell of a model and meter, made where there is none.
+    fn cell(&mut self, class: Option<usize>, meter: Meter) -> &mut Cell {
+        let is = |cell: &Cell| cell.class == class && cell.meter == Some(meter);
+        let at = self.cells.iter().position(is).unwrap_or(self.cells.len());
+        if at == self.cells.len() {
+            self.cells.push(Cell { class, meter: Some(meter), ..Cell::default() });
+        }
+        // The place exists: it was found, or made just now.
+        #[allow(clippy::indexing_slicing)]
+        &mut self.cells[at]
+    }
+}
+
+impl Options {
+    /// Whether a credential is known not to be the gateway's.
+    pub(super) fn is_stranger(&self, credential: &str) -> bool {
+        !self.known_credentials.is_empty() && !self.known_credentials.contains(credential)
+    }
+}

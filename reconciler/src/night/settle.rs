@@ -1,0 +1,580 @@
+//! One unit's books: reads the estimates three times (to sum, to learn who is rounded up, to state the rows), so that
+//! any number of owners needs only a number each in memory.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::{DAY_MS, Date};
+
+use super::adjustments::{Owner, adjust};
+use super::explain::{CellPlan, Explained, Extra, Facts, Pool, explain};
+use super::match_up::{Counted, Sides, line_quantity, match_up, tier_name};
+use super::outcome::{
+    Finding, Options, Summary, Totals, UnitBill, UnitInput, UnitOutcome, Unmetered, UnmeteredReason,
+};
+use super::price_findings::resolution_of;
+use super::read::{Estimate, Estimates};
+use super::shares::Division;
+use super::{NightError, fits};
+use crate::bill::{BillLine, ChargeKind, Quantity};
+use crate::ledger::{Content, LineId, UNMETERED, UnitId};
+
+/// Estimates of one provider that can be read several times, in the order of their lines, each line once.
+pub trait EstimateSource {
+    /// Shows each estimate.
+    fn scan(
+        &self,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError>;
+}
+
+/// One provider's part of what was read.
+#[derive(Debug)]
+pub struct ProviderEstimates<'a> {
+    /// What was read.
+    pub estimates: &'a Estimates,
+    /// The provider.
+    pub provider: &'a str,
+}
+
+impl EstimateSource for ProviderEstimates<'_> {
+    fn scan(
+        &self,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
+        self.estimates.scan(Some(self.provider), each)
+    }
+}
+
+struct InMemory(Vec<Estimate>);
+
+impl EstimateSource for InMemory {
+    fn scan(
+        &self,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
+        self.0.iter().try_for_each(each)
+    }
+}
+
+/// Takes each row of a unit.
+pub type RowSink<'a> = dyn FnMut(LineId, Content) -> Result<(), NightError> + 'a;
+
+/// Settles one unit: every row of its books, what to tell, and the sums. The order of the input changes nothing, and
+/// the same input gives the same rows to the last byte.
+pub fn settle_unit(input: UnitInput, options: &Options) -> Result<UnitOutcome, NightError> {
+    let UnitInput { bill, mut estimates } = input;
+    estimates.sort_by(|a, b| a.line.cmp(&b.line));
+    let mut merged: Vec<Estimate> = Vec::with_capacity(estimates.len());
+    for estimate in estimates {
+        match merged.last_mut() {
+            Some(same) if same.line == estimate.line && same.provider == estimate.provider => {
+                add(same, &estimate)?;
+            }
+            _ => merged.push(estimate),
+        }
+    }
+    let mut rows = Vec::new();
+    let summary = settle_stream(&bill, &InMemory(merged), options, &mut |line, content| {
+        rows.push((line, content));
+        Ok(())
+    })?;
+    rows.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(UnitOutcome { rows, findings: summary.findings, totals: summary.totals })
+}
+
+fn add(to: &mut Estimate, other: &Estimate) -> Result<(), NightError> {
+    to.estimated = fits(to.estimated.checked_add(other.estimated), "estimated")?;
+    to.metered = fits(to.metered.checked_add(other.metered), "metered quantity")?;
+    to.requests = fits(to.requests.checked_add(other.requests), "requests")?;
+    to.uncertain = fits(to.uncertain.checked_add(other.uncertain), "uncertain")?;
+    Ok(())
+}
+
+/// Settles one unit without holding its rows: those with estimates come first, in the order of their lines, then the
+/// others in theirs. When it fails, rows that were given out must be dropped.
+pub fn settle_stream(
+    bill: &UnitBill,
+    estimates: &dyn EstimateSource,
+    options: &Options,
+    sink: &mut RowSink<'_>,
+) -> Result<Summary, NightError> {
+    check_lines(bill)?;
+    let counted = count(bill, estimates)?;
+    let mut lines: Vec<(String, &BillLine)> = bill
+        .lines
+        .iter()
+        .map(|line| (serde_json::to_string(line).unwrap_or_default(), line))
+        .collect();
+    lines.sort_by(|a, b| a.0.cmp(&b.0));
+    let lines: Vec<&BillLine> = lines.into_iter().map(|(_, line)| line).collect();
+    let mut books = Books::new(bill, sink);
+    if lines.is_empty() {
+        estimates.scan(&mut |estimate| books.unbilled(estimate))?;
+        return books.close(&counted, None);
+    }
+    let (used, beside): (Vec<&BillLine>, Vec<&BillLine>) =
+        lines.iter().partition(|line| line.kind == ChargeKind::Usage);
+    let stranger = |line: &&&BillLine| {
+        line.credential.as_ref().is_some_and(|credential| options.is_stranger(credential))
+    };
+    let strangers: Vec<&BillLine> = used.iter().filter(|line| stranger(line)).copied().collect();
+    let used: Vec<&BillLine> = used.iter().filter(|line| !stranger(line)).copied().collect();
+    let taken_out: BTreeSet<_> =
+        strangers.iter().filter_map(|line| Some((line.credential.clone()?, line.meter))).collect();
+    let matched = match_up(
+        &Sides {
+            counted: &counted,
+            lines: &used,
+            taken_out: &taken_out,
+            usage: &bill.usage,
+            facts: &bill.facts,
+        },
+        options,
+    );
+    let resolution = options.resolution.map_or_else(
+        || {
+            resolution_of(
+                used.iter().copied().filter(|line| line.quantity.is_some() || line.model.is_some()),
+            )
+        },
+        |unit| unit.pico().abs().max(1),
+    );
+    let mut explained = explain(&Facts {
+        provider: &bill.unit.provider,
+        counted: &counted,
+        lines: &used,
+        matched: &matched,
+        options,
+        resolution,
+        provisional: bill.provisional,
+    })?;
+    take_strangers(&mut explained, &strangers, bill.provisional);
+    let loose = matched.loose.iter().filter_map(|at| used.get(*at).copied());
+    let beside: Vec<&BillLine> = beside.into_iter().chain(loose).collect();
+    let division = Division::learn(&counted, &explained, estimates)?;
+    books.state(&counted, &explained, division, estimates)?;
+    books.beside(&beside, options)?;
+    let billed = lines.iter().try_fold(0_i128, |sum, line| sum.checked_add(line.amount.pico()));
+    books.summary.findings.append(&mut explained.findings);
+    books.over_tolerance(options)?;
+    books.close(&counted, Some(fits(billed, "billed")?))
+}
+
+fn input_error(field: &str, problem: String, remedy: &'static str) -> NightError {
+    NightError::Input { field: field.to_owned(), problem, remedy }
+}
+
+/// Every line must be of this provider and day: a line booked twice, or on another day, would be money made up.
+fn check_lines(bill: &UnitBill) -> Result<(), NightError> {
+    let day = Date::parse(&bill.unit.day).ok_or_else(|| {
+        input_error("unit.day", format!("is `{}`", bill.unit.day), "give a day as YYYY-MM-DD")
+    })?;
+    let (start, end) = (day.midnight(), day.midnight().plus_ms(DAY_MS));
+    let providers = bill.lines.iter().map(|line| &line.provider);
+    let providers = providers.chain(bill.usage.iter().map(|usage| &usage.provider));
+    if let Some(other) = providers.into_iter().find(|name| **name != bill.unit.provider) {
+        return Err(input_error(
+            "provider of a bill line",
+            format!("is `{other}` in the unit {}", bill.unit),
+            "settle each provider's lines in its own unit",
+        ));
+    }
+    let periods = bill.lines.iter().map(|line| (line.start, line.end));
+    let periods = periods.chain(bill.usage.iter().map(|usage| (usage.start, usage.end)));
+    for (from, to) in periods {
+        if from < start || to > end || to < from {
+            return Err(input_error(
+                "period of a bill line",
+                format!("is {from} to {to} in the unit {}", bill.unit),
+                "spread longer charges over their days first (spread_over_days)",
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The first reading: sums without owners.
+fn count(bill: &UnitBill, estimates: &dyn EstimateSource) -> Result<Vec<Counted>, NightError> {
+    let mut counted: Vec<Counted> = Vec::new();
+    let mut last: Option<LineId> = None;
+    estimates.scan(&mut |estimate| {
+        let Estimate { line, estimated, metered, uncertain, .. } = estimate;
+        if estimate.provider != bill.unit.provider || line.kind != ChargeKind::Usage {
+            return Err(input_error(
+                "provider or kind of an estimate",
+                format!("is `{}`, {:?} in the unit {}", estimate.provider, line.kind, bill.unit),
+                "settle each provider's estimates of use in its own unit",
+            ));
+        }
+        if estimated.is_negative() || metered.pico() < 0 || uncertain.is_negative() {
+            let remedy = "an estimate cannot be below 0: read the usage again";
+            return Err(input_error("estimate", "is negative".to_owned(), remedy));
+        }
+        if last.as_ref().is_some_and(|last| last >= line) {
+            let remedy = "give each line once, in order";
+            return Err(input_error("estimates", "are not in order".to_owned(), remedy));
+        }
+        match counted.last_mut().filter(|sum| sum.holds(line)) {
+            Some(sum) => sum.add(estimate)?,
+            None => {
+                let mut sum = Counted {
+                    account: line.account.clone(),
+                    model: line.model.clone(),
+                    meter: line.meter,
+                    tier: line.tier.clone(),
+                    estimated: 0,
+                    metered: 0,
+                    requests: 0,
+                    uncertain: 0,
+                };
+                sum.add(estimate)?;
+                counted.push(sum);
+            }
+        }
+        last = Some(line.clone());
+        Ok(())
+    })?;
+    Ok(counted)
+}
+
+impl Counted {
+    /// Whether a line differs from it in its owner only.
+    pub(super) fn holds(&self, line: &LineId) -> bool {
+        self.account == line.account
+            && self.model == line.model
+            && self.meter == line.meter
+            && self.tier == line.tier
+    }
+
+    fn add(&mut self, estimate: &Estimate) -> Result<(), NightError> {
+        let estimated = self.estimated.checked_add(estimate.estimated.pico());
+        self.estimated = fits(estimated, "estimated")?;
+        let metered = self.metered.checked_add(estimate.metered.pico());
+        self.metered = fits(metered, "metered quantity")?;
+        self.requests = fits(self.requests.checked_add(estimate.requests), "requests")?;
+        let uncertain = self.uncertain.checked_add(estimate.uncertain.pico());
+        self.uncertain = fits(uncertain, "uncertain")?;
+        Ok(())
+    }
+}
+
+/// Lines of credentials that the gateway does not hold are nobody's use as a whole.
+fn take_strangers(to: &mut Explained, lines: &[&BillLine], provisional: bool) {
+    for line in lines {
+        let label = line.credential.clone().unwrap_or_default();
+        let id = LineId {
+            account: line.account.clone(),
+            model: line.model.clone().unwrap_or_else(|| line.service.clone()),
+            meter: line.meter,
+            tier: tier_name(line.tier.as_deref().unwrap_or("")).to_owned(),
+            kind: ChargeKind::Usage,
+            owner: Owner::from([(UNMETERED.to_owned(), label.clone())]),
+        };
+        to.findings.push(Finding::Unmetered(Unmetered {
+            label,
+            account: id.account.clone(),
+            model: id.model.clone(),
+            meter: id.meter,
+            reason: UnmeteredReason::UnknownCredential,
+            quantity: line_quantity(line).map(Quantity::from_pico),
+            amount: line.amount,
+        }));
+        to.extras.push(Extra {
+            line: id,
+            billed: line.amount.pico(),
+            quantity: line_quantity(line),
+            method: "direct",
+            provisional: provisional || line.provisional,
+        });
+    }
+}
+
+/// A row in the making.
+struct Row {
+    line: LineId,
+    estimated: i128,
+    metered: Quantity,
+    requests: u64,
+    billed: Option<i128>,
+    quantity: Option<i128>,
+    quantity_variance: i128,
+    provisional: bool,
+    method: &'static str,
+}
+
+/// States the rows and keeps their sums.
+struct Books<'a, 'b> {
+    bill: &'a UnitBill,
+    sink: &'a mut RowSink<'b>,
+    previous: BTreeSet<&'a LineId>,
+    price_version: String,
+    owners: BTreeMap<Owner, u128>,
+    share: bool,
+    summary: Summary,
+}
+
+impl<'a, 'b> Books<'a, 'b> {
+    fn new(bill: &'a UnitBill, sink: &'a mut RowSink<'b>) -> Self {
+        let share = bill.lines.iter().any(|line| line.kind != ChargeKind::Usage);
+        Self {
+            bill,
+            sink,
+            previous: bill.previous.iter().collect(),
+            price_version: bill.facts.price_version(),
+            owners: BTreeMap::new(),
+            share,
+            summary: Summary::default(),
+        }
+    }
+
+    fn unbilled(&mut self, estimate: &Estimate) -> Result<(), NightError> {
+        self.row(Row {
+            line: estimate.line.clone(),
+            estimated: estimate.estimated.pico(),
+            metered: estimate.metered,
+            requests: estimate.requests,
+            billed: None,
+            quantity: None,
+            quantity_variance: 0,
+            provisional: true,
+            method: "unbilled",
+        })
+    }
+
+    /// The rows with estimates, and those that matching made.
+    fn state(
+        &mut self,
+        counted: &[Counted],
+        explained: &Explained,
+        mut division: Division,
+        estimates: &dyn EstimateSource,
+    ) -> Result<(), NightError> {
+        let mut extras = merged(explained.extras.iter().chain(&division.unowned))?;
+        let plans = division.plans.clone();
+        let mut key = 0;
+        estimates.scan(&mut |estimate| {
+            while counted.get(key).is_some_and(|sum| !sum.holds(&estimate.line)) {
+                key += 1;
+            }
+            let plan = plans.get(key).copied().flatten();
+            let (cell, pool) = plan.map_or((None, None), |plan| plan.of(explained));
+            let part = division.part(key, estimate);
+            let mut row = Row {
+                line: estimate.line.clone(),
+                estimated: estimate.estimated.pico(),
+                metered: estimate.metered,
+                requests: estimate.requests,
+                billed: Some(part.billed),
+                quantity: part.quantity,
+                quantity_variance: part.quantity_variance,
+                provisional: provisional(cell, pool, self.bill),
+                method: if pool.is_some() { "uncertain" } else { "proportional" },
+            };
+            if pool.is_some() {
+                let difference = part.billed.checked_sub(row.estimated);
+                row.quantity_variance = fits(difference, "variance")?;
+            }
+            let totals = &mut self.summary.totals;
+            let sum = if pool.is_some() { &mut totals.uncertain } else { &mut totals.matched };
+            *sum = fits(sum.checked_add(Usd::from_pico(part.billed)), "billed")?;
+            if let Some(extra) = extras.remove(&row.line) {
+                self.sort_in(&extra)?;
+                row.take(&extra)?;
+            }
+            self.row(row)
+        })?;
+        extras.values().try_for_each(|extra| {
+            self.sort_in(extra)?;
+            self.row(Row::of(extra)?)
+        })
+    }
+
+    /// Taxes, fees, credits and costs without a model.
+    fn beside(&mut self, lines: &[&BillLine], options: &Options) -> Result<(), NightError> {
+        let owners = std::mem::take(&mut self.owners);
+        let rows = adjust(lines, &owners, options)?;
+        let rows = merged(rows.iter())?;
+        rows.values().try_for_each(|extra| {
+            self.sort_in(extra)?;
+            let mut row = Row::of(extra)?;
+            row.provisional |= self.bill.provisional;
+            self.row(row)
+        })
+    }
+
+    /// Adds a row without an estimate to the sum it belongs to.
+    fn sort_in(&mut self, extra: &Extra) -> Result<(), NightError> {
+        let totals = &mut self.summary.totals;
+        let sum = if extra.line.kind != ChargeKind::Usage {
+            &mut totals.adjustments
+        } else if extra.line.owner.contains_key(UNMETERED) {
+            &mut totals.unmetered
+        } else if extra.method == "tag" {
+            &mut totals.tagged
+        } else {
+            &mut totals.unowned
+        };
+        *sum = fits(sum.checked_add(Usd::from_pico(extra.billed)), "billed")?;
+        Ok(())
+    }
+
+    fn row(&mut self, row: Row) -> Result<(), NightError> {
+        let difference = row.billed.map_or(Some(0), |billed| billed.checked_sub(row.estimated));
+        let price_variance = fits(difference, "variance")?.checked_sub(row.quantity_variance);
+        let content = Content {
+            estimated: Usd::from_pico(row.estimated),
+            metered: row.metered,
+            requests: row.requests,
+            billed: row.billed.map(Usd::from_pico),
+            billed_quantity: row.quantity.map(Quantity::from_pico),
+            quantity_variance: Usd::from_pico(row.quantity_variance),
+            price_variance: Usd::from_pico(fits(price_variance, "price variance")?),
+            provisional: row.provisional,
+            price_version: self.price_version.clone(),
+            source: if row.billed.is_some() { self.bill.source.clone() } else { String::new() },
+            method: row.method.to_owned(),
+        };
+        let totals = &mut self.summary.totals;
+        let sum = |to: &mut Usd, more: Usd| -> Result<(), NightError> {
+            *to = fits(to.checked_add(more), "totals")?;
+            Ok(())
+        };
+        sum(&mut totals.estimated, content.estimated)?;
+        sum(&mut totals.quantity_variance, content.quantity_variance)?;
+        sum(&mut totals.price_variance, content.price_variance)?;
+        if let Some(billed) = content.billed {
+            sum(totals.billed.get_or_insert(Usd::ZERO), billed)?;
+            let weight = u128::try_from(billed.pico()).unwrap_or(0);
+            if self.share && row.line.kind == ChargeKind::Usage && weight > 0 {
+                // Looked up before it is cloned: most rows belong to an owner that is known.
+                if let Some(known) = self.owners.get_mut(&row.line.owner) {
+                    *known = fits(known.checked_add(weight), "billed")?;
+                } else {
+                    self.owners.insert(row.line.owner.clone(), weight);
+                }
+            }
+        }
+        totals.rows += 1;
+        self.previous.remove(&row.line);
+        (self.sink)(row.line, content)
+    }
+
+    fn over_tolerance(&mut self, options: &Options) -> Result<(), NightError> {
+        let totals = &self.summary.totals;
+        let sums = [totals.matched, totals.uncertain, totals.unmetered];
+        let billed = sums.into_iter().try_fold(Usd::ZERO, Usd::checked_add);
+        let (billed, estimated) = (fits(billed, "billed")?, totals.estimated);
+        if options.tolerance.exceeded(billed.pico(), estimated.pico()) {
+            self.summary.findings.push(Finding::Variance { estimated, billed });
+        }
+        Ok(())
+    }
+
+    /// Withdraws what is no longer there, and checks that everything adds up.
+    fn close(mut self, counted: &[Counted], billed: Option<i128>) -> Result<Summary, NightError> {
+        let withdrawn = std::mem::take(&mut self.previous);
+        for line in withdrawn {
+            self.row(Row {
+                line: line.clone(),
+                estimated: 0,
+                metered: Quantity::default(),
+                requests: 0,
+                billed: billed.map(|_| 0),
+                quantity: None,
+                quantity_variance: 0,
+                provisional: self.bill.provisional || billed.is_none(),
+                method: "withdrawn",
+            })?;
+        }
+        let estimated = counted.iter().try_fold(0_i128, |sum, c| sum.checked_add(c.estimated));
+        let mut summary = self.summary;
+        summary.findings.sort();
+        check(&self.bill.unit, &mut summary.totals, fits(estimated, "estimated")?, billed)?;
+        Ok(summary)
+    }
+}
+
+/// The invariants of a unit, from the sums of the rows that were given out.
+fn check(
+    unit: &UnitId,
+    totals: &mut Totals,
+    estimated: i128,
+    billed: Option<i128>,
+) -> Result<(), NightError> {
+    let unbalanced = |what: String| NightError::Unbalanced { unit: unit.to_string(), what };
+    if totals.estimated.pico() != estimated {
+        let what =
+            format!("rows estimate {}, the usage {}", totals.estimated, Usd::from_pico(estimated));
+        return Err(unbalanced(what));
+    }
+    let Some(billed) = billed.map(Usd::from_pico) else { return Ok(()) };
+    let stated = *totals.billed.get_or_insert(Usd::ZERO);
+    let parts = [
+        totals.matched,
+        totals.uncertain,
+        totals.unmetered,
+        totals.adjustments,
+        totals.tagged,
+        totals.unowned,
+    ];
+    let parts = parts.into_iter().try_fold(Usd::ZERO, Usd::checked_add);
+    if stated != billed || parts != Some(billed) {
+        return Err(unbalanced(format!("rows hold {stated} of the bill's {billed}")));
+    }
+    let variance = totals.quantity_variance.checked_add(totals.price_variance);
+    if variance.is_none() || variance != billed.checked_sub(totals.estimated) {
+        return Err(unbalanced(format!("variances are not {billed} - {}", totals.estimated)));
+    }
+    Ok(())
+}
+
+fn provisional(cell: Option<&CellPlan>, pool: Option<&Pool>, bill: &UnitBill) -> bool {
+    bill.provisional
+        || cell.is_some_and(|cell| cell.provisional)
+        || pool.is_some_and(|pool| pool.provisional)
+}
+
+/// Rows without estimates by line, equal lines added up.
+fn merged<'e>(
+    extras: impl Iterator<Item = &'e Extra>,
+) -> Result<BTreeMap<LineId, Extra>, NightError> {
+    let mut sums: BTreeMap<LineId, Extra> = BTreeMap::new();
+    for extra in extras {
+        let Some(sum) = sums.get_mut(&extra.line) else {
+            sums.insert(extra.line.clone(), extra.clone());
+            continue;
+        };
+        sum.billed = fits(sum.billed.checked_add(extra.billed), "billed")?;
+        let both = sum.quantity.zip(extra.quantity);
+        sum.quantity = both.and_then(|(one, other)| one.checked_add(other));
+        sum.provisional |= extra.provisional;
+    }
+    Ok(sums)
+}
+
+impl Row {
+    /// Nothing was estimated: all that is billed is other quantity.
+    fn of(extra: &Extra) -> Result<Self, NightError> {
+        Ok(Self {
+            line: extra.line.clone(),
+            estimated: 0,
+            metered: Quantity::default(),
+            requests: 0,
+            billed: Some(extra.billed),
+            quantity: extra.quantity,
+            quantity_variance: extra.billed,
+            provisional: extra.provisional,
+            method: extra.method,
+        })
+    }
+
+    fn take(&mut self, extra: &Extra) -> Result<(), NightError> {
+        let billed = self.billed.unwrap_or(0).checked_add(extra.billed);
+        self.billed = Some(fits(billed, "billed")?);
+        let variance = self.quantity_variance.checked_add(extra.billed);
+        self.quantity_variance = fits(variance, "variance")?;
+        self.provisional |= extra.provisional;
+        Ok(())
+    }
+}
