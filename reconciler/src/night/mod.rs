@@ -64,3 +64,6 @@ pub enum NightError {
 pub(crate) fn fits<T>(sum: Option<T>, what: &'static str) -> Result<T, NightError> {
     sum.ok_or(NightError::Overflow { what })
 }
+
+#[cfg(test)]
+mod settle_tests;

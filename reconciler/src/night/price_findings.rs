@@ -176,7 +176,7 @@ mod tests {
         let story = found("3.0864175", 1_234_567, &[("3.70", 1_234_567)], "0.01");
         assert_eq!(story.unwrap(), "2.5 3 true");
         // One line alone allows 3 as well; the second does not.
-        let lines = [("3.70", 1_234_567), ("29.876543", 10_000_000)];
+        let lines = [("3.70", 1_234_567), ("29.90", 10_000_000)];
         assert_eq!(found("2.5", 1_000_000, &lines, "0.01").unwrap(), "2.5 2.99 true");
         // Two prices on one bill: the quotient of the sums.
         let lines = [("2", 1_000_000), ("4", 1_000_000)];
