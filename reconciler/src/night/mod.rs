@@ -66,4 +66,6 @@ pub(crate) fn fits<T>(sum: Option<T>, what: &'static str) -> Result<T, NightErro
 }
 
 #[cfg(test)]
+mod model_tests;
+#[cfg(test)]
 mod settle_tests;
