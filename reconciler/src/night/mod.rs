@@ -4,6 +4,7 @@
 
 pub mod adjustments;
 pub mod allocate;
+pub mod economics;
 pub mod explain;
 pub mod match_up;
 pub mod names;
