@@ -7,6 +7,7 @@ use super::names::{Classes, Union};
 use super::outcome::Options;
 use super::read::{ProviderFacts, UNCERTAIN_TIER, counted_calls, input_tokens};
 pub use super::spread::{DailyEstimates, spread_over_days};
+pub(super) use super::units::{line_quantity, tier_name};
 use crate::bill::{BillLine, MeasuredUsage, Meter, Quantity};
 
 /// Estimates that differ in their owner only, summed.
@@ -85,63 +86,6 @@ pub(super) struct Sides<'a> {
     pub(super) taken_out: &'a BTreeSet<(String, Meter)>,
     pub(super) usage: &'a [MeasuredUsage],
     pub(super) facts: &'a ProviderFacts,
-}
-
-/// A service tier as the price book names it.
-pub(super) fn tier_name(tier: &str) -> &str {
-    match tier {
-        "" | "default" | "standard" | "auto" | "on_demand" | "ON_DEMAND" => "standard",
-        "fast" | "ON_DEMAND_PRIORITY" | "priority_on_demand" => "priority",
-        "ON_DEMAND_FLEX" => "flex",
-        other => other,
-    }
-}
-
-/// How many of a meter's units one unit of a bill is. `None` when it is no unit of that meter.
-pub(super) fn unit_factor(unit: &str, meter: Meter) -> Option<i128> {
-    let unit = unit.trim().to_ascii_lowercase();
-    let (count, word) = match unit.split_once(' ') {
-        Some((count, word)) if count.starts_with(|c: char| c.is_ascii_digit()) => (count, word),
-        _ => ("1", unit.as_str()),
-    };
-    let digits = count.replace([',', '_'], "");
-    let (digits, times) = match (digits.strip_suffix('k'), digits.strip_suffix('m')) {
-        (Some(digits), _) => (digits.to_owned(), 1_000),
-        (_, Some(digits)) => (digits.to_owned(), 1_000_000),
-        _ => (digits, 1),
-    };
-    let factor = digits.parse::<u64>().ok().filter(|factor| *factor > 0)?;
-    let calls = [
-        "call",
-        "calls",
-        "count",
-        "queries",
-        "query",
-        "request",
-        "requests",
-        "search",
-        "search unit",
-        "search units",
-        "searches",
-        "second",
-        "seconds",
-        "unit",
-        "units",
-    ];
-    let fits = match meter {
-        Meter::Whole => false,
-        Meter::Calls => calls.contains(&word),
-        Meter::Input | Meter::CacheRead | Meter::CacheWrite | Meter::Output => {
-            matches!(word, "token" | "tokens")
-        }
-    };
-    fits.then_some(i128::from(factor) * times)
-}
-
-/// What a line says was used, in units of its meter.
-pub(super) fn line_quantity(line: &BillLine) -> Option<i128> {
-    let factor = unit_factor(line.unit.as_deref()?, line.meter)?;
-    line.quantity?.pico().checked_mul(factor).filter(|quantity| *quantity >= 0)
 }
 
 /// Measured usage by meter.

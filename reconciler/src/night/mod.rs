@@ -4,17 +4,20 @@
 
 pub mod adjustments;
 pub mod allocate;
+mod books;
 pub mod economics;
 pub mod explain;
 pub mod match_up;
 pub mod names;
 pub mod outcome;
+mod parts;
 pub mod price_findings;
 pub mod read;
 mod settle;
 mod shares;
 mod spill;
 mod spread;
+mod units;
 
 pub use outcome::{
     Finding, Options, PriceFinding, Summary, Tolerance, Totals, UnitBill, UnitInput, UnitOutcome,

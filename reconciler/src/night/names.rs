@@ -113,6 +113,9 @@ fn is_year_month(text: &str) -> bool {
         })
 }
 
+/// Whether one of our names and one of theirs mean the same.
+type Rule<'a> = dyn Fn(&str, &str) -> bool + 'a;
+
 /// Which names mean the same model, as small numbers.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Classes {
@@ -140,7 +143,7 @@ impl Classes {
         };
         let mut joined = Union::new(ours.len() + theirs.len());
         let mut matched = vec![false; ours.len() + theirs.len()];
-        let rules: [&dyn Fn(&str, &str) -> bool; 3] = [&exact, &answered, &alike];
+        let rules: [&Rule<'_>; 3] = [&exact, &answered, &alike];
         for rule in rules {
             // Each rule is for the names, on either side, that no better rule has matched.
             let before = matched.clone();
