@@ -33,6 +33,12 @@ pub(super) struct Priced<'a> {
     pub(super) effect: i128,
 }
 
+/// The smallest unit that the amounts of a bill show, for [`super::Options::resolution`]. To be asked before charges are
+/// spread over their days: the parts of a rounded amount have digits that mean nothing.
+pub fn bill_resolution(lines: &[BillLine]) -> Usd {
+    Usd::from_pico(resolution_of(lines.iter()))
+}
+
 /// The smallest unit that a bill's amounts show, from cents down to a nanodollar: the most that rounding, up, down or to
 /// the nearest, can have moved each of them.
 pub(super) fn resolution_of<'a>(lines: impl Iterator<Item = &'a BillLine>) -> i128 {
@@ -53,16 +59,16 @@ pub(super) fn price_finding(priced: &Priced<'_>) -> Option<PriceFinding> {
         return None;
     }
     let ours = Observation { amount: priced.estimated, quantity: priced.metered };
-    let ours_bounds = bounds(ours, i128::from(priced.requests).checked_mul(1000)?)?;
+    let ours_bounds = bounds(ours, i128::from(priced.requests).checked_mul(1000)?, 0)?;
     let total = seen.iter().try_fold(Observation { amount: 0, quantity: 0 }, |sum, o| {
         let amount = sum.amount.checked_add(o.amount)?;
         Some(Observation { amount, quantity: sum.quantity.checked_add(o.quantity)? })
     })?;
-    let each = seen.iter().map(|o| bounds(*o, priced.resolution));
+    let each = seen.iter().map(|o| bounds(*o, priced.resolution, Quantity::ONE));
     let common = each.collect::<Option<Vec<_>>>()?.into_iter().reduce(|a, b| a.and(b))?;
     let consistent = common.low <= common.high;
     let moved = priced.resolution.checked_mul(i128::try_from(seen.len()).ok()?)?;
-    let billed_bounds = if consistent { common } else { bounds(total, moved)? };
+    let billed_bounds = if consistent { common } else { bounds(total, moved, Quantity::ONE)? };
     if billed_bounds.and(ours_bounds).low <= billed_bounds.and(ours_bounds).high {
         return None;
     }
@@ -99,13 +105,15 @@ impl Bounds {
     }
 }
 
-fn bounds(seen: Observation, moved: i128) -> Option<Bounds> {
-    let quantity = seen.quantity.unsigned_abs();
+/// A billed quantity may be off by one unit: it is a part of a longer charge's, or was rounded.
+fn bounds(seen: Observation, moved: i128, unit: i128) -> Option<Bounds> {
+    let most = seen.quantity.checked_add(unit)?.unsigned_abs();
+    let least = seen.quantity.checked_sub(unit)?.max(1).unsigned_abs();
     let low = seen.amount.checked_sub(moved)?.max(0).unsigned_abs();
     let high = seen.amount.checked_add(moved)?.unsigned_abs();
-    let (floor, rest) = mul_div(low, PER_MILLION, quantity);
+    let (floor, rest) = mul_div(low, PER_MILLION, most);
     let low = i128::try_from(floor).ok()?.checked_add(i128::from(rest > 0))?;
-    let high = i128::try_from(mul_div(high, PER_MILLION, quantity).0).ok()?;
+    let high = i128::try_from(mul_div(high, PER_MILLION, least).0).unwrap_or(i128::MAX);
     Some(Bounds { low, high })
 }
 
@@ -233,7 +241,8 @@ mod tests {
             } else {
                 // Only where the money is too little to show it.
                 let largest = *uses.iter().max().unwrap();
-                prop_assert!((cents - other).abs() * 10_000 * i128::from(largest) <= usd("0.02"));
+                let shown = (cents - other).abs() * 10_000 * i128::from(largest);
+                prop_assert!(shown <= usd("0.02") + (cents + other) * 10_000);
             }
         }
     }

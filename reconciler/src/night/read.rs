@@ -32,7 +32,8 @@ pub struct Estimate {
     /// Requests behind it, counted on one meter of a request only.
     pub requests: u64,
     /// The most that requests of unknown usage may have cost beyond what was counted for them: the hold of a request
-    /// that nobody settled; for one whose usage is our own estimate, that estimate again, within its hold.
+    /// that nobody settled; for one whose usage is our own estimate, that estimate again, within its hold; the cost of
+    /// one that was carried over midnight.
     pub uncertain: Usd,
 }
 
@@ -140,6 +141,24 @@ impl Aggregator {
             self.table.add(&self.key, &entry.sums)?;
         }
         Ok(())
+    }
+
+    /// Adds an event of the day before that was settled on this day: the provider may count it on either. On this day it
+    /// counts nothing, but use beyond the counted is put down to it, up to its cost, before it is nobody's.
+    pub fn add_carried_over(&mut self, event: &UsageEvent) -> Result<(), NightError> {
+        let bound = if event.charged == Usd::ZERO { bound_of(event) } else { event.charged };
+        if bound == Usd::ZERO {
+            return Ok(());
+        }
+        if bound.is_negative() {
+            return Err(negative(event));
+        }
+        let place = place(&self.options.providers, event);
+        let owner = owner_of(event, &self.options.dimensions);
+        let (provider, account) = (place.provider, place.account);
+        self.key.write(provider, account, place.model, Meter::Whole, UNCERTAIN_TIER, owner);
+        let sums = Sums { uncertain: bound.pico(), ..Sums::default() };
+        self.table.add(&self.key, &sums)
     }
 
     /// Ends the reading.
@@ -263,14 +282,18 @@ fn entries<'a>(event: &'a UsageEvent, model: &'a str) -> Result<Vec<Entry<'a>>, 
         first.sums.requests = 1;
     }
     if entries.iter().any(|entry| entry.sums.estimated < 0 || entry.sums.uncertain < 0) {
-        return Err(NightError::Input {
-            field: format!("cost of {:?}", event.id),
-            problem: "is negative".to_owned(),
-            remedy: "an estimate cannot be below 0: correct the price it was rated with",
-        });
+        return Err(negative(event));
     }
     check_total(event.cost.as_ref(), &entries, event)?;
     Ok(entries)
+}
+
+fn negative(event: &UsageEvent) -> NightError {
+    NightError::Input {
+        field: format!("cost of {:?}", event.id),
+        problem: "is negative".to_owned(),
+        remedy: "an estimate cannot be below 0: correct the price it was rated with",
+    }
 }
 
 /// The parts of a cost must add up to it, or money would be lost here.

@@ -138,6 +138,30 @@ fn requests_of_unknown_usage_are_bounded_by_their_hold() {
 }
 
 #[test]
+fn what_was_carried_over_midnight_is_a_bound_only() {
+    let mut aggregator = Aggregator::new(options(10));
+    aggregator.add_carried_over(&event(json!({}))).unwrap();
+    aggregator.add_carried_over(&event(json!({"charged": "0", "cost": null}))).unwrap();
+    let mut told = Vec::new();
+    let done = aggregator.finish().unwrap();
+    done.estimates
+        .scan(None, &mut |e| {
+            told.push((e.line.model.clone(), e.line.tier.clone(), e.estimated, e.requests));
+            told.push((e.uncertain.to_string(), String::new(), Usd::ZERO, 0));
+            Ok(())
+        })
+        .unwrap();
+    let line = ("gpt-5".to_owned(), UNCERTAIN_TIER.to_owned(), Usd::ZERO, 0);
+    assert_eq!(told, [line, ("0.006".to_owned(), String::new(), Usd::ZERO, 0)]);
+    let negative = aggregator_error(&event(json!({"charged": "-1"})));
+    assert!(negative.contains("is negative"), "{negative}");
+}
+
+fn aggregator_error(event: &UsageEvent) -> String {
+    Aggregator::new(options(10)).add_carried_over(event).unwrap_err().to_string()
+}
+
+#[test]
 fn a_request_that_failed_over_belongs_to_the_provider_it_reached() {
     let attempts = json!([{"provider": "oa", "model": "gpt-x", "started_ms": 0, "took_ms": 1}]);
     let lost =

@@ -111,6 +111,7 @@ pub fn settle_stream(
     let mut books = Books::new(bill, sink);
     if lines.is_empty() {
         estimates.scan(&mut |estimate| books.unbilled(estimate))?;
+        books.summary.findings = early_warnings(bill, &counted, options)?;
         return books.close(&counted, None);
     }
     let (used, beside): (Vec<&BillLine>, Vec<&BillLine>) =
@@ -159,6 +160,37 @@ pub fn settle_stream(
     books.summary.findings.append(&mut explained.findings);
     books.over_tolerance(options)?;
     books.close(&counted, Some(fits(billed, "billed")?))
+}
+
+/// What measured usage shows before there is a bill: use that the gateway never saw, not yet priced.
+fn early_warnings(
+    bill: &UnitBill,
+    counted: &[Counted],
+    options: &Options,
+) -> Result<Vec<Finding>, NightError> {
+    let sides = Sides {
+        counted,
+        lines: &[],
+        taken_out: &BTreeSet::new(),
+        usage: &bill.usage,
+        facts: &bill.facts,
+    };
+    let explained = explain(&Facts {
+        provider: &bill.unit.provider,
+        counted,
+        lines: &[],
+        matched: &match_up(&sides, options),
+        options,
+        resolution: 1,
+        provisional: true,
+    })?;
+    // Without money, nobody knows how much of it requests of unknown use explain.
+    let unclear = counted.iter().any(Counted::floats);
+    let certain = |finding: &Finding| match finding {
+        Finding::Unmetered(found) => !unclear || found.reason == UnmeteredReason::UnknownCredential,
+        _ => false,
+    };
+    Ok(explained.findings.into_iter().filter(certain).collect())
 }
 
 fn input_error(field: &str, problem: String, remedy: &'static str) -> NightError {

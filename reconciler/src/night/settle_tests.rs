@@ -419,6 +419,21 @@ fn harness_costs_are_joined_by_tags() {
 fn without_a_bill_the_estimate_is_all_there_is() {
     let books = story(&[], &[], &two_users()[..1], &Options::default());
     assert_eq!(books, ["m Input user=ann: 1 > -, - (0 + 0)"]);
+    // What was measured warns of a leak at once.
+    let usage = [
+        json!({"model": "m", "credential": "ours", "tokens": {"input": 1_000_000}}),
+        json!({"model": "m", "credential": "leaked", "tokens": {"input": 5, "output": 6}}),
+    ];
+    let mut estimates = two_users()[..1].to_vec();
+    let warned = story(&[], &usage, &estimates, &holds(&["ours"]));
+    let known = ["! UnknownCredential leaked 5 for 0", "! UnknownCredential leaked 6 for 0"];
+    assert_eq!(warned[1..], known);
+    let warned = story(&[], &usage, &estimates, &Options::default());
+    assert_eq!(warned[1..], ["! NeverSeen leaked 6 for 0", "! BeyondMetered org 5 for 0"]);
+    // Where requests of unknown use may be behind it, only the key says so for certain.
+    estimates.push(uncertain("cy", "m", "0", "9"));
+    assert_eq!(story(&[], &usage, &estimates, &holds(&["ours"]))[2..], known);
+    assert_eq!(story(&[], &usage, &estimates, &Options::default()).len(), 2);
 }
 
 #[test]
