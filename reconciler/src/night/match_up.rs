@@ -213,8 +213,8 @@ impl<'a> Matching<'a> {
         self.sides.counted.iter().any(Counted::floats)
     }
 
-    /// An estimate without a line and a line without an estimate that differ in their tier only: the provider used
-    /// another tier than we priced.
+    /// Estimates and lines that differ in their tier only, and would fill each other's gaps: the provider used, or names,
+    /// another tier than was priced. One side has no partner, and the other has none either, or a quantity amiss.
     fn join_leftovers(&mut self) {
         // Asked of the groups as they are now, so that the order of lines changes nothing.
         let line_roots: Vec<usize> = (0..self.sides.lines.len())
@@ -222,14 +222,20 @@ impl<'a> Matching<'a> {
             .collect();
         let key_roots: Vec<usize> =
             (0..self.sides.counted.len()).map(|key| self.joined.find(key)).collect();
-        let (with_line, with_key): (BTreeSet<&usize>, BTreeSet<&usize>) =
-            (line_roots.iter().collect(), key_roots.iter().collect());
-        for ((at, line), root) in self.sides.lines.iter().enumerate().zip(&line_roots) {
-            if line.model.is_none() || with_key.contains(root) {
+        let (with_line, with_key): (BTreeSet<usize>, BTreeSet<usize>) =
+            (line_roots.iter().copied().collect(), key_roots.iter().copied().collect());
+        let beyond = self.beyond(&line_roots, &key_roots);
+        let beyond = |root: &usize| beyond.get(root).copied().unwrap_or(0);
+        for ((at, line), line_root) in self.sides.lines.iter().enumerate().zip(&line_roots) {
+            if line.model.is_none() {
                 continue;
             }
-            for ((key, counted), root) in self.sides.counted.iter().enumerate().zip(&key_roots) {
-                let fits = !with_line.contains(root)
+            for ((key, counted), key_root) in self.sides.counted.iter().enumerate().zip(&key_roots)
+            {
+                let (line_alone, key_alone) =
+                    (!with_key.contains(line_root), !with_line.contains(key_root));
+                let fits = ((line_alone && (key_alone || beyond(key_root) < 0))
+                    || (key_alone && beyond(line_root) > 0))
                     && !counted.floats()
                     && account_fits(&line.account, &counted.account)
                     && meter_fits(line.meter, counted.meter)
@@ -239,6 +245,19 @@ impl<'a> Matching<'a> {
                 }
             }
         }
+    }
+
+    /// How much more than was counted is billed, of groups that know their quantities.
+    fn beyond(&mut self, line_roots: &[usize], key_roots: &[usize]) -> BTreeMap<usize, i128> {
+        let closed = self.closed_groups();
+        let mut beyond: BTreeMap<usize, i128> = BTreeMap::new();
+        let lines = line_roots.iter().zip(self.sides.lines.iter().map(|line| line_quantity(line)));
+        let keys = key_roots.iter().zip(self.sides.counted.iter().map(|c| Some(-c.metered)));
+        for (root, quantity) in lines.chain(keys).filter(|(root, _)| closed.contains(root)) {
+            let sum = beyond.entry(*root).or_default();
+            *sum = sum.saturating_add(quantity.unwrap_or(0));
+        }
+        beyond
     }
 
     /// Whether all that a group is billed has its quantity.

@@ -364,6 +364,30 @@ fn tiers_are_folded_where_the_bill_folds_them_and_joined_where_it_used_another()
 }
 
 #[test]
+fn use_billed_on_another_tier_than_it_was_counted_on_is_no_leak() {
+    let bill = |tier: &str, tokens: &str| json!({"model": "m", "tier": tier, "amount": "1", "quantity": tokens, "unit": "Tokens"});
+    let leaks = |lines: &[Value], estimates: &[Estimate]| {
+        let told = story(lines, &[], estimates, &Options::default());
+        let leaks =
+            told.iter().filter(|row| row.contains("BeyondMetered") || row.contains("NeverSeen"));
+        leaks.cloned().collect::<Vec<_>>()
+    };
+    let standard = estimate("ann", "m", Meter::Input, "1", 1_000_000);
+    let batch = tiered("batch", estimate("bob", "m", Meter::Input, "0.5", 1_000_000));
+    // Both counted, all billed as standard; counted as standard, partly billed as batch.
+    let none: [&str; 0] = [];
+    assert_eq!(leaks(&[bill("standard", "2000000")], &[standard.clone(), batch.clone()]), none);
+    let split = [bill("standard", "400000"), bill("batch", "600000")];
+    assert_eq!(leaks(&split, std::slice::from_ref(&standard)), none);
+    // A tier that fills no gap was used by somebody else.
+    let more = [bill("standard", "1000000"), bill("batch", "600000")];
+    assert_eq!(leaks(&more, std::slice::from_ref(&standard)), ["! NeverSeen org 600000 for 1"]);
+    // Late is late: what is not billed yet does not take another tier's bill.
+    let late = story(&[bill("standard", "1000000")], &[], &[standard, batch], &Options::default());
+    assert!(late.contains(&"m Input user=ann: 1 > 1, 1000000 (0 + 0)".to_owned()), "{late:?}");
+}
+
+#[test]
 fn accounts_are_kept_apart_where_both_sides_know_them() {
     let on = |account: &str, tokens: &str| json!({"model": "m", "account": account, "amount": "1", "quantity": tokens, "unit": "Tokens"});
     let known = estimate("ann", "m", Meter::Input, "1", 1_000_000);
