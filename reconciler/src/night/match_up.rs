@@ -120,6 +120,11 @@ struct Matching<'a> {
     sides: &'a Sides<'a>,
     options: &'a Options,
     models: Classes,
+    /// The classes of estimates and of lines, at their places.
+    key_classes: Vec<Option<usize>>,
+    line_classes: Vec<Option<usize>>,
+    /// Whether a line that names a model could hold an estimate, were it of that model.
+    named: Vec<bool>,
     /// Estimates, then lines, then measured usage by meter.
     joined: Union,
     loose: BTreeSet<usize>,
@@ -151,8 +156,25 @@ impl<'a> Matching<'a> {
             .enumerate()
             .map(|(at, (usage, meter, count))| Measured { atom: first + at, usage, meter, count })
             .collect();
-        let joined = Union::new(first + measured.len());
-        Self { sides, options, models, joined, loose: BTreeSet::new(), measured }
+        let class = |line: &&BillLine| line.model.as_deref().and_then(|m| models.theirs(m));
+        let held = |counted: &Counted| {
+            sides.lines.iter().any(|line| {
+                line.model.is_some()
+                    && account_fits(&line.account, &counted.account)
+                    && meter_fits(line.meter, counted.meter)
+            })
+        };
+        Self {
+            sides,
+            options,
+            key_classes: sides.counted.iter().map(|c| models.ours(&c.model)).collect(),
+            line_classes: sides.lines.iter().map(class).collect(),
+            named: sides.counted.iter().map(held).collect(),
+            models,
+            joined: Union::new(first + measured.len()),
+            loose: BTreeSet::new(),
+            measured,
+        }
     }
 
     fn run(mut self) -> Matched {
@@ -166,24 +188,21 @@ impl<'a> Matching<'a> {
         self.sides.counted.len() + line
     }
 
-    /// Whether a line that names a model could hold this estimate, were it of that model.
-    fn named_elsewhere(&self, counted: &Counted) -> bool {
-        self.sides.lines.iter().any(|line| {
-            line.model.is_some()
-                && account_fits(&line.account, &counted.account)
-                && meter_fits(line.meter, counted.meter)
-        })
+    fn key_class(&self, key: usize) -> Option<usize> {
+        self.key_classes.get(key).copied().flatten()
     }
 
-    fn model_fits(&self, line: &BillLine, counted: &Counted) -> bool {
-        match line.model.as_deref() {
-            Some(model) => {
-                let theirs = self.models.theirs(model);
-                theirs.is_some() && theirs == self.models.ours(&counted.model)
-            }
-            // A line for all models holds what the lines with models leave.
-            None => !self.named_elsewhere(counted),
+    fn line_class(&self, line: usize) -> Option<usize> {
+        self.line_classes.get(line).copied().flatten()
+    }
+
+    /// Whether a line is about the model of an estimate.
+    fn model_fits(&self, at: usize, line: &BillLine, key: usize) -> bool {
+        if line.model.is_some() {
+            return self.line_class(at).is_some() && self.line_class(at) == self.key_class(key);
         }
+        // A line for all models holds what the lines with models leave.
+        !self.named.get(key).copied().unwrap_or(false)
     }
 
     fn join_lines(&mut self) {
@@ -195,7 +214,7 @@ impl<'a> Matching<'a> {
                     && account_fits(&line.account, &counted.account)
                     && meter_fits(line.meter, counted.meter)
                     && tier_fits(line.tier.as_deref(), &counted.tier)
-                    && self.model_fits(line, counted);
+                    && self.model_fits(at, line, key);
                 if fits {
                     self.joined.join(key, self.atom_of_line(at));
                     found = true;
@@ -239,7 +258,7 @@ impl<'a> Matching<'a> {
                     && !counted.floats()
                     && account_fits(&line.account, &counted.account)
                     && meter_fits(line.meter, counted.meter)
-                    && self.model_fits(line, counted);
+                    && self.model_fits(at, line, key);
                 if fits {
                     self.joined.join(key, self.atom_of_line(at));
                 }
@@ -301,25 +320,26 @@ impl<'a> Matching<'a> {
     fn atoms_of(&self, measured: &Measured) -> Vec<usize> {
         let Some(usage) = self.sides.usage.get(measured.usage) else { return Vec::new() };
         let (class, tier) = (self.models.theirs(&usage.model), usage.tier.as_deref());
-        let key_fits = |counted: &Counted| {
+        let key_fits = |key: usize, counted: &Counted| {
             !counted.floats()
                 && account_fits(&usage.account, &counted.account)
                 && counted.meter == measured.meter
                 && tier_fits(tier, &counted.tier)
-                && self.models.ours(&counted.model) == class
+                && self.key_class(key) == class
         };
-        let keys = self.sides.counted.iter().enumerate().filter(|(_, counted)| key_fits(counted));
-        let mut atoms: Vec<usize> = keys.map(|(key, _)| key).collect();
+        let keys = self.sides.counted.iter().enumerate();
+        let mut atoms: Vec<usize> =
+            keys.filter(|(key, counted)| key_fits(*key, counted)).map(|(key, _)| key).collect();
         // A line for all models whose estimates of this one are elsewhere is not about it.
         let any_model = atoms.is_empty();
-        let line_fits = |line: &BillLine| {
+        let line_fits = |at: usize, line: &BillLine| {
             account_fits(&usage.account, &line.account)
                 && meter_fits(line.meter, measured.meter)
                 && line.tier.as_deref().is_none_or(|line| tier_fits(tier, tier_name(line)))
-                && line.model.as_deref().map_or(any_model, |m| self.models.theirs(m) == class)
+                && if line.model.is_some() { self.line_class(at) == class } else { any_model }
         };
         for (at, line) in self.sides.lines.iter().enumerate() {
-            if !self.loose.contains(&at) && line_fits(line) {
+            if !self.loose.contains(&at) && line_fits(at, line) {
                 atoms.push(self.atom_of_line(at));
             }
         }
@@ -340,20 +360,18 @@ impl<'a> Matching<'a> {
             group.credentials.insert(line.credential.clone().unwrap_or_default());
             group.projects.insert(line.project.clone().unwrap_or_default());
             group.any_model |= line.model.is_none();
-            group.classes.extend(line.model.as_deref().and_then(|m| self.models.theirs(m)));
+            group.classes.extend(self.line_class(at));
             if line_quantity(line).is_none() && line.quantity.is_some() {
                 group.units.insert(line.unit.clone().unwrap_or_default());
             }
         }
-        let classes: Vec<Option<usize>> =
-            self.sides.counted.iter().map(|c| self.models.ours(&c.model)).collect();
         for (key, counted) in self.sides.counted.iter().enumerate() {
             if counted.floats() {
                 continue;
             }
             let root = self.joined.find(key);
             let group = groups.entry(root).or_default();
-            let class = classes.get(key).copied().flatten();
+            let class = self.key_class(key);
             group.classes.extend(class);
             let one = closed.contains(&root) && group.any_model;
             group.cell(class.filter(|_| !one), counted.meter).keys.push(key);
@@ -366,15 +384,15 @@ impl<'a> Matching<'a> {
         self.quantities_of_usage(&mut groups, &closed);
         let names = self.names();
         let groups = groups.into_values().collect();
-        Matched { groups, loose: self.loose.into_iter().collect(), classes, names }
+        let loose = self.loose.into_iter().collect();
+        Matched { groups, loose, classes: self.key_classes, names }
     }
 
     fn quantities_of_lines(&self, group: &mut Group) {
         for at in group.lines.clone() {
             let Some(line) = self.sides.lines.get(at) else { continue };
             let Some(quantity) = line_quantity(line) else { continue };
-            let class = line.model.as_deref().and_then(|model| self.models.theirs(model));
-            let class = class.filter(|_| !group.any_model);
+            let class = self.line_class(at).filter(|_| !group.any_model);
             let cell = group.cell(class, line.meter);
             cell.quantity = Some(cell.quantity.unwrap_or(0).saturating_add(quantity));
         }
