@@ -1,6 +1,18 @@
 //! One night in order, for one unit (workspace, UTC day, provider): what the gateway estimated is read ([`read`]), set
 //! against what the provider billed ([`match_up`]), every difference explained ([`explain`]) and the bill allocated
 //! ([`allocate`]) to the last digit. All of it is pure, but for the files that [`read`] spills to.
+//!
+//! 1. A [`read::Aggregator`] takes the day's events, and those of the day before that were settled on this day as
+//!    carried over. What it gives is read by provider.
+//! 2. Charges longer than a day are spread ([`match_up::spread_over_days`]); the bill's own rounding is asked for before
+//!    that ([`price_findings::bill_resolution`]).
+//! 3. Each unit is settled: [`settle_unit`] in memory, [`settle_stream`] in a memory that grows with 16 bytes a line.
+//!    Who bills for the harness is settled the same way, without estimates.
+//! 4. [`economics`] puts rows and outcomes together.
+//!
+//! What always holds, and is checked before a unit is given out: the rows' bills add up to the bill's lines and their
+//! estimates to the usage; on every row and in sum, quantity and price variance add up to the difference; and neither
+//! order nor repetition changes a byte.
 
 pub mod adjustments;
 pub mod allocate;
