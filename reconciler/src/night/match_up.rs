@@ -82,9 +82,9 @@ pub(super) struct Sides<'a> {
     pub(super) counted: &'a [Counted],
     /// Usage lines whose credential is not a stranger's.
     pub(super) lines: &'a [&'a BillLine],
-    /// Credentials and meters whose lines were taken out as strangers'.
-    pub(super) taken_out: &'a BTreeSet<(String, Meter)>,
     pub(super) usage: &'a [MeasuredUsage],
+    /// Which of that belongs to these lines.
+    pub(super) counts: &'a dyn Fn(&MeasuredUsage, Meter) -> bool,
     pub(super) facts: &'a ProviderFacts,
 }
 
@@ -147,11 +147,11 @@ impl<'a> Matching<'a> {
         let theirs = billed.chain(sides.usage.iter().map(|usage| usage.model.as_str()));
         let models = Classes::new(&ours.collect(), &sides.facts.aliases, &theirs.collect());
         let first = sides.counted.len() + sides.lines.len();
-        let meters = sides
-            .usage
-            .iter()
-            .enumerate()
-            .flat_map(|(at, usage)| measured(usage).map(|(meter, count)| (at, meter, count)));
+        let meters = sides.usage.iter().enumerate().flat_map(|(at, usage)| {
+            let meters = measured(usage).into_iter();
+            let counted = meters.filter(move |(meter, _)| (sides.counts)(usage, *meter));
+            counted.map(move |(meter, count)| (at, meter, count))
+        });
         let measured: Vec<Measured> = meters
             .enumerate()
             .map(|(at, (usage, meter, count))| Measured { atom: first + at, usage, meter, count })
@@ -221,7 +221,7 @@ impl<'a> Matching<'a> {
                 }
             }
             // Use without any estimate: a model that was measured tells it from other costs.
-            let used = !any_named && (!self.sides.usage.is_empty() || self.any_floating());
+            let used = !any_named && (!self.measured.is_empty() || self.any_floating());
             if line.model.is_none() && !found && !used {
                 self.loose.insert(at);
             }
@@ -421,10 +421,6 @@ impl<'a> Matching<'a> {
             let there = group.cells.iter().any(|c| c.class == class && c.meter == Some(meter));
             // Providers that count no calls send none: a 0 there says nothing.
             if count == 0 && (!there || meter == Meter::Calls) {
-                continue;
-            }
-            // What was billed on a line of its own is not in these lines.
-            if stranger.is_some_and(|id| self.sides.taken_out.contains(&(id.clone(), meter))) {
                 continue;
             }
             let quantity = Quantity::whole(count).pico();

@@ -30,6 +30,7 @@ mod shares;
 mod spill;
 mod spread;
 mod units;
+mod usage;
 
 pub use outcome::{
     Finding, Options, PriceFinding, Summary, Tolerance, Totals, UnitBill, UnitInput, UnitOutcome,

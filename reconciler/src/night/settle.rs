@@ -1,23 +1,18 @@
 //! One unit's books: reads the estimates three times (to sum, to learn who is rounded up, to state the rows), so that
 //! any number of owners needs only a number each in memory.
 
-use std::collections::BTreeSet;
-
 use tallygate_shared::time::{DAY_MS, Date};
 
-use super::adjustments::Owner;
 use super::books::Books;
-use super::explain::{Explained, Extra, Facts, explain};
-use super::match_up::{Counted, Sides, line_quantity, match_up, tier_name};
-use super::outcome::{
-    Finding, Options, Summary, UnitBill, UnitInput, UnitOutcome, Unmetered, UnmeteredReason,
-};
-use super::price_findings::resolution_of;
+
+use super::match_up::Counted;
+use super::outcome::{Options, Summary, UnitBill, UnitInput, UnitOutcome};
 use super::read::{Estimate, Estimates};
 use super::shares::Division;
+use super::usage::{early_warnings, explain_use};
 use super::{NightError, fits};
-use crate::bill::{BillLine, ChargeKind, Quantity};
-use crate::ledger::{Content, LineId, UNMETERED};
+use crate::bill::{BillLine, ChargeKind};
+use crate::ledger::{Content, LineId};
 
 /// Estimates of one provider that can be read several times, in the order of their lines, each line once.
 pub trait EstimateSource {
@@ -116,43 +111,7 @@ pub fn settle_stream(
     }
     let (used, beside): (Vec<&BillLine>, Vec<&BillLine>) =
         lines.iter().partition(|line| line.kind == ChargeKind::Usage);
-    let stranger = |line: &&&BillLine| {
-        line.credential.as_ref().is_some_and(|credential| options.is_stranger(credential))
-    };
-    let strangers: Vec<&BillLine> = used.iter().filter(|line| stranger(line)).copied().collect();
-    let used: Vec<&BillLine> = used.iter().filter(|line| !stranger(line)).copied().collect();
-    let taken_out: BTreeSet<_> =
-        strangers.iter().filter_map(|line| Some((line.credential.clone()?, line.meter))).collect();
-    let matched = match_up(
-        &Sides {
-            counted: &counted,
-            lines: &used,
-            taken_out: &taken_out,
-            usage: &bill.usage,
-            facts: &bill.facts,
-        },
-        options,
-    );
-    let resolution = options.resolution.map_or_else(
-        || {
-            resolution_of(
-                used.iter().copied().filter(|line| line.quantity.is_some() || line.model.is_some()),
-            )
-        },
-        |unit| unit.pico().abs().max(1),
-    );
-    let mut explained = explain(&Facts {
-        provider: &bill.unit.provider,
-        counted: &counted,
-        lines: &used,
-        matched: &matched,
-        options,
-        resolution,
-        provisional: bill.provisional,
-    })?;
-    take_strangers(&mut explained, &strangers, bill.provisional);
-    let loose = matched.loose.iter().filter_map(|at| used.get(*at).copied());
-    let beside: Vec<&BillLine> = beside.into_iter().chain(loose).collect();
+    let mut explained = explain_use(bill, &counted, &used, options)?;
     let division = Division::learn(&counted, &explained, estimates)?;
     books.state(&counted, &explained, division, estimates)?;
     books.beside(&beside, options)?;
@@ -160,37 +119,6 @@ pub fn settle_stream(
     books.summary.findings.append(&mut explained.findings);
     books.over_tolerance(options)?;
     books.close(&counted, Some(fits(billed, "billed")?))
-}
-
-/// What measured usage shows before there is a bill: use that the gateway never saw, not yet priced.
-fn early_warnings(
-    bill: &UnitBill,
-    counted: &[Counted],
-    options: &Options,
-) -> Result<Vec<Finding>, NightError> {
-    let sides = Sides {
-        counted,
-        lines: &[],
-        taken_out: &BTreeSet::new(),
-        usage: &bill.usage,
-        facts: &bill.facts,
-    };
-    let explained = explain(&Facts {
-        provider: &bill.unit.provider,
-        counted,
-        lines: &[],
-        matched: &match_up(&sides, options),
-        options,
-        resolution: 1,
-        provisional: true,
-    })?;
-    // Without money, nobody knows how much of it requests of unknown use explain.
-    let unclear = counted.iter().any(Counted::floats);
-    let certain = |finding: &Finding| match finding {
-        Finding::Unmetered(found) => !unclear || found.reason == UnmeteredReason::UnknownCredential,
-        _ => false,
-    };
-    Ok(explained.findings.into_iter().filter(certain).collect())
 }
 
 fn input_error(field: &str, problem: String, remedy: &'static str) -> NightError {
@@ -288,36 +216,5 @@ impl Counted {
         let uncertain = self.uncertain.checked_add(estimate.uncertain.pico());
         self.uncertain = fits(uncertain, "uncertain")?;
         Ok(())
-    }
-}
-
-/// Lines of credentials that the gateway does not hold are nobody's use as a whole.
-fn take_strangers(to: &mut Explained, lines: &[&BillLine], provisional: bool) {
-    for line in lines {
-        let label = line.credential.clone().unwrap_or_default();
-        let id = LineId {
-            account: line.account.clone(),
-            model: line.model.clone().unwrap_or_else(|| line.service.clone()),
-            meter: line.meter,
-            tier: tier_name(line.tier.as_deref().unwrap_or("")).to_owned(),
-            kind: ChargeKind::Usage,
-            owner: Owner::from([(UNMETERED.to_owned(), label.clone())]),
-        };
-        to.findings.push(Finding::Unmetered(Unmetered {
-            label,
-            account: id.account.clone(),
-            model: id.model.clone(),
-            meter: id.meter,
-            reason: UnmeteredReason::UnknownCredential,
-            quantity: line_quantity(line).map(Quantity::from_pico),
-            amount: line.amount,
-        }));
-        to.extras.push(Extra {
-            line: id,
-            billed: line.amount.pico(),
-            quantity: line_quantity(line),
-            method: "direct",
-            provisional: provisional || line.provisional,
-        });
     }
 }

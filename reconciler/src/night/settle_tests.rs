@@ -220,6 +220,44 @@ fn strangers_credentials_are_unmetered_wholly() {
 }
 
 #[test]
+fn a_strangers_line_without_a_quantity_gets_what_was_measured_of_it() {
+    let lines = [
+        json!({"model": "m", "meter": "whole", "amount": "3", "credential": "ours"}),
+        json!({"model": "m", "meter": "whole", "amount": "5", "credential": "leaked"}),
+        json!({"meter": "whole", "amount": "1", "service": "Storage", "credential": "idle"}),
+    ];
+    let usage = [
+        json!({"model": "m", "credential": "ours", "tokens": {"input": 3_000_000}}),
+        json!({"model": "m", "credential": "leaked", "tokens": {"input": 20, "output": 5}}),
+    ];
+    let mut books = story(&lines, &usage, &two_users(), &holds(&["ours"]));
+    assert_eq!(books.pop().unwrap(), "! 9 for 3");
+    assert_eq!(
+        books,
+        [
+            "Storage Whole unmetered=idle: 0 > 1, - (1 + 0)",
+            "m Input unmetered=leaked: 0 > 4, 20 (4 + 0)",
+            "m Input user=ann: 1 > 1, 1000000 (0 + 0)",
+            "m Input user=bob: 2 > 2, 2000000 (0 + 0)",
+            "m Output unmetered=leaked: 0 > 1, 5 (1 + 0)",
+            "! UnknownCredential idle - for 1",
+            "! UnknownCredential leaked 20 for 4",
+            "! UnknownCredential leaked 5 for 1",
+        ]
+    );
+}
+
+#[test]
+fn a_cost_that_nothing_can_be_weighed_by_is_one_row_of_nobodys() {
+    let mut nobody = estimate("ann", "m", Meter::Input, "0", 0);
+    nobody.line.owner.clear();
+    nobody.requests = 0;
+    let bill = json!({"model": "m", "amount": "1", "quantity": "0", "unit": "Tokens"});
+    let books = story(&[bill], &[], &[nobody], &Options::default());
+    assert_eq!(books, ["m Input : 0 > 1, 0 (1 + 0)"]);
+}
+
+#[test]
 fn measured_usage_tells_what_a_cost_report_leaves_out() {
     let lines = [
         json!({"model": "m-20260101", "amount": "9", "tier": "standard"}),
