@@ -330,13 +330,11 @@ impl<'a> Matching<'a> {
         let keys = self.sides.counted.iter().enumerate();
         let mut atoms: Vec<usize> =
             keys.filter(|(key, counted)| key_fits(*key, counted)).map(|(key, _)| key).collect();
-        // A line for all models whose estimates of this one are elsewhere is not about it.
-        let any_model = atoms.is_empty();
         let line_fits = |at: usize, line: &BillLine| {
             account_fits(&usage.account, &line.account)
                 && meter_fits(line.meter, measured.meter)
                 && line.tier.as_deref().is_none_or(|line| tier_fits(tier, tier_name(line)))
-                && if line.model.is_some() { self.line_class(at) == class } else { any_model }
+                && (line.model.is_none() || self.line_class(at) == class)
         };
         for (at, line) in self.sides.lines.iter().enumerate() {
             if !self.loose.contains(&at) && line_fits(at, line) {

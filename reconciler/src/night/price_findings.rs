@@ -192,6 +192,12 @@ mod tests {
     }
 
     #[test]
+    fn what_cost_something_has_a_price() {
+        assert_eq!(found("5", 1_000_000, &[("0.01", 1_000_000)], "0.01").unwrap(), "5 0.01 true");
+        assert_eq!(found("5", 1_000_000, &[("0", 1_000_000)], "0.01").unwrap(), "5 0 true");
+    }
+
+    #[test]
     fn nothing_counted_or_billed_shows_no_price() {
         assert_eq!(found("1", 0, &[("1", 5)], "0.01"), None);
         assert_eq!(found("1", 5, &[("1", 0)], "0.01"), None);

@@ -278,6 +278,10 @@ fn measured_usage_tells_what_a_cost_report_leaves_out() {
             "! 19 for 13",
         ]
     );
+    // Measured, and none of it: a 0 is a 0.
+    let usage = [json!({"model": "m-20260101", "tokens": {"input": 3_000_000}})];
+    let books = story(&lines, &usage, &estimates, &Options::default());
+    assert_eq!(books[2], "m Output user=ann: 10 > 10, 0 (-10 + 10)");
     // The same key used elsewhere: known by the key.
     let usage = [use_of("ours", 9_000_000, 1000)];
     let books = story(&lines, &usage, &estimates, &holds(&["ours"]));
