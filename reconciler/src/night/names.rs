@@ -227,6 +227,7 @@ impl Union {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     #[test]
     fn names_and_their_normal_forms() {
@@ -318,5 +319,36 @@ mod tests {
             classes(&[], &[], &["Claude Opus 5", "claude-opus-5"]),
             ["Claude Opus 5'+claude-opus-5'"]
         );
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own_and_is_never_lost(name in "[a-z0-9.:@/ -]{0,30}") {
+            let normal = normal_form(&name);
+            prop_assert_eq!(normal_form(&normal), normal);
+        }
+
+        /// Whatever the names: equal ones are one class, and the order of rules cannot lose one.
+        #[test]
+        fn every_name_has_a_class_and_equal_names_share_it(
+            ours in prop::collection::btree_set("(us\\.)?[ab](-2024-08-06|-latest)?", 0..6),
+            theirs in prop::collection::btree_set("[abc](-2024-08-06|-latest)?", 0..6),
+        ) {
+            let classes = Classes::new(
+                &ours.iter().map(String::as_str).collect(),
+                &BTreeMap::new(),
+                &theirs.iter().map(String::as_str).collect(),
+            );
+            for name in &theirs {
+                prop_assert!(classes.theirs(name).is_some());
+                if ours.contains(name) {
+                    prop_assert_eq!(classes.theirs(name), classes.ours(name));
+                }
+                // No name of theirs stays alone while one of ours that could be it does, too.
+                let alone = |our: &&String| theirs.iter().all(|t| classes.theirs(t) != classes.ours(our));
+                let mut unmatched = ours.iter().filter(alone);
+                prop_assert!(unmatched.all(|our| normal_form(our) != normal_form(name)));
+            }
+        }
     }
 }
