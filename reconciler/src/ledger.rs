@@ -96,7 +96,8 @@ pub struct Content {
     pub price_version: String,
     /// The content address of the bill behind it (see `ports::ObjectStore`), empty without a bill.
     pub source: String,
-    /// How the bill was allocated: `proportional`, `direct`, `tag`, `unowned`.
+    /// How the bill was allocated: `proportional`, `direct`, `tag`, `unowned`, `uncertain` (put down to requests whose
+    /// usage is not known), `unbilled` (there is no bill yet), `withdrawn` (the line is no longer there).
     pub method: String,
 }
 
