@@ -25,11 +25,16 @@ fn refuse(store: &'static str, reason: String) -> StoreError {
     StoreError::Failed { store, reason }
 }
 
+/// S3 lists keys in XML, which has no way to write the others.
+fn printable(key: &str) -> bool {
+    !key.chars().any(|c| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}'))
+}
+
 /// An object's key must mean the same as a path and as a name in S3.
 pub(super) fn check_key(store: &'static str, key: &str) -> Result<(), StoreError> {
     let wrong = if key.is_empty() || key.len() > MAX_KEY {
         format!("has {} bytes: 1 to {MAX_KEY} are possible", key.len())
-    } else if key.chars().any(char::is_control) {
+    } else if !printable(key) {
         "holds control characters: leave them out".to_owned()
     } else if key.split('/').any(|part| matches!(part, "" | "." | "..")) {
         "has an empty, `.` or `..` part between slashes: leave it out".to_owned()
@@ -45,7 +50,7 @@ pub(super) fn check_list(
     prefix: &str,
     limit: usize,
 ) -> Result<(), StoreError> {
-    if prefix.len() > MAX_KEY || prefix.chars().any(char::is_control) {
+    if prefix.len() > MAX_KEY || !printable(prefix) {
         return Err(refuse(
             store,
             format!("the prefix `{}` cannot begin a key", prefix.escape_debug()),
