@@ -102,21 +102,25 @@ pub(super) fn check_month(
     )
 }
 
-/// A revision as JSON, without its number: the store gives that.
+/// A revision as JSON, with the number that the store gives it. One that could not be read back would spoil its unit
+/// for good: amounts of 39 digits can be added up, but not parsed.
 pub(super) fn row_json(
     store: &'static str,
     row: &Revision,
     rev: u32,
 ) -> Result<String, StoreError> {
-    let text = serde_json::to_string(&Revision { rev, ..row.clone() })
-        .map_err(|error| refuse(store, format!("a revision cannot be written: {error}")))?;
+    let row = Revision { rev, ..row.clone() };
+    let wrong = |what: String| refuse(store, format!("a revision of {} {what}", row.unit));
+    let text = serde_json::to_string(&row)
+        .map_err(|error| wrong(format!("cannot be written: {error}")))?;
     if text.len() > MAX_ROW {
-        return Err(refuse(
-            store,
-            format!("a revision of {} has {} bytes: at most {MAX_ROW}", row.unit, text.len()),
-        ));
+        return Err(wrong(format!("has {} bytes: at most {MAX_ROW}", text.len())));
     }
-    Ok(text)
+    match serde_json::from_str::<Revision>(&text) {
+        Ok(read) if read == row => Ok(text),
+        Ok(_) => Err(wrong("would read back otherwise".to_owned())),
+        Err(error) => Err(wrong(format!("could not be read back: {error}"))),
+    }
 }
 
 /// The name of a run, a number or a mark.

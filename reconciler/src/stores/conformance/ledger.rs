@@ -310,8 +310,9 @@ async fn rows_are_kept_to_the_letter(bench: &Bench<'_>) -> Checked {
     let unit = UnitId { provider: "größe \u{0}\"'\\ #%23 😀".into(), ..bench.unit("letter") };
     let mut given = row(&unit, "数据 \u{1}\n", 1, 1);
     given.booked_in = Some("2026-12".into());
-    given.content.billed = Some(Usd::from_pico(i128::MAX));
-    given.content.estimated = Usd::from_pico(i128::MIN + 1);
+    // 38 digits, the most that can be read.
+    given.content.billed = Some(Usd::from_pico(10_i128.pow(38) - 1));
+    given.content.estimated = Usd::from_pico(1 - 10_i128.pow(38));
     given.content.metered = Quantity::parse("0.000000000001").unwrap_or_default();
     given.content.requests = u64::MAX;
     given.content.price_version = String::new();
@@ -412,6 +413,10 @@ async fn nonsense_is_refused(bench: &Bench<'_>) -> Checked {
     large.content.method = "m".repeat(256 * 1024);
     let appended = bench.store().append(&large).await;
     hold!(appended.is_err(), "a row of more than 256 KiB: got {appended:?}");
+    let mut unreadable = row(&unit, "a", 1, 1);
+    unreadable.content.estimated = Usd::from_pico(i128::MAX);
+    let appended = bench.store().append(&unreadable).await;
+    hold!(appended.is_err(), "an amount that cannot be read back: got {appended:?}");
     same!(bench.store().newest(&unit).await?, [], "rows after refusals");
     let units = bench.store().units(&unit.workspace, "2026-11-20").await;
     hold!(units.is_err(), "a day for a month: got {units:?}");
