@@ -1,16 +1,21 @@
 //! The stores' conformance suite: on local disk always; on AWS or what stands for it when
-//! `TALLYGATE_TEST_DYNAMODB_ENDPOINT` and `TALLYGATE_TEST_S3_ENDPOINT` name an endpoint.
+//! `TALLYGATE_TEST_DYNAMODB_ENDPOINT` and `TALLYGATE_TEST_S3_ENDPOINT` name an endpoint. An emulator that is known not to
+//! keep to one of the checks has that check named in `TALLYGATE_TEST_KNOWN_GAPS` (names with commas): its failure is
+//! told, and does not fail the test.
 
 use tallygate_reconciler::stores::{conformance, local};
 
-fn assert_holds(name: &str, report: &conformance::Report) {
+fn assert_holds(name: &str, gaps: &str, report: &conformance::Report) {
     let failures = report.failures();
-    println!(
-        "{name}: {} of {} checks hold",
-        report.checks.len() - failures.len(),
-        report.checks.len()
-    );
-    assert!(failures.is_empty(), "{name}:\n{}", failures.join("\n"));
+    let held = report.checks.len() - failures.len();
+    println!("{name}: {held} of {} checks hold", report.checks.len());
+    let is_gap =
+        |failure: &&String| gaps.split(',').any(|gap| failure.starts_with(&format!("{gap}:")));
+    let (known, broken): (Vec<_>, Vec<_>) = failures.iter().partition(is_gap);
+    for failure in known {
+        println!("{name}: a known gap: {failure}");
+    }
+    assert!(broken.is_empty(), "{name}: {broken:#?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -20,8 +25,8 @@ async fn local_disk() {
     let (ledger_too, objects_too) = local::open(directory.path()).await.unwrap();
     // Twice: a store that lives on is none the worse for it.
     for scope in ["one", "two"] {
-        assert_holds("objects", &conformance::objects(&objects, &objects_too, scope).await);
-        assert_holds("ledger", &conformance::ledger(&ledger, &ledger_too, scope).await);
+        assert_holds("objects", "", &conformance::objects(&objects, &objects_too, scope).await);
+        assert_holds("ledger", "", &conformance::ledger(&ledger, &ledger_too, scope).await);
     }
 }
 
@@ -37,10 +42,15 @@ fn endpoint(variable: &str) -> Option<String> {
     endpoint
 }
 
+#[cfg(feature = "aws")]
+fn gaps() -> String {
+    std::env::var("TALLYGATE_TEST_KNOWN_GAPS").unwrap_or_default()
+}
+
 /// A name that no earlier run had.
 #[cfg(feature = "aws")]
 fn fresh() -> String {
-    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap();
+    let since = std::time::SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
     format!("run-{}-{}", since.as_millis(), std::process::id())
 }
 
@@ -82,7 +92,7 @@ async fn dynamodb() {
     }
     let (one, _) = aws::open(&settings).await;
     let (other, _) = aws::open(&settings).await;
-    assert_holds("DynamoDB", &conformance::ledger(&one, &other, &fresh()).await);
+    assert_holds("DynamoDB", &gaps(), &conformance::ledger(&one, &other, &fresh()).await);
 }
 
 #[cfg(feature = "aws")]
@@ -101,5 +111,5 @@ async fn s3() {
     }
     let (_, one) = aws::open(&settings).await;
     let (_, other) = aws::open(&settings).await;
-    assert_holds("S3", &conformance::objects(&one, &other, &fresh()).await);
+    assert_holds("S3", &gaps(), &conformance::objects(&one, &other, &fresh()).await);
 }

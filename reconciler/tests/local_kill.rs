@@ -2,6 +2,8 @@
 //!
 //! The test runs its own binary again as the writer, which says on its standard output what it was told is written.
 
+#![expect(clippy::unwrap_used, reason = "a test, its helpers included")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
