@@ -17,7 +17,7 @@ use super::s3::S3Objects;
 use crate::ports::StoreError;
 
 /// Attempts at a request, the first one among them. With the waits in between, about a minute of throttling.
-const ATTEMPTS: u32 = 8;
+pub(super) const ATTEMPTS: u32 = 8;
 /// Longest reason that is passed on: AWS repeats the request's names in it.
 const MAX_REASON: usize = 400;
 
@@ -66,15 +66,16 @@ pub async fn sdk_config(settings: &Settings) -> SdkConfig {
 
 /// A DynamoDB client of the shared configuration.
 pub fn dynamodb_client(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_dynamodb::Client {
-    let mut own =
-        aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(TransactionConflict);
+    let mut own = aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(AlsoPasses);
     own.set_endpoint_url(endpoint.map(str::to_owned).or(own_endpoint(config)));
     aws_sdk_dynamodb::Client::from_conf(own.build())
 }
 
 /// An S3 client of the shared configuration.
 pub fn s3_client(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Client {
-    let mut own = aws_sdk_s3::config::Builder::from(config).force_path_style(endpoint.is_some());
+    let mut own = aws_sdk_s3::config::Builder::from(config)
+        .retry_classifier(AlsoPasses)
+        .force_path_style(endpoint.is_some());
     own.set_endpoint_url(endpoint.map(str::to_owned).or(own_endpoint(config)));
     aws_sdk_s3::Client::from_conf(own.build())
 }
@@ -83,24 +84,28 @@ fn own_endpoint(config: &SdkConfig) -> Option<String> {
     config.endpoint_url().map(str::to_owned)
 }
 
-/// Somebody's transaction touches the same item at this moment. The SDK does not try again by itself.
+/// Two faults that pass, which the SDK does not try again by itself: somebody's transaction touches the same item at
+/// this moment, and an answer that says it is good and cannot be read (half of it, or a proxy's page).
 #[derive(Debug)]
-pub(super) struct TransactionConflict;
+struct AlsoPasses;
 
-impl ClassifyRetry for TransactionConflict {
+impl ClassifyRetry for AlsoPasses {
     fn classify_retry(&self, context: &InterceptorContext) -> RetryAction {
-        let body = context.response().and_then(|response| response.body().bytes());
+        let Some(Err(_)) = context.output_or_error() else {
+            return RetryAction::NoActionIndicated;
+        };
+        let Some(response) = context.response() else { return RetryAction::NoActionIndicated };
         let named = b"TransactionConflictException";
-        match body {
-            Some(body) if body.windows(named.len()).any(|part| part == named) => {
-                RetryAction::transient_error()
-            }
-            _ => RetryAction::NoActionIndicated,
+        let mut parts = response.body().bytes().unwrap_or_default().windows(named.len());
+        if response.status().is_success() || parts.any(|part| part == named) {
+            RetryAction::transient_error()
+        } else {
+            RetryAction::NoActionIndicated
         }
     }
 
     fn name(&self) -> &'static str {
-        "transaction conflict"
+        "faults that also pass"
     }
 }
 
@@ -125,6 +130,10 @@ where
     let reason =
         cut(&format!("{action}: {status} {code} {}", answer.err().message().unwrap_or_default()));
     match code {
+        _ if answer.raw().status().is_success() => StoreError::Unavailable {
+            store,
+            reason: format!("the answer cannot be read: {reason}"),
+        },
         "ExpiredToken" | "ExpiredTokenException" | "RequestExpired" => StoreError::Unavailable {
             store,
             reason: format!("the credentials have expired, renew them: {reason}"),

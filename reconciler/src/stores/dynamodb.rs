@@ -38,6 +38,8 @@ use crate::ledger::{LineId, Revision, UnitId};
 use crate::ports::{Appended, Lease, LedgerStore, RunId, RunState, StoreError};
 
 mod runs;
+#[cfg(test)]
+mod tests;
 
 const STORE: &str = "DynamoDB";
 /// Turns at an item that others keep changing. Each turn that fails is somebody else's success.

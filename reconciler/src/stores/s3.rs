@@ -22,6 +22,9 @@ use super::sha256;
 use crate::ledger::hex;
 use crate::ports::{ObjectMeta, ObjectStore, Put, StoreError};
 
+#[cfg(test)]
+mod tests;
+
 const STORE: &str = "S3";
 /// The content's hash, as metadata.
 const HASH: &str = "sha256";
@@ -39,6 +42,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct S3Objects {
     client: Client,
     bucket: String,
+    part: usize,
     pause: Duration,
 }
 
@@ -60,7 +64,7 @@ struct Content {
 impl S3Objects {
     /// The objects in `bucket`, through `client`.
     pub fn new(client: Client, bucket: &str) -> Self {
-        Self { client, bucket: bucket.to_owned(), pause: PAUSE }
+        Self { client, bucket: bucket.to_owned(), part: PART, pause: PAUSE }
     }
 
     async fn wait(&self, round: u32) {
@@ -124,22 +128,21 @@ impl S3Objects {
         let size = head.content_length().and_then(|size| u64::try_from(size).ok());
         let noted = head.metadata().and_then(|noted| noted.get(HASH)).cloned();
         let theirs = match noted {
-            _ if size != Some(ours.size) => None,
             Some(hash) => Some(hash),
             // Somebody else's upload: only its bytes tell.
-            None => self.hash_of(key).await?,
+            None if size == Some(ours.size) => self.hash_of(key).await?,
+            None => None,
         };
-        if theirs.as_ref() == Some(&ours.hash) {
+        if size == Some(ours.size) && theirs.as_ref() == Some(&ours.hash) {
             return Ok(Some(Put::AlreadyThere));
         }
-        Err(damaged(
-            key,
-            format!(
-                "it was written before, with {} bytes where ours has {}; what was there stays",
-                size.map_or("unknown".to_owned(), |size| size.to_string()),
-                ours.size
-            ),
-        ))
+        let told = |size: Option<u64>, hash: Option<&str>| {
+            let size = size.map_or("unknown".to_owned(), |size| size.to_string());
+            format!("{size} bytes with SHA-256 {}", hash.unwrap_or("unknown"))
+        };
+        let (theirs, ours) =
+            (told(size, theirs.as_deref()), told(Some(ours.size), Some(&ours.hash)));
+        Err(damaged(key, format!("written before were {theirs}, which stay; ours are {ours}")))
     }
 
     async fn fetch(&self, key: &str) -> Result<Option<GetObjectOutput>, StoreError> {
@@ -211,7 +214,7 @@ impl S3Objects {
         let mut reader = Reader::open(path)?;
         let mut parts = Vec::new();
         for number in 1.. {
-            let (next, bytes) = reader.next(part_size(content.size)).await?;
+            let (next, bytes) = reader.next(part_size(self.part, content.size)).await?;
             reader = next;
             if bytes.is_empty() {
                 break;
@@ -290,8 +293,8 @@ where
 }
 
 /// Bytes of each part but the last, so that there are not too many.
-fn part_size(size: u64) -> usize {
-    usize::try_from(size.div_ceil(MAX_PARTS)).unwrap_or(usize::MAX).max(PART)
+fn part_size(least: usize, size: u64) -> usize {
+    usize::try_from(size.div_ceil(MAX_PARTS)).unwrap_or(usize::MAX).max(least)
 }
 
 /// A file read piece by piece, on the threads that may wait, with the hash of what was read.
@@ -401,17 +404,15 @@ impl ObjectStore for S3Objects {
         let mut reader = Reader::open(path)?;
         let mut first = Bytes::new();
         loop {
-            let (next, bytes) = reader.next(PART).await?;
+            let (next, bytes) = reader.next(self.part).await?;
             reader = next;
             if bytes.is_empty() {
                 break;
             }
-            if reader.size <= PART as u64 {
-                first = bytes;
-            }
+            first = if reader.size <= self.part as u64 { bytes } else { Bytes::new() };
         }
         let (size, hash) = reader.read();
-        if size <= PART as u64 {
+        if size <= self.part as u64 {
             return self.put_bytes(key, first).await;
         }
         let content = Content { size, hash };
