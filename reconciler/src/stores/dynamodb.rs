@@ -31,9 +31,7 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use tallygate_shared::time::Timestamp;
 
 use super::aws::failed;
-use super::names::{
-    check_mark, check_month, check_name, check_unit, month_of, read_json, row_json,
-};
+use super::names::{check_mark, check_month, check_name, check_unit, read_json, row_json};
 use crate::ledger::{LineId, Revision, UnitId};
 use crate::ports::{Appended, Lease, LedgerStore, RunId, RunState, StoreError};
 
@@ -194,7 +192,8 @@ impl DynamoLedger {
         if known(unit) {
             return Ok(());
         }
-        let month = format!("T#{}#{}", escape(&unit.workspace), month_of(unit));
+        let month = unit.day.get(..7).unwrap_or_default();
+        let month = format!("T#{}#{month}", escape(&unit.workspace));
         let put = self
             .put(&month, &format!("{}#{}", unit.day, escape(&unit.provider)))
             .item("day_", s(&unit.day))

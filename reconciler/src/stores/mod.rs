@@ -10,7 +10,8 @@ pub mod dynamodb;
 pub mod local;
 mod names;
 pub mod raw;
-#[cfg(all(test, feature = "aws"))]
+#[cfg(feature = "aws")]
+#[cfg(test)]
 mod replay;
 #[cfg(feature = "aws")]
 pub mod s3;

@@ -81,11 +81,6 @@ pub(super) fn check_unit(store: &'static str, unit: &UnitId) -> Result<(), Store
     Ok(())
 }
 
-/// The month of a checked unit.
-pub(super) fn month_of(unit: &UnitId) -> &str {
-    unit.day.get(..7).unwrap_or_default()
-}
-
 /// `YYYY-MM`.
 pub(super) fn check_month(
     store: &'static str,

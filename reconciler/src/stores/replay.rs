@@ -35,12 +35,14 @@ impl Asked {
     }
 }
 
+pub(super) type Maker = Box<dyn Fn(&[Asked]) -> String + Send>;
+
 /// An answer of the script.
 pub(super) enum Answer {
     Say(u16, String),
     SayWith(u16, Vec<(&'static str, String)>, String),
     /// Made of what was asked so far.
-    Make(Box<dyn Fn(&[Asked]) -> String + Send>),
+    Make(Maker),
     /// The request may have arrived; no answer came.
     Lost,
 }

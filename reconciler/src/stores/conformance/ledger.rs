@@ -17,6 +17,8 @@ pub(super) struct Bench<'a> {
     pub(super) one: &'a dyn LedgerStore,
     pub(super) other: &'a dyn LedgerStore,
     scope: &'a str,
+    /// This check alone.
+    pub(super) only: Option<&'a str>,
 }
 
 impl Bench<'_> {
@@ -40,7 +42,16 @@ impl Bench<'_> {
 /// Puts a store to the proof, through two handles on it. `scope` begins every name that is written, at most 100
 /// bytes; nothing was ever written with it.
 pub async fn ledger(one: &dyn LedgerStore, other: &dyn LedgerStore, scope: &str) -> Report {
-    let bench = &Bench { one, other, scope };
+    check(&Bench { one, other, scope, only: None }).await
+}
+
+/// One check alone.
+#[cfg(test)]
+pub(super) async fn one_check(store: &dyn LedgerStore, name: &str) -> Report {
+    check(&Bench { one: store, other: store, scope: "scope", only: Some(name) }).await
+}
+
+async fn check(bench: &Bench<'_>) -> Report {
     let mut report = checks!(
         bench,
         [

@@ -5,6 +5,8 @@
 mod ledger;
 mod objects;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 pub use ledger::ledger;
 pub use objects::objects;
@@ -70,7 +72,9 @@ macro_rules! same {
 macro_rules! checks {
     ($bench:expr, [$($check:ident),+ $(,)?]) => {{
         let mut report = $crate::stores::conformance::Report::default();
-        $(report.checks.push((stringify!($check), $check($bench).await));)+
+        $(if $bench.only.is_none_or(|only| only == stringify!($check)) {
+            report.checks.push((stringify!($check), $check($bench).await));
+        })+
         report
     }};
 }

@@ -19,6 +19,8 @@ struct Bench<'a> {
     one: &'a dyn ObjectStore,
     other: &'a dyn ObjectStore,
     scope: &'a str,
+    /// This check alone.
+    only: Option<&'a str>,
 }
 
 impl Bench<'_> {
@@ -54,7 +56,16 @@ impl Bench<'_> {
 
 /// Puts a store to the proof, through two handles on it. `scope` is a key prefix that nothing was ever written under.
 pub async fn objects(one: &dyn ObjectStore, other: &dyn ObjectStore, scope: &str) -> Report {
-    let bench = &Bench { one, other, scope };
+    check(&Bench { one, other, scope, only: None }).await
+}
+
+/// One check alone.
+#[cfg(test)]
+pub(super) async fn one_check(store: &dyn ObjectStore, name: &str) -> Report {
+    check(&Bench { one: store, other: store, scope: "scope", only: Some(name) }).await
+}
+
+async fn check(bench: &Bench<'_>) -> Report {
     checks!(
         bench,
         [
