@@ -67,7 +67,9 @@ pub async fn sdk_config(settings: &Settings) -> SdkConfig {
 /// A DynamoDB client of the shared configuration.
 pub fn dynamodb_client(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_dynamodb::Client {
     let mut own = aws_sdk_dynamodb::config::Builder::from(config).retry_classifier(AlsoPasses);
-    own.set_endpoint_url(endpoint.map(str::to_owned).or(own_endpoint(config)));
+    if let Some(endpoint) = endpoint {
+        own = own.endpoint_url(endpoint);
+    }
     aws_sdk_dynamodb::Client::from_conf(own.build())
 }
 
@@ -76,12 +78,10 @@ pub fn s3_client(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Clie
     let mut own = aws_sdk_s3::config::Builder::from(config)
         .retry_classifier(AlsoPasses)
         .force_path_style(endpoint.is_some());
-    own.set_endpoint_url(endpoint.map(str::to_owned).or(own_endpoint(config)));
+    if let Some(endpoint) = endpoint {
+        own = own.endpoint_url(endpoint);
+    }
     aws_sdk_s3::Client::from_conf(own.build())
-}
-
-fn own_endpoint(config: &SdkConfig) -> Option<String> {
-    config.endpoint_url().map(str::to_owned)
 }
 
 /// Two faults that pass, which the SDK does not try again by itself: somebody's transaction touches the same item at
