@@ -1,5 +1,7 @@
 //! DynamoDB and S3, opened alike: one HTTP client with `ring`, patient retries, and one reading of what AWS answers.
 
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use aws_config::{BehaviorVersion, Region, SdkConfig};
@@ -82,6 +84,25 @@ pub fn s3_client(config: &SdkConfig, endpoint: Option<&str>) -> aws_sdk_s3::Clie
         own = own.endpoint_url(endpoint);
     }
     aws_sdk_s3::Client::from_conf(own.build())
+}
+
+/// Names for writes, no two alike: by its name a writer knows its own write again when the answer to it was lost.
+#[derive(Debug)]
+pub(super) struct Names {
+    own: String,
+    given: AtomicU64,
+}
+
+impl Names {
+    pub(super) fn new() -> Self {
+        // Seeded by the system: different in every process.
+        let random = || RandomState::new().build_hasher().finish();
+        Self { own: format!("{:016x}{:016x}", random(), random()), given: AtomicU64::new(0) }
+    }
+
+    pub(super) fn next(&self) -> String {
+        format!("{}-{}", self.own, self.given.fetch_add(1, Ordering::Relaxed))
+    }
 }
 
 /// Two faults that pass, which the SDK does not try again by itself: somebody's transaction touches the same item at

@@ -19,8 +19,6 @@
 //! because of ourselves, and the name tells.
 
 use std::collections::{HashMap, HashSet};
-use std::hash::{BuildHasher, Hasher, RandomState};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -30,7 +28,7 @@ use aws_sdk_dynamodb::operation::update_item::builders::UpdateItemFluentBuilder;
 use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use tallygate_shared::time::Timestamp;
 
-use super::aws::failed;
+use super::aws::{Names, failed};
 use super::names::{check_mark, check_month, check_name, check_unit, read_json, row_json};
 use crate::ledger::{LineId, Revision, UnitId};
 use crate::ports::{Appended, Lease, LedgerStore, RunId, RunState, StoreError};
@@ -50,8 +48,7 @@ type Item = HashMap<String, AttributeValue>;
 pub struct DynamoLedger {
     client: Client,
     table: String,
-    /// This store's own name, and how many puts it has named.
-    name: Arc<(String, AtomicU64)>,
+    names: Arc<Names>,
     /// Units that this process has entered into their months.
     entered: Arc<Mutex<HashSet<UnitId>>>,
 }
@@ -123,24 +120,12 @@ impl Head {
 impl DynamoLedger {
     /// The ledger in `table`, through `client`.
     pub fn new(client: Client, table: &str) -> Self {
-        // Seeded by the system: different in every process.
-        let name = format!(
-            "{:016x}{:016x}",
-            RandomState::new().build_hasher().finish(),
-            RandomState::new().build_hasher().finish()
-        );
         Self {
             client,
             table: table.to_owned(),
-            name: Arc::new((name, AtomicU64::new(0))),
+            names: Arc::new(Names::new()),
             entered: Arc::default(),
         }
-    }
-
-    /// A name that no other put has.
-    fn writer(&self) -> String {
-        let (name, count) = &*self.name;
-        format!("{name}-{}", count.fetch_add(1, Ordering::Relaxed))
     }
 
     /// The item as it is after all writes that were answered.
@@ -287,7 +272,7 @@ impl LedgerStore for DynamoLedger {
     async fn append(&self, row: &Revision) -> Result<Appended, StoreError> {
         check_unit(STORE, &row.unit)?;
         let (digest, hash) = (row.line.digest(), row.content.hash());
-        let (pk, sk, writer) = (partition(&row.unit), format!("h#{digest}"), self.writer());
+        let (pk, sk, writer) = (partition(&row.unit), format!("h#{digest}"), self.names.next());
         let mut tried = None;
         for _ in 0..TURNS {
             let head = self.get(&pk, &sk).await?.map(|item| Head::read(&item, &sk)).transpose()?;
@@ -443,7 +428,7 @@ impl LedgerStore for DynamoLedger {
         value: &str,
     ) -> Result<bool, StoreError> {
         check_mark(STORE, name, value)?;
-        let (pk, writer) = (format!("K#{}", escape(name)), self.writer());
+        let (pk, writer) = (format!("K#{}", escape(name)), self.names.next());
         let mut put = self.put(&pk, "K").item("value_", s(value)).item("writer_", s(&writer));
         put = match expected {
             None => put.condition_expression("attribute_not_exists(pk)"),

@@ -1,8 +1,10 @@
 //! Objects in an S3 bucket, written once: every write says `If-None-Match: *`, so S3 itself refuses a second one, and
-//! carries the content's SHA-256, which tells the same content from another.
+//! carries the content's SHA-256, which tells the same content from another, and a name, which tells a writer whose
+//! answer was lost that it was itself.
 
 use std::io::Read;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +18,7 @@ use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use super::aws::failed;
+use super::aws::{Names, failed};
 use super::names::{check_key, check_list};
 use super::sha256;
 use crate::ledger::hex;
@@ -28,6 +30,8 @@ mod tests;
 const STORE: &str = "S3";
 /// The content's hash, as metadata.
 const HASH: &str = "sha256";
+/// The name of the write, as metadata.
+const WRITER: &str = "writer";
 /// Larger files are uploaded in parts of this size.
 const PART: usize = 8 * 1024 * 1024;
 /// The most parts of an upload.
@@ -42,6 +46,7 @@ const PAUSE: Duration = Duration::from_millis(200);
 pub struct S3Objects {
     client: Client,
     bucket: String,
+    names: Arc<Names>,
     part: usize,
     pause: Duration,
 }
@@ -59,12 +64,14 @@ enum Attempt {
 struct Content {
     size: u64,
     hash: String,
+    writer: String,
 }
 
 impl S3Objects {
     /// The objects in `bucket`, through `client`.
     pub fn new(client: Client, bucket: &str) -> Self {
-        Self { client, bucket: bucket.to_owned(), part: PART, pause: PAUSE }
+        let names = Arc::new(Names::new());
+        Self { client, bucket: bucket.to_owned(), names, part: PART, pause: PAUSE }
     }
 
     async fn wait(&self, round: u32) {
@@ -72,7 +79,8 @@ impl S3Objects {
     }
 
     async fn put_bytes(&self, key: &str, body: Bytes) -> Result<Put, StoreError> {
-        let content = Content { size: body.len() as u64, hash: sha256(&body) };
+        let content =
+            Content { size: body.len() as u64, hash: sha256(&body), writer: self.names.next() };
         let mut last = None;
         for round in 0..ROUNDS {
             let put = self
@@ -82,6 +90,7 @@ impl S3Objects {
                 .key(key)
                 .if_none_match("*")
                 .metadata(HASH, &content.hash)
+                .metadata(WRITER, &content.writer)
                 .body(ByteStream::from(body.clone()))
                 .send()
                 .await;
@@ -134,7 +143,9 @@ impl S3Objects {
             None => None,
         };
         if size == Some(ours.size) && theirs.as_ref() == Some(&ours.hash) {
-            return Ok(Some(Put::AlreadyThere));
+            let noted = head.metadata().and_then(|noted| noted.get(WRITER));
+            let ourselves = noted == Some(&ours.writer);
+            return Ok(Some(if ourselves { Put::Written } else { Put::AlreadyThere }));
         }
         let told = |size: Option<u64>, hash: Option<&str>| {
             let size = size.map_or("unknown".to_owned(), |size| size.to_string());
@@ -180,6 +191,7 @@ impl S3Objects {
             .key(key)
             .checksum_algorithm(ChecksumAlgorithm::Crc32)
             .metadata(HASH, &content.hash)
+            .metadata(WRITER, &content.writer)
             .send()
             .await
             .map_err(|error| failed(STORE, "s3:PutObject", &error))?;
@@ -415,7 +427,7 @@ impl ObjectStore for S3Objects {
         if size <= self.part as u64 {
             return self.put_bytes(key, first).await;
         }
-        let content = Content { size, hash };
+        let content = Content { size, hash, writer: self.names.next() };
         // An upload is refused only after all of it was sent: ask first.
         if let Some(put) = self.compare(key, &content).await? {
             return Ok(put);
