@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::alert::Severity;
-use crate::budget::terms::{BudgetTerms, Dimension, EACH};
+use crate::budget::terms::{BudgetTerms, Dimension, EACH, Scope};
 use crate::money::Usd;
 use crate::pricing::PriceRow;
 use crate::time::Timestamp;
@@ -25,8 +25,8 @@ pub struct ReconcilerContext {
     pub workspace: String,
     /// The version of its configuration.
     pub config_version: u64,
-    /// Its providers, by its names for them: the kind of each.
-    pub providers: BTreeMap<String, String>,
+    /// Its providers, by its names for them.
+    pub providers: BTreeMap<String, ContextProvider>,
     /// Its shared budgets.
     pub budgets: BTreeMap<String, BudgetTerms>,
     /// Its own prices.
@@ -34,6 +34,19 @@ pub struct ReconcilerContext {
     /// What it wants done with differences.
     #[serde(default)]
     pub settings: ReconcilerSettings,
+}
+
+/// A provider of a workspace, as the reconciler needs to know it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ContextProvider {
+    /// What the price book calls it: `openai`, `anthropic`, ...
+    pub price_book: String,
+    /// The last four characters of its credential: enough to find it among those that the provider lists, too few for
+    /// anything else. Absent for a short one, and where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential_hint: Option<String>,
 }
 
 /// What a workspace wants done with differences between estimate and bill.
@@ -200,51 +213,59 @@ pub struct ExportEnd {
     pub sha256: String,
 }
 
-/// What `owner`'s rows of one day and provider change in each budget: `billed - estimated`, summed by budget and value. Use
-/// that the gateway never saw, and charges that are no use, change no budget: no request could have been refused for them.
-pub fn budget_corrections<'r>(
-    workspace: &str,
-    budgets: &BTreeMap<String, BudgetTerms>,
-    rows: impl Iterator<Item = &'r TrueUp>,
-) -> Option<Vec<BudgetCorrection>> {
-    let mut sums: BTreeMap<(String, String, String, String), (u64, Usd)> = BTreeMap::new();
-    for row in rows {
-        let Some(billed) = row.billed else { continue };
+/// What rows change in each budget: `billed - estimated`, summed by budget, value, day and provider. Use that the gateway
+/// never saw, and charges that are no use, change no budget: no request could have been refused for them.
+#[derive(Clone, Debug)]
+pub struct BudgetSums<'b> {
+    workspace: &'b str,
+    budgets: &'b BTreeMap<String, BudgetTerms>,
+    sums: BTreeMap<[String; 4], (u64, Usd)>,
+}
+
+impl<'b> BudgetSums<'b> {
+    /// Nothing yet.
+    pub const fn new(workspace: &'b str, budgets: &'b BTreeMap<String, BudgetTerms>) -> Self {
+        Self { workspace, budgets, sums: BTreeMap::new() }
+    }
+
+    /// Takes one row in; `None` when a sum does not fit.
+    pub fn add(&mut self, row: &TrueUp) -> Option<()> {
+        let Some(billed) = row.billed else { return Some(()) };
         if row.kind != "usage" || row.owner.contains_key("unmetered") {
-            continue;
+            return Some(());
         }
         let difference = billed.checked_sub(row.estimated)?;
-        for (name, terms) in budgets {
-            let dimension = terms.scope.dimension;
+        for (name, terms) in self.budgets.iter().filter(|(_, terms)| terms.limit_usd.is_some()) {
+            let Scope { dimension, value: fixed } = &terms.scope;
             let value = match dimension {
-                Dimension::Workspace => Some(workspace),
-                _ => row.owner.get(dimension.name()).map(String::as_str),
+                Dimension::Workspace => Some(self.workspace),
+                _ => {
+                    let value = row.owner.get(dimension.name()).map(String::as_str);
+                    value.filter(|value| fixed == EACH || fixed == value)
+                }
             };
-            let Some(value) = value.filter(|value| {
-                dimension == Dimension::Workspace
-                    || terms.scope.value == EACH
-                    || terms.scope.value == *value
-            }) else {
-                continue;
-            };
-            if terms.limit_usd.is_none() {
-                continue;
-            }
-            let key = (name.clone(), value.to_owned(), row.day.clone(), row.provider.clone());
-            let (revision, sum) = sums.entry(key).or_default();
+            let Some(value) = value else { continue };
+            let key = [name, value, &row.day, &row.provider].map(str::to_owned);
+            let (revision, sum) = self.sums.entry(key).or_default();
             *revision = (*revision).max(row.revision);
             *sum = sum.checked_add(difference)?;
         }
+        Some(())
     }
-    let correction = |((budget, value, day, source), (revision, amount))| BudgetCorrection {
-        budget,
-        value,
-        day,
-        source,
-        revision,
-        amount,
-    };
-    Some(sums.into_iter().map(correction).collect())
+
+    /// The corrections, sorted.
+    pub fn corrections(self) -> Vec<BudgetCorrection> {
+        let sums = self.sums.into_iter();
+        sums.map(|([budget, value, day, source], (revision, amount))| BudgetCorrection {
+            budget,
+            value,
+            day,
+            source,
+            revision,
+            amount,
+        })
+        .collect()
+    }
 }
 
 /// The moment that stands for a whole day in a budget's window.
@@ -295,7 +316,9 @@ mod tests {
             row(&[("team", "ads")], "tax", "0", Some("3")),
             row(&[("unmetered", "sk")], "usage", "0", Some("4")),
         ];
-        let corrections = budget_corrections("ws_a", &budgets, rows.iter()).unwrap();
+        let mut sums = BudgetSums::new("ws_a", &budgets);
+        rows.iter().for_each(|row| sums.add(row).unwrap());
+        let corrections = sums.corrections();
         let shown: Vec<(&str, &str, String)> = corrections
             .iter()
             .map(|c| (c.budget.as_str(), c.value.as_str(), c.amount.to_string()))

@@ -175,7 +175,7 @@ def test_the_context_says_what_the_reconciler_needs(workspace, signer):
     status, body = signer.call("GET", "/context")
     context = json.loads(body)
     assert (status, context["workspace"]) == (200, workspace.id)
-    assert context["providers"]["openai"] == "openai"
+    assert context["providers"]["openai"]["price_book"] == "openai"
     assert context["budgets"]["all"]["limit_usd"] == "10"
     assert context["settings"]["price_corrections"] == "propose"
     assert workspace.credential not in body.decode()

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::json;
 use tallygate_shared::budget::terms::{Dimension, EACH, account_name};
 use tallygate_shared::feedback::{
-    BudgetCorrection, MAX_ITEMS, ReconcilerContext, ReconcilerFinding, ReconcilerSettings, TrueUp,
-    noon,
+    BudgetCorrection, ContextProvider, MAX_ITEMS, ReconcilerContext, ReconcilerFinding,
+    ReconcilerSettings, TrueUp, noon,
 };
 use tallygate_shared::money::PICO_PER_NANO;
 use tallygate_shared::time::{DAY_MS, Date};
@@ -35,6 +35,9 @@ const OWNER_DIMENSIONS: [&str; 11] = [
 ];
 /// Tolerances beyond these switch the alert off in all but name.
 const MAX_TOLERANCE_PERCENT: u32 = 100;
+/// Characters of a credential that its provider shows too, and the shortest credential they are shown of.
+const HINT: usize = 4;
+const SHORTEST_HINTED: usize = 20;
 /// Longest name in a true-up, in bytes.
 const MAX_NAME: usize = 512;
 
@@ -63,12 +66,29 @@ impl<S: Sql> Api<'_, S> {
         let context = ReconcilerContext {
             workspace: self.workspace.id()?.as_str().to_owned(),
             config_version: self.workspace.version(),
-            providers: config.providers.iter().map(|(n, p)| (n.clone(), book(&p.kind))).collect(),
+            providers: config
+                .providers
+                .iter()
+                .map(|(name, provider)| {
+                    let price_book = book(&provider.kind);
+                    let credential_hint = self.credential_hint(name);
+                    (name.clone(), ContextProvider { price_book, credential_hint })
+                })
+                .collect(),
             budgets: config.budgets.clone(),
             prices: config.prices.values().cloned().collect(),
             settings: config.reconciler.clone(),
         };
         Ok(Step::json(200, &json!(context)))
+    }
+
+    /// The end of a provider's credential. A short one is not shown in part: the rest could be guessed.
+    fn credential_hint(&self, provider: &str) -> Option<String> {
+        let sealed = self.workspace.secrets().credentials.get(provider)?;
+        let context = self.context_of("provider", provider).ok()?;
+        let plain = self.context.ring.open(sealed, &context).ok()?;
+        let hint = plain.get(plain.len().checked_sub(HINT)?..)?;
+        (plain.len() >= SHORTEST_HINTED).then(|| hint.to_owned())
     }
 
     pub(super) fn export_events(&self) -> Answer {

@@ -102,7 +102,7 @@ impl<S: Sql> Api<'_, S> {
         self.seal(secret, kind, name, self.context.bytes(0))
     }
 
-    fn context_of(&self, kind: &str, name: &str) -> Result<String, Problem> {
+    pub(super) fn context_of(&self, kind: &str, name: &str) -> Result<String, Problem> {
         Ok(format!("{}/{kind}/{name}", self.workspace.id()?))
     }
 
