@@ -189,7 +189,7 @@ impl DynamoLedger {
         Ok(())
     }
 
-    /// Puts a head's revision aside. False never matters: then it is there already.
+    /// Puts a head's revision aside. If the condition fails, it is there already.
     async fn put_aside(&self, pk: &str, digest: &str, head: &Head) -> Result<(), StoreError> {
         let put = self
             .put(pk, &older(digest, head.rev))

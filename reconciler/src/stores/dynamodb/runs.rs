@@ -41,7 +41,7 @@ fn partition(run: &RunId) -> String {
     format!("R#{}", escape(&run.0))
 }
 
-/// A state may hold 12 workspaces' hashes or 12,000: compressed it takes about a third.
+/// A state is mostly hashes in hexadecimal: compressed it takes half the room, and mostly fits into the run's item.
 fn pack(text: &str) -> Result<Vec<u8>, StoreError> {
     zstd::bulk::compress(text.as_bytes(), 3)
         .map_err(|error| StoreError::Failed { store: STORE, reason: error.to_string() })
