@@ -26,6 +26,7 @@ resource "aws_lambda_function" "reconciler" {
 
   environment {
     variables = merge(var.settings, {
+      RUST_LOG                   = lower(var.log_level)
       TALLYGATE_BUCKET           = local.bucket_name
       TALLYGATE_COST_TAG         = var.cost_allocation_tag
       TALLYGATE_EDGE_SECRET_ARN  = aws_secretsmanager_secret.edge.arn
@@ -43,8 +44,9 @@ resource "aws_lambda_function" "reconciler" {
   }
 
   logging_config {
-    log_format            = "JSON"
-    application_log_level = var.log_level
+    log_format = "JSON"
+    # Nothing is filtered here: a line of metrics has no level, and must not get lost. RUST_LOG filters at the source.
+    application_log_level = "TRACE"
     system_log_level      = "INFO"
     log_group             = aws_cloudwatch_log_group.reconciler.name
   }

@@ -111,8 +111,8 @@ variable "settings" {
   default     = {}
 
   validation {
-    condition     = alltrue([for key in keys(var.settings) : can(regex("^(TALLYGATE_[A-Z0-9_]+|RUST_LOG)$", key))])
-    error_message = "settings takes TALLYGATE_... and RUST_LOG only."
+    condition     = alltrue([for key in keys(var.settings) : can(regex("^TALLYGATE_[A-Z0-9_]+$", key))])
+    error_message = "settings takes names that begin with TALLYGATE_ only: capitals, digits and _."
   }
 
   validation {
@@ -206,13 +206,13 @@ variable "scratch_mb" {
 }
 
 variable "log_level" {
-  description = "The least severe level that is logged: TRACE, DEBUG, INFO, WARN, ERROR or FATAL."
+  description = "The least severe level that the reconciler logs: TRACE, DEBUG, INFO, WARN or ERROR. Its metrics are printed in any case."
   type        = string
   default     = "INFO"
 
   validation {
-    condition     = contains(["TRACE", "DEBUG", "INFO", "WARN", "ERROR", "FATAL"], var.log_level)
-    error_message = "log_level must be TRACE, DEBUG, INFO, WARN, ERROR or FATAL."
+    condition     = contains(["TRACE", "DEBUG", "INFO", "WARN", "ERROR"], var.log_level)
+    error_message = "log_level must be TRACE, DEBUG, INFO, WARN or ERROR."
   }
 }
 
