@@ -47,7 +47,6 @@ data "aws_iam_policy_document" "key" {
     }
   }
 
-  # The topic's policy lets alarms of this account in only. A condition here as well could silence every alarm at once.
   statement {
     sid       = "AlarmsToTheEncryptedTopic"
     actions   = ["kms:Decrypt", "kms:GenerateDataKey*"]
@@ -56,6 +55,12 @@ data "aws_iam_policy_document" "key" {
     principals {
       type        = "Service"
       identifiers = ["cloudwatch.amazonaws.com"]
+    }
+
+    condition {
+      test     = "StringEquals"
+      variable = "aws:SourceAccount"
+      values   = [local.account]
     }
   }
 }

@@ -1,5 +1,18 @@
 # The Lambda, its log and the queue for events that failed.
 
+locals {
+  environment = merge(var.settings, {
+    RUST_LOG                 = lower(var.log_level)
+    TALLYGATE_BUCKET         = local.bucket_name
+    TALLYGATE_COST_TAG       = var.cost_allocation_tag
+    TALLYGATE_EDGE_URL       = var.edge_url
+    TALLYGATE_LOOKBACK_DAYS  = tostring(var.lookback_days)
+    TALLYGATE_MAX_PAID_CALLS = tostring(var.enable_cost_explorer ? var.max_paid_calls_per_run : 0)
+    TALLYGATE_TABLE          = local.table_name
+    TALLYGATE_WORKSPACES     = join(",", var.workspaces)
+  })
+}
+
 resource "aws_lambda_function" "reconciler" {
   # checkov:skip=CKV_AWS_117: It calls providers and the gateway on the internet; a VPC would only add a NAT gateway's price.
   # checkov:skip=CKV_AWS_272: The package is built and uploaded by whoever applies this; signing it would prove no more.
@@ -25,17 +38,9 @@ resource "aws_lambda_function" "reconciler" {
   }
 
   environment {
-    variables = merge(var.settings, {
-      RUST_LOG                   = lower(var.log_level)
-      TALLYGATE_BUCKET           = local.bucket_name
-      TALLYGATE_COST_TAG         = var.cost_allocation_tag
+    variables = merge(local.environment, {
       TALLYGATE_EDGE_SECRET_ARN  = aws_secretsmanager_secret.edge.arn
-      TALLYGATE_EDGE_URL         = var.edge_url
-      TALLYGATE_LOOKBACK_DAYS    = tostring(var.lookback_days)
-      TALLYGATE_MAX_PAID_CALLS   = tostring(var.enable_cost_explorer ? var.max_paid_calls_per_run : 0)
       TALLYGATE_PROVIDER_SECRETS = jsonencode({ for provider, secret in aws_secretsmanager_secret.provider : provider => secret.arn })
-      TALLYGATE_TABLE            = local.table_name
-      TALLYGATE_WORKSPACES       = join(",", var.workspaces)
     })
   }
 
