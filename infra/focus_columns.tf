@@ -33,8 +33,13 @@ locals {
   ]
 
   custom_columns = [
-    ["x_EstimatedCost", local.d],
-    ["x_RequestCount", local.d],
+    ["x_AllocationMethod", local.s], ["x_BillSource", local.s], ["x_ChargeId", local.s],
+    ["x_ChargeKind", local.s], ["x_ConsumerId", local.s], ["x_CorrectionStep", local.s],
+    ["x_CostBasis", local.s], ["x_CostResidual", local.d], ["x_CredentialId", local.s],
+    ["x_EstimatedCost", local.d], ["x_LedgerRevision", local.d], ["x_ListPriceSource", local.s],
+    ["x_OriginChargeId", local.s], ["x_PriceVarianceCost", local.d], ["x_PriceVersion", local.s],
+    ["x_PrincipalId", local.s], ["x_QuantitySource", local.s], ["x_QuantityVarianceCost", local.d],
+    ["x_RequestCount", local.d], ["x_UnmeteredCredential", local.s], ["x_WorkspaceId", local.s],
   ]
 
   invoice_detail_columns = [
