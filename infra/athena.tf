@@ -50,7 +50,7 @@ locals {
         database   = local.database
         dataset    = source.dataset
         filter     = source.filter
-        partitions = join(", ", [for partition in local.datasets[source.dataset].partitions : "c.${partition}"])
+        partitions = local.datasets[source.dataset].partitions
     })
   }
 
