@@ -53,6 +53,7 @@ else
 fi
 
 check "syntax" parse
+check "agreement with the code" "$python" agree.py
 check "checkov" "$python" -m checkov.main -d . --framework terraform --compact --quiet --skip-download
 
 for what in ${left_out[@]+"${left_out[@]}"}; do echo "infra: LEFT OUT: $what"; done

@@ -51,9 +51,8 @@ data "aws_iam_policy_document" "books" {
     }
   }
 
-  # Revisions (L#) are not among them: what is written there stays.
   statement {
-    sid       = "ChangeLeasesCountersMarksAndHeads"
+    sid       = "ChangeRunsAndCounters"
     actions   = ["dynamodb:UpdateItem"]
     resources = [local.table_arn]
 
@@ -66,6 +65,37 @@ data "aws_iam_policy_document" "books" {
     condition {
       test     = "Null"
       variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+  }
+
+  # Of a revision only the newest pull that was seen to say the same is updated. Its content, hash and order are out of reach.
+  statement {
+    sid       = "NoteANewerPull"
+    actions   = ["dynamodb:UpdateItem"]
+    resources = [local.table_arn]
+
+    condition {
+      test     = "ForAllValues:StringLike"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["L#*"]
+    }
+
+    condition {
+      test     = "ForAllValues:StringEquals"
+      variable = "dynamodb:Attributes"
+      values   = ["pk", "rev_", "seen_", "sk"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:LeadingKeys"
+      values   = ["false"]
+    }
+
+    condition {
+      test     = "Null"
+      variable = "dynamodb:Attributes"
       values   = ["false"]
     }
   }
@@ -119,9 +149,10 @@ data "aws_iam_policy_document" "books" {
 }
 
 locals {
+  # What a partition key begins with: see ledger.tf.
   ledger_prefixes = {
-    put    = ["H#*", "L#*", "M#*", "N#*", "R#*"]
-    update = ["H#*", "M#*", "N#*", "R#*"]
+    put    = ["K#*", "L#*", "R#*", "T#*"]
+    update = ["N#*", "R#*"]
   }
 }
 

@@ -1,8 +1,8 @@
 # The ledger: one table of string keys. What `pk` begins with says what an item is:
-#   L#  a revision of a line      written once, never changed
-#   H#  the newest revision of a line, and the newest pull seen
+#   L#  the revisions of a unit's lines; older ones are never changed, the newest gives way to the next
+#   T#  which units a month has
 #   R#  a run: its lease, what it has done, its report
-#   N#  a counter                 M#  a mark: a cursor, a closed month, a correction that was sent
+#   N#  a counter                 K#  a mark: a cursor, a closed month, a correction that was sent
 
 resource "aws_dynamodb_table" "ledger" {
   name                        = local.table_name

@@ -12,7 +12,7 @@ resource "aws_secretsmanager_secret" "provider" {
 }
 
 resource "aws_secretsmanager_secret" "edge" {
-  # checkov:skip=CKV2_AWS_57: The gateway holds the same secret and takes two for a while: rotated by hand on both sides (README).
+  # checkov:skip=CKV2_AWS_57: The gateway holds the same secret outside AWS: it is changed by hand on both sides (README).
   name                    = "${var.name}/edge"
   description             = "Signs the reconciler's calls to the gateway (HMAC-SHA256)"
   kms_key_id              = aws_kms_key.books.arn

@@ -133,18 +133,29 @@ run "nobody_deletes" {
     error_message = "Deleting is refused outright."
   }
 
+  # By name: which keys UpdateItem reaches, and which attributes where not all.
   assert {
-    condition = alltrue([
-      for statement in jsondecode(data.aws_iam_policy_document.books.json).Statement :
-      statement.Condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] == ["H#*", "M#*", "N#*", "R#*"] && statement.Condition["Null"]["dynamodb:LeadingKeys"] == "false"
-      if statement.Action == "dynamodb:UpdateItem"
-    ])
-    error_message = "UpdateItem reaches heads, marks, counters and runs only: never a revision."
+    condition = {
+      for statement in jsondecode(data.aws_iam_policy_document.books.json).Statement : statement.Sid => [
+        statement.Condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"],
+        try(statement.Condition["ForAllValues:StringEquals"]["dynamodb:Attributes"], null),
+        statement.Condition["Null"],
+      ] if statement.Action == "dynamodb:UpdateItem"
+      } == {
+      ChangeRunsAndCounters = [["N#*", "R#*"], null, { "dynamodb:LeadingKeys" = "false" }]
+      NoteANewerPull = [
+        "L#*", ["pk", "rev_", "seen_", "sk"], { "dynamodb:LeadingKeys" = "false", "dynamodb:Attributes" = "false" },
+      ]
+    }
+    error_message = "UpdateItem changes runs and counters, and of a revision only the newest pull seen."
   }
 
   assert {
-    condition     = length([for statement in jsondecode(data.aws_iam_policy_document.books.json).Statement : statement if statement.Action == "dynamodb:UpdateItem"]) == 1
-    error_message = "UpdateItem is allowed once, with its condition."
+    condition = one([
+      for statement in jsondecode(data.aws_iam_policy_document.books.json).Statement :
+      statement.Condition["ForAllValues:StringLike"]["dynamodb:LeadingKeys"] if statement.Action == "dynamodb:PutItem"
+    ]) == ["K#*", "L#*", "R#*", "T#*"]
+    error_message = "PutItem is allowed once, for the ledger's own keys."
   }
 }
 
