@@ -47,7 +47,7 @@ def compare_keys() -> list[str] | None:
 
 def compare_settings() -> list[str] | None:
     text = code()
-    if "TALLYGATE_" not in text:
+    if "TALLYGATE_TABLE" not in text:
         return None
     given = set(re.findall(r"^\s+(TALLYGATE_\w+)\s+=", terraform("lambda.tf"), re.M))
     return [f"the Lambda is given {name}, nothing reads it" for name in sorted(given) if name not in text]
@@ -57,8 +57,9 @@ def compare_metrics() -> list[str] | None:
     text = code()
     if "Tallygate/Reconciler" not in text:
         return None
-    own = re.findall(r'"((?:Run|Paid|Ledger|Unmetered|Variance|Providers)[A-Za-z]+)"', terraform("alarms.tf") + terraform("dashboard.tf"))
-    return [f"an alarm or a chart looks at {name}, nothing prints it" for name in sorted(set(own)) if f'"{name}"' not in text]
+    looked_at = terraform("alarms.tf") + terraform("dashboard.tf")
+    own = set(re.findall(r'"((?:Run|Paid|Ledger|Unmetered|Variance|Providers)[A-Z][A-Za-z]+)"', looked_at))
+    return [f"an alarm or a chart looks at {name}, nothing prints it" for name in sorted(own) if f'"{name}"' not in text]
 
 
 def main() -> int:
