@@ -9,6 +9,7 @@ resource "aws_dynamodb_table" "ledger" {
   billing_mode                = "PAY_PER_REQUEST"
   hash_key                    = "pk"
   range_key                   = "sk"
+  table_class                 = var.table_class
   deletion_protection_enabled = var.deletion_protection
   tags                        = local.tags
 

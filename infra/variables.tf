@@ -262,6 +262,17 @@ variable "table_max_read_units" {
   }
 }
 
+variable "table_class" {
+  description = "The ledger table's class: STANDARD, or STANDARD_INFREQUENT_ACCESS where what it keeps costs more than what it writes (README). Can be changed twice in 30 days."
+  type        = string
+  default     = "STANDARD"
+
+  validation {
+    condition     = contains(["STANDARD", "STANDARD_INFREQUENT_ACCESS"], var.table_class)
+    error_message = "table_class must be STANDARD or STANDARD_INFREQUENT_ACCESS."
+  }
+}
+
 variable "deletion_protection" {
   description = "Refuse to delete the ledger table. Turn it off only to take everything down."
   type        = bool

@@ -375,6 +375,7 @@ run "refuses_values_out_of_range" {
     log_level                = "LOUD"
     log_retention_days       = 30
     permissions_boundary_arn = "boundary"
+    table_class              = "GOLD"
     table_max_write_units    = 0
     table_max_read_units     = -2
     object_lock_days         = -1
@@ -391,7 +392,7 @@ run "refuses_values_out_of_range" {
     var.name, var.edge_url, var.lambda_zip, var.workspaces, var.provider_secrets, var.max_paid_calls_per_run,
     var.paid_calls_alarm_per_day, var.cost_allocation_tag, var.settings, var.schedule, var.schedule_time_zone,
     var.lookback_days, var.memory_mb, var.timeout_seconds, var.scratch_mb, var.log_level, var.log_retention_days,
-    var.permissions_boundary_arn, var.table_max_write_units, var.table_max_read_units, var.object_lock_days,
+    var.permissions_boundary_arn, var.table_class, var.table_max_write_units, var.table_max_read_units, var.object_lock_days,
     var.raw_archive_after_days, var.athena_scan_limit_gb, var.export_first_day, var.alarm_emails, var.no_run_hours,
     var.unmetered_alarm_usd, var.variance_alarm_usd,
   ]
