@@ -6,6 +6,7 @@
 pub mod alerts;
 pub mod budget;
 pub mod events;
+pub mod feedback;
 pub mod identity;
 pub mod ids;
 pub mod money;

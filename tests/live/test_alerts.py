@@ -185,7 +185,7 @@ def test_a_receiver_that_hangs_delays_no_other_and_no_request(bench):
     live, _ = bench.receiver("live")
     key = bench.workspace.key()
     started = time.monotonic()
-    for count, model in enumerate(["gpt-6-luna", "gpt-6-sol", "gpt-6-terra"], start=1):
+    for count, model in enumerate(["gpt-6-luna", "gpt-6-sol", "gpt-6-astra"], start=1):
         reply = bench.use(key, model=model)
         assert reply.status == 200
         live.wait(count, patience=5)
@@ -213,7 +213,7 @@ def test_a_receiver_that_is_gone_gets_nothing_until_it_is_tested(bench):
     tested = bench.workspace.admin("POST", "/receivers/ops/test")
     assert (tested["delivered"], tested["status"]) == (True, 200)
     assert json.loads(receiver.got[-1][1])["type"] == "alert.test"
-    bench.use(key, model="gpt-6-terra")
+    bench.use(key, model="gpt-6-astra")
     receiver.wait(4)
 
 
@@ -269,7 +269,7 @@ def test_expensive_unpriced_and_failing_are_found(bench):
     alert = receiver.wait(1)[0]["data"]["alert"]
     assert (alert["kind"], alert["severity"]) == ("expensive_request", "critical")
     assert alert["link"] == f"/requests/{reply.id}"
-    assert alert["evidence"]["cost_usd"].startswith("0.1")
+    assert alert["evidence"]["cost_usd"].startswith("0.2")
     assert bench.use(key, model="openai/house-model").status == 200
     alert = receiver.wait(2)[1]["data"]["alert"]
     assert (alert["kind"], alert["evidence"]["model"]) == ("unpriced_model", "openai/house-model")

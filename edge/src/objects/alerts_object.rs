@@ -429,7 +429,8 @@ impl<S: Sql> AlertsObject<S> {
     /// Writes an alert, and queues what there is to tell.
     fn keep(&mut self, alert: &Alert, notice: Option<Notice>) -> Result<(), SqlError> {
         self.store.save_alert(alert)?;
-        let (Some(notice), Some(plan)) = (notice, self.plan.take()) else { return Ok(()) };
+        let Some(notice) = notice else { return Ok(()) };
+        let Some(plan) = self.plan.take() else { return Ok(()) };
         let told = self.tell(&plan, alert, notice);
         self.plan = Some(plan);
         told

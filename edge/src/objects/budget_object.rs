@@ -65,7 +65,16 @@ pub struct BudgetObject<S> {
     terms: Option<BudgetTerms>,
     lines: BTreeMap<String, Grantor>,
     recalled: BTreeMap<String, Timestamp>,
+    refused: Option<Refused>,
     told: Option<Told>,
+}
+
+/// A request did not fit into what is left, although nothing but spent money stood in its way. It says so for as long
+/// as the window and the limit are these.
+#[derive(Clone, PartialEq, Eq)]
+struct Refused {
+    line: String,
+    limit: Units,
 }
 
 /// What the workspace's alerts were last told.
@@ -74,6 +83,7 @@ struct Told {
     line: String,
     spent: Units,
     limit: Units,
+    refusing: bool,
 }
 
 /// News for the workspace's alerts.
@@ -184,6 +194,7 @@ impl<S: Sql> BudgetObject<S> {
             terms: None,
             lines: BTreeMap::new(),
             recalled: BTreeMap::new(),
+            refused: None,
             told: None,
         };
         for row in &budget.sql.exec("SELECT name, value FROM meta", &[])? {
@@ -283,6 +294,14 @@ impl<S: Sql> BudgetObject<S> {
         let grantor = self.line(line)?;
         let outcome = grantor.report(&holder, report, pool, now);
         let (share, rate) = (grantor.share(&holder), grantor.rate());
+        let standing = grantor.standing(pool, now);
+        if outcome.short
+            && LineKind::of(line).is_some_and(LineKind::is_money)
+            && report.unit <= standing.limit
+            && standing.spent.saturating_add(report.unit) > standing.limit
+        {
+            self.refused = Some(Refused { line: line.to_owned(), limit: standing.limit });
+        }
         self.save_share(line, &holder, &share)?;
         if matches!(LineKind::of(line), Some(LineKind::Requests | LineKind::Tokens)) {
             self.save_rate(line, &rate)?;
@@ -419,7 +438,7 @@ impl<S: Sql> BudgetObject<S> {
         Ok(self.line(line)?.standing(pool, now))
     }
 
-    /// What the workspace's alerts should hear now: when a threshold is crossed, and twice a minute while money is spent.
+    /// What the workspace's alerts should hear now: when a threshold is crossed or a request refused, and twice a minute while money is spent.
     /// It counts as told; [`BudgetObject::untold`] takes that back.
     pub fn news(&mut self, now: Timestamp) -> Result<Option<News>, BudgetError> {
         let Some(terms) = self.terms.clone() else { return Ok(None) };
@@ -430,6 +449,8 @@ impl<S: Sql> BudgetObject<S> {
             let percent = i128::from(spent).saturating_mul(100) / i128::from(limit.max(1));
             terms.thresholds.iter().filter(|threshold| i128::from(**threshold) <= percent).count()
         };
+        let refused = Refused { line: line.clone(), limit: standing.limit };
+        let refusing = self.refused.as_ref() == Some(&refused);
         let is_news = match &self.told {
             None => standing.spent > 0,
             Some(told) if told.line != line => standing.spent > 0,
@@ -437,7 +458,7 @@ impl<S: Sql> BudgetObject<S> {
                 let waited = now.since_ms(told.at).abs() >= NEWS_MS;
                 let crossed =
                     reached(standing.spent, standing.limit) != reached(told.spent, told.limit);
-                crossed || (waited && standing.spent != told.spent)
+                crossed || told.refusing != refusing || (waited && standing.spent != told.spent)
             }
         };
         let parts = account_parts(&self.account);
@@ -455,10 +476,12 @@ impl<S: Sql> BudgetObject<S> {
             spent: Usd::from_nanos(standing.spent),
             held: Usd::from_nanos(standing.held),
             thresholds: terms.thresholds.clone(),
+            refusing,
             at: now,
         };
         let workspace = workspace.to_owned();
-        self.told = Some(Told { at: now, line, spent: standing.spent, limit: standing.limit });
+        let (spent, limit) = (standing.spent, standing.limit);
+        self.told = Some(Told { at: now, line, spent, limit, refusing });
         Ok(Some(News { workspace, snapshot }))
     }
 

@@ -250,6 +250,26 @@ fn a_restart_of_either_side_forgets_nothing_that_was_spent() {
 }
 
 #[test]
+fn a_lease_that_memory_let_go_of_is_taken_up_where_it_was() {
+    let mut net = Net::new(1, &terms("0.01"));
+    let mut served = 0;
+    while net.admit(0, 1_000).is_ok() {
+        net.settle(0, 1_000);
+        served += 1;
+        // Long enough to report, to be idle, and to be let go of.
+        for _ in 0..3 {
+            net.now = net.now.plus_ms(61_000);
+            for account in net.meters[0].1.wake(net.now).unwrap().accounts {
+                net.sync(0, &account);
+            }
+        }
+        assert!(net.meters[0].1.budgets.wallet.is_empty(), "after {served}");
+    }
+    assert_eq!(served, 9);
+    assert_eq!(net.spent(), net.charged);
+}
+
+#[test]
 fn what_a_vanished_meter_kept_comes_back_through_the_alarm() {
     let mut net = Net::new(2, &terms("0.1"));
     net.admit(0, 1_000).unwrap();

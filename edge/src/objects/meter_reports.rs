@@ -3,8 +3,17 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
+use serde_json::Value;
+use tallygate_shared::identity::actor::{Actor, ActorError};
+use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
-use tallygate_shared::policy::decide::Check;
+use tallygate_shared::policy::decide::{Check, RequestFacts, decide};
+use tallygate_shared::time::Timestamp;
+
+use super::meter_object::{MeterError, MeterObject};
+use super::sql::Sql;
+use crate::providers::catalog::Shelf;
+use crate::request::status::status_of;
 
 /// What `simulate` answers.
 #[derive(Debug, Serialize)]
@@ -57,4 +66,90 @@ pub struct State {
     pub events_charged_usd: Usd,
     /// Whether the Ledger still lacks some.
     pub undelivered: bool,
+}
+
+impl<S: Sql> MeterObject<S> {
+    /// What a request would get, and why, without sending it or changing anything.
+    pub fn simulate(
+        &self,
+        facts: &RequestFacts,
+        actor: Option<Actor>,
+        now: Timestamp,
+    ) -> Result<Simulated, MeterError> {
+        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        let claimed = actor.ok_or(ActorError::Missing);
+        let actor = claimed.and_then(|claimed| Actor::overlay(&plan.owner.actor, claimed));
+        let shelf = Shelf::of(&facts.endpoint, now);
+        let decision = decide(plan, facts, &actor, &self.account.load(now), &shelf, 0, now);
+        let simulated = match decision.outcome {
+            Ok(admission) => Simulated {
+                decision: "admit",
+                status: 200,
+                code: None,
+                message: None,
+                hold_usd: Some(admission.hold),
+                targets: admission
+                    .targets
+                    .iter()
+                    .map(|chosen| format!("{}/{}", chosen.provider.name, chosen.model))
+                    .collect(),
+                set_max_output_tokens: admission.set_max_output_tokens,
+                budget_remaining_usd: admission.budget_remaining,
+                checks: decision.checks,
+            },
+            Err(refusal) => Simulated {
+                decision: "refuse",
+                status: status_of(&refusal),
+                code: Some(refusal.code().to_owned()),
+                message: Some(refusal.to_string()),
+                hold_usd: None,
+                targets: Vec::new(),
+                set_max_output_tokens: None,
+                budget_remaining_usd: None,
+                checks: decision.checks,
+            },
+        };
+        Ok(simulated)
+    }
+
+    /// The record of one of this key's requests, or `None`. In flight, it is a short answer that says so.
+    pub fn request(&self, id: &RequestId) -> Result<Option<String>, MeterError> {
+        if self.account.holds(id) {
+            return Ok(Some(serde_json::json!({ "id": id, "outcome": "in_flight" }).to_string()));
+        }
+        Ok(self.store.event(id)?)
+    }
+
+    /// The agents and sessions that were stopped as loops.
+    pub fn loops(&self, now: Timestamp) -> Value {
+        self.loops.list(now)
+    }
+
+    /// A person lets a stopped agent go on.
+    pub fn clear_loop(&mut self, scope: &str, now: Timestamp) -> Result<Value, MeterError> {
+        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        Ok(self.loops.clear(&self.store, plan, scope, now)?)
+    }
+
+    /// The Meter's books, for the admin API and for tests that compare them.
+    pub fn state(&self, now: Timestamp) -> Result<State, MeterError> {
+        let load = self.account.load(now);
+        let (events, charged) = self.store.totals()?;
+        Ok(State {
+            plan_version: self.plan.as_ref().map(|plan| plan.version),
+            in_flight: self.tickets.values().filter(|ticket| ticket.sublet.is_none()).count(),
+            admitted_here: self.admitted,
+            budget_calls: self.budgets.calls,
+            held_usd: load.held,
+            ceiling_usd: self.account.ceiling(),
+            spent_usd: load
+                .spent
+                .iter()
+                .map(|(window, usd)| (window.name().to_owned(), *usd))
+                .collect(),
+            events,
+            events_charged_usd: charged,
+            undelivered: self.undelivered,
+        })
+    }
 }

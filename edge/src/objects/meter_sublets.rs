@@ -333,6 +333,7 @@ impl<S: Sql> MeterObject<S> {
         self.account.shrink(&ticket.hold.id, ticket.hold.amount);
         self.account.release(&ticket.hold.id);
         // What was taken ahead at a rate and not used lies with this Meter's lease again.
+        self.load_leases(ticket.charges.iter().map(|c| (&*c.account, &*c.line)), now)?;
         self.budgets.wallet.settle(&ticket.charges, true, now, |_| 0);
         self.forget_ticket(&ticket.hold.id)
     }

@@ -11,6 +11,7 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
+pub mod meter_admit;
 pub mod meter_ask;
 pub mod meter_budgets;
 mod meter_events;
@@ -20,8 +21,10 @@ mod meter_loops_tests;
 pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;
+pub mod meter_outbox;
 mod meter_refusals;
 pub mod meter_reports;
+pub mod meter_settle;
 pub mod meter_store;
 pub mod meter_sublets;
 pub mod migrations;

@@ -18,8 +18,9 @@ use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::KeyPlan;
 use tallygate_shared::time::Timestamp;
 
+use crate::objects::meter_admit::{authentic, targets_of};
 use crate::objects::meter_budgets::{charges_of, needs_of};
-use crate::objects::meter_object::{authentic, open_secrets, targets_of};
+use crate::objects::meter_object::open_secrets;
 use crate::objects::meter_sublets::{OWN_MONEY, OWN_REQUESTS, OWN_TOKENS, Offer};
 use crate::providers::catalog::Shelf;
 use crate::request::calls::{AdmitCall, Admitted, Limits, Ticket};

@@ -4,6 +4,7 @@
 //! - [`api_token`]: what an administrator holds
 //! - [`secret`]: what the two have in common, and the hash that is stored
 //! - [`actor`]: who is behind the key's holder, and what the key itself fixes
+//! - [`signature`]: how the reconciler signs its calls
 //! - `jws`: the signed envelope of an actor token
 //!
 //! Nothing here looks anything up: a parsed key is well formed, not yet known.
@@ -13,3 +14,4 @@ pub mod api_token;
 pub mod gateway_key;
 mod jws;
 pub mod secret;
+pub mod signature;

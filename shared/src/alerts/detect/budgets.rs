@@ -136,7 +136,8 @@ impl BudgetHistory {
             let part = snapshot.spent.pico().saturating_mul(100);
             !is_over
                 && snapshot.limit > Usd::ZERO
-                && part >= snapshot.limit.pico().saturating_mul(i128::from(threshold))
+                && (part >= snapshot.limit.pico().saturating_mul(i128::from(threshold))
+                    || snapshot.refusing && threshold <= 100)
         };
         let subject_of = |threshold: u8| {
             let start = snapshot.window_starts_at;
@@ -169,6 +170,7 @@ impl BudgetHistory {
                 .with("limit_usd", snapshot.limit)
                 .with("spent_usd", snapshot.spent)
                 .with("held_usd", snapshot.held)
+                .with("refuses_requests", if snapshot.refusing { "yes" } else { "no" })
                 .with("window_starts_at", snapshot.window_starts_at);
         findings.extend(self.raisings.raise(raised, now));
     }

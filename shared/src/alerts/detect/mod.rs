@@ -45,6 +45,10 @@ pub struct BudgetSnapshot {
     pub held: Usd,
     /// Percentages of the limit to be told at.
     pub thresholds: Vec<u8>,
+    /// Requests are refused because the next one does not fit into what is left. A strict budget is seldom spent to
+    /// the last cent, so this counts as having reached 100 %.
+    #[serde(default)]
+    pub refusing: bool,
     /// When it stood so.
     pub at: Timestamp,
 }

@@ -92,6 +92,7 @@ fn month(spent: Usd, at: Timestamp) -> BudgetSnapshot {
         limit: usd(7_200),
         spent,
         held: Usd::ZERO,
+        refusing: false,
         thresholds: vec![50, 80, 100],
         at,
     }
@@ -113,6 +114,21 @@ fn a_threshold_is_told_once_and_the_highest_says_all() {
     // A larger limit, or money that came back, ends the higher one alone.
     assert_eq!(tell(4_000, 4), [format!("gone {subject}:100"),]);
     assert_eq!(tell(0, 5), [format!("gone {subject}:50")]);
+}
+
+#[test]
+fn a_budget_that_refuses_has_reached_its_end() {
+    let mut story = Story::new();
+    let kind = AlertKind::BudgetThreshold;
+    let snapshot = BudgetSnapshot { refusing: true, ..month(usd(7_100), start()) };
+    let told = story.tell(kind, Signal::Budget(&snapshot), snapshot.at);
+    assert_eq!(told, ["Critical team:2026-11-01T00:00:00.000Z:100"]);
+    let raised = BudgetSnapshot { limit: usd(10_000), refusing: false, ..snapshot };
+    let told = story.tell(kind, Signal::Budget(&raised), raised.at.plus_ms(MINUTE));
+    assert_eq!(
+        told,
+        ["gone team:2026-11-01T00:00:00.000Z:100", "Info team:2026-11-01T00:00:00.000Z:50"]
+    );
 }
 
 #[test]

@@ -206,10 +206,13 @@ impl Lease {
         Some(at)
     }
 
-    /// Nothing is held, nothing waits to be said, nothing is leased: the lease may be forgotten.
-    pub fn is_done(&self) -> bool {
-        self.held == 0
+    /// Nothing is held, nobody waits, nothing is left to be said, nothing is leased, and that for a while: the lease may be
+    /// forgotten.
+    pub fn is_done(&self, now: Timestamp) -> bool {
+        now.since_ms(self.used_at.max(self.reported_at)) >= IDLE_MS
+            && self.held == 0
             && self.unclear == 0
+            && self.demand == 0
             && self.spent == self.reported_spent
             && self.authorised <= self.spent
     }

@@ -202,12 +202,28 @@ impl Wallet {
             .min()
     }
 
-    /// Lets go of leases that are done with.
-    pub fn forget_done(&mut self) {
+    /// Lets go of leases that are done with. Storage remembers what they spent: the caller tells it
+    /// ([`Wallet::remember`]) before the line is used again. `boot` is drawn anew, so that a grant on its way to a lease
+    /// that is no more is not taken for one to its successor.
+    pub fn forget_done(&mut self, boot: u64, now: Timestamp) {
+        let before = self.len();
         for lines in self.leases.values_mut() {
-            lines.retain(|_, lease| !lease.is_done());
+            lines.retain(|_, lease| !lease.is_done(now));
         }
         self.leases.retain(|_, lines| !lines.is_empty());
+        if self.len() < before {
+            self.boot = boot;
+        }
+    }
+
+    /// How many leases there are.
+    pub fn len(&self) -> usize {
+        self.leases.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.leases.is_empty()
     }
 
     /// Lets go of an account whose budget is no more.

@@ -84,6 +84,17 @@ impl MeterNode {
         }
     }
 
+    /// Loads leases that memory let go of, before they are used.
+    pub(crate) fn load(&mut self, needs: &[Need], now: Timestamp) {
+        for need in needs {
+            if self.wallet.get(&need.account, &need.line).is_none() {
+                let (account, line) = (need.account.clone(), need.line.clone());
+                let spent = self.spent.get(&(account.clone(), line.clone())).copied().unwrap_or(0);
+                self.wallet.remember(Remembered { account, line, spent }, now);
+            }
+        }
+    }
+
     fn held_at(&self, now: Timestamp) -> Units {
         self.held + if now < self.unclear.1 { self.unclear.0 } else { 0 }
     }
@@ -105,6 +116,7 @@ impl MeterNode {
             return false;
         }
         self.settled.insert(id);
+        self.load(needs, now);
         let known = self.holds.remove(&id).is_some();
         let units = needs.first().map_or(0, |need| need.units);
         if known {
@@ -130,6 +142,7 @@ impl MeterNode {
             return false;
         }
         self.settled.insert(id);
+        self.load(needs, now);
         let mut parts = match self.sublets.get_mut(sublet) {
             Some(sublet) => sublet.take_part(needs),
             None => Vec::new(),

@@ -178,6 +178,7 @@ impl World {
     /// Places a hold, or asks the Budgets that it lacks.
     fn admit(&mut self, meter: usize, id: u64, needs: Vec<Need>) {
         let now = self.meter_now(meter);
+        self.meters[meter].load(&needs, now);
         let short: Vec<Need> =
             self.meters[meter].wallet.shortage(&needs, now).into_iter().cloned().collect();
         if short.is_empty() {
@@ -253,6 +254,7 @@ impl World {
         for need in &mut needs {
             need.units *= 4;
         }
+        self.meters[meter].load(&needs, now);
         if !self.meters[meter].wallet.shortage(&needs, now).is_empty() {
             return;
         }
@@ -343,6 +345,7 @@ impl World {
                 let now = self.meter_now(meter);
                 self.meters[meter].granted(&account(budget), &line, &grant, now);
                 for (id, needs) in std::mem::take(&mut self.meters[meter].waiting) {
+                    self.meters[meter].load(&needs, now);
                     if self.meters[meter].wallet.shortage(&needs, now).is_empty() {
                         self.place(meter, id, needs);
                     } else if self.dice.once_in(3) {
@@ -354,6 +357,8 @@ impl World {
             }
             Message::Recall { meter, budget, line } => {
                 let now = self.meter_now(meter);
+                let named = Need { account: account(budget), line: line.clone(), units: 0 };
+                self.meters[meter].load(&[named], now);
                 for (line, report) in
                     self.meters[meter].wallet.give_back(&account(budget), &[line], now)
                 {
@@ -473,6 +478,8 @@ impl World {
             }
         }
         self.meters[meter].lower_ceiling(now);
+        let boot = self.dice.next();
+        self.meters[meter].wallet.forget_done(boot, now);
         for account in self.meters[meter].wallet.due(now) {
             self.send_reports(meter, &account);
         }
