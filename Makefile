@@ -107,7 +107,7 @@ lambda: .tools/lambda-$(CARGO_LAMBDA_VERSION)-$(ZIG_VERSION) ## Build the reconc
 	PATH="$(CURDIR)/.tools/lambda/bin:$$PATH" cargo lambda build --release --arm64 --output-format zip \
 		-p tallygate-reconciler --bin bootstrap --no-default-features --features aws,parquet --lambda-dir build/lambda
 	@cp build/lambda/bootstrap/bootstrap.zip $(LAMBDA_ZIP)
-	@echo "$(LAMBDA_ZIP): $$(stat -c %s $(LAMBDA_ZIP)) bytes"
+	@echo "$(LAMBDA_ZIP): $$(wc -c < $(LAMBDA_ZIP)) bytes"
 
 .tools/lambda-$(CARGO_LAMBDA_VERSION)-$(ZIG_VERSION):
 	@echo "==> installing cargo-lambda and zig into .tools (once)"
