@@ -14,7 +14,8 @@ WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
-.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop
+.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \
+	lambda infra-check
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -90,6 +91,40 @@ check: .tools/wasm-target ## Format and lint
 
 dry-run: build ## Show that `wrangler deploy` works
 	wrangler deploy --dry-run --outdir build/dry-run
+
+# What builds the Lambda for arm64 on any machine: cargo-lambda drives cargo, zig links for the older glibc of Amazon Linux.
+CARGO_LAMBDA_VERSION := 1.9.2
+ZIG_VERSION := 0.17.0
+CHECKOV_VERSION := 3.3.30
+LAMBDA_ZIP := build/reconciler-arm64.zip
+
+lambda: .tools/lambda-$(CARGO_LAMBDA_VERSION)-$(ZIG_VERSION) ## Build the reconciler's Lambda: build/reconciler-arm64.zip
+	@cargo metadata --no-deps --format-version 1 | python3 -c 'import json, sys; \
+		targets = [t for p in json.load(sys.stdin)["packages"] if p["name"] == "tallygate-reconciler" for t in p["targets"]]; \
+		sys.exit(0 if any(t["name"] == "bootstrap" and "bin" in t["kind"] for t in targets) else \
+			"the package tallygate-reconciler has no binary `bootstrap`: the Lambda would have nothing to run")'
+	@echo "==> building the Lambda (arm64; some minutes)"
+	PATH="$(CURDIR)/.tools/lambda/bin:$$PATH" cargo lambda build --release --arm64 --output-format zip \
+		-p tallygate-reconciler --bin bootstrap --no-default-features --features aws,parquet --lambda-dir build/lambda
+	@cp build/lambda/bootstrap/bootstrap.zip $(LAMBDA_ZIP)
+	@echo "$(LAMBDA_ZIP): $$(wc -c < $(LAMBDA_ZIP)) bytes"
+
+.tools/lambda-$(CARGO_LAMBDA_VERSION)-$(ZIG_VERSION):
+	@echo "==> installing cargo-lambda and zig into .tools (once)"
+	@mkdir -p .tools && python3 -m venv .tools/lambda
+	.tools/lambda/bin/python -m pip install --quiet --disable-pip-version-check \
+		cargo-lambda==$(CARGO_LAMBDA_VERSION) ziglang==$(ZIG_VERSION)
+	@command -v rustup >/dev/null && rustup target add aarch64-unknown-linux-gnu || true
+	@touch $@
+
+infra-check: .tools/checkov-$(CHECKOV_VERSION) ## Check the Terraform: format, schema, plan tests, policies
+	infra/check.sh $(CURDIR)/.tools/checkov/bin/python
+
+.tools/checkov-$(CHECKOV_VERSION):
+	@echo "==> installing checkov into .tools (once)"
+	@mkdir -p .tools && python3 -m venv .tools/checkov
+	.tools/checkov/bin/python -m pip install --quiet --disable-pip-version-check checkov==$(CHECKOV_VERSION)
+	@touch $@
 
 licences: ## Check the licences of all crates
 	python3 tests/support/licences.py
