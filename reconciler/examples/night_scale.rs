@@ -66,7 +66,6 @@ fn main() -> Result<(), Failure> {
     );
     println!("peak after reading  {}", peak());
 
-    let settling = Instant::now();
     let source = ProviderEstimates { estimates: &read.estimates, provider: "openai" };
     let mut counted: BTreeMap<(String, Meter), (i128, i128)> = BTreeMap::new();
     read.estimates.scan(Some("openai"), &mut |estimate| {
@@ -89,6 +88,7 @@ fn main() -> Result<(), Failure> {
         provisional: false,
         previous: Vec::new(),
     };
+    let settling = Instant::now();
     let (mut rows, mut largest) = (0_u64, 0_usize);
     let summary = settle_stream(&bill, &source, &Options::default(), &mut |line, content| {
         rows += 1;

@@ -309,6 +309,19 @@ fn settling_from_files_gives_the_rows_of_settling_from_memory() {
     })
     .unwrap();
     rows.sort_by(|a, b| a.0.cmp(&b.0));
+    // Estimates whose lines are all over the place would be counted wrong.
+    struct Jumbled(Vec<Estimate>);
+    impl crate::night::EstimateSource for Jumbled {
+        fn scan(
+            &self,
+            each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+        ) -> Result<(), NightError> {
+            self.0.iter().rev().try_for_each(each)
+        }
+    }
+    let jumbled = Jumbled(all.clone());
+    let refused = settle_stream(&bill, &jumbled, &Options::default(), &mut |_, _| Ok(()));
+    assert!(refused.unwrap_err().to_string().contains("are not in order"));
     let outcome = settle_unit(UnitInput { bill, estimates: all }, &Options::default()).unwrap();
     assert_eq!((rows, summary.totals), (outcome.rows, outcome.totals));
     // The request of unknown use explains a part of what goes beyond the counted.

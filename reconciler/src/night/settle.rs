@@ -14,7 +14,8 @@ use super::{NightError, fits};
 use crate::bill::{BillLine, ChargeKind};
 use crate::ledger::{Content, LineId};
 
-/// Estimates of one provider that can be read several times, in the order of their lines, each line once.
+/// Estimates of one provider that can be read several times, in the order of their lines, each line once: a line that
+/// comes twice would be two rows of one name.
 pub trait EstimateSource {
     /// Shows each estimate.
     fn scan(
@@ -157,7 +158,6 @@ fn check_lines(bill: &UnitBill) -> Result<(), NightError> {
 /// The first reading: sums without owners.
 fn count(bill: &UnitBill, estimates: &dyn EstimateSource) -> Result<Vec<Counted>, NightError> {
     let mut counted: Vec<Counted> = Vec::new();
-    let mut last: Option<LineId> = None;
     estimates.scan(&mut |estimate| {
         let Estimate { line, estimated, metered, uncertain, .. } = estimate;
         if estimate.provider != bill.unit.provider || line.kind != ChargeKind::Usage {
@@ -171,13 +171,13 @@ fn count(bill: &UnitBill, estimates: &dyn EstimateSource) -> Result<Vec<Counted>
             let remedy = "an estimate cannot be below 0: read the usage again";
             return Err(input_error("estimate", "is negative".to_owned(), remedy));
         }
-        if last.as_ref().is_some_and(|last| last >= line) {
-            let remedy = "give each line once, in order";
-            return Err(input_error("estimates", "are not in order".to_owned(), remedy));
-        }
         match counted.last_mut().filter(|sum| sum.holds(line)) {
             Some(sum) => sum.add(estimate)?,
             None => {
+                if counted.last().is_some_and(|last| !last.before(line)) {
+                    let remedy = "give each line once, in order";
+                    return Err(input_error("estimates", "are not in order".to_owned(), remedy));
+                }
                 let mut sum = Counted {
                     account: line.account.clone(),
                     model: line.model.clone(),
@@ -192,7 +192,6 @@ fn count(bill: &UnitBill, estimates: &dyn EstimateSource) -> Result<Vec<Counted>
                 counted.push(sum);
             }
         }
-        last = Some(line.clone());
         Ok(())
     })?;
     Ok(counted)
@@ -205,6 +204,11 @@ impl Counted {
             && self.model == line.model
             && self.meter == line.meter
             && self.tier == line.tier
+    }
+
+    fn before(&self, line: &LineId) -> bool {
+        let ours = (&self.account, &self.model, self.meter, &self.tier);
+        ours < (&line.account, &line.model, line.meter, &line.tier)
     }
 
     fn add(&mut self, estimate: &Estimate) -> Result<(), NightError> {

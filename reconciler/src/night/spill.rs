@@ -135,10 +135,15 @@ impl Parts<'_> {
     fn text(&mut self) -> Option<String> {
         let mut bytes = Vec::new();
         loop {
-            match self.byte()? {
-                0 if self.byte()? == 1 => return String::from_utf8(bytes).ok(),
-                byte => bytes.push(byte),
+            // Up to the next zero at once: zeros within a text are rare.
+            let zero = self.0.iter().position(|byte| *byte == 0)?;
+            let (plain, rest) = self.0.split_at_checked(zero)?;
+            bytes.extend_from_slice(plain);
+            self.0 = rest.get(1..)?;
+            if self.byte()? == 1 {
+                return String::from_utf8(bytes).ok();
             }
+            bytes.push(0);
         }
     }
 
