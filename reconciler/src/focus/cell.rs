@@ -41,6 +41,14 @@ impl<'a> Cell<'a> {
         value.map_or(Self::Null, cell)
     }
 
+    /// Whether a file can hold it: the files' numbers have 38 digits, 12 of them behind the point.
+    pub const fn fits(&self) -> bool {
+        match self {
+            Self::Decimal(pico) => pico.unsigned_abs() < 10_u128.pow(38),
+            Self::Null | Self::Text(_) | Self::Time(_) => true,
+        }
+    }
+
     /// As a text file writes it, `None` for null. A whole number keeps one decimal place: readers that guess a column's
     /// type from its text take a column of `1`s for integers, and then say that it must be decimal.
     pub fn written(&self) -> Option<Cow<'_, str>> {

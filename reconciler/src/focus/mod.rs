@@ -6,8 +6,12 @@ pub mod charges;
 #[cfg(test)]
 mod charges_tests;
 pub mod columns;
+pub mod csv;
+pub mod export;
 pub mod invoices;
 pub mod month;
+#[cfg(feature = "parquet")]
+pub mod parquet;
 mod prices;
 pub mod providers;
 pub mod row;
@@ -46,6 +50,35 @@ pub enum ExportError {
         /// What stands there.
         text: String,
     },
+    /// Rows that go back to a partition that is closed.
+    #[error(
+        "rows are not sorted: `{partition}` comes after `{after}`; sort by billing month, then day"
+    )]
+    Unsorted {
+        /// Where the row belongs.
+        partition: String,
+        /// Where the row before it belongs.
+        after: String,
+    },
+    /// The disk.
+    #[error("cannot write the export to `{path}`: {reason}")]
+    Io {
+        /// The file.
+        path: String,
+        /// What the system says.
+        reason: String,
+    },
+    /// A row that a file cannot hold.
+    #[error("the {format} file does not take a row: {reason}")]
+    Format {
+        /// The format.
+        format: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// Parquet where the program was built without it.
+    #[error("this build writes no Parquet: build it with the feature `parquet`, or export CSV")]
+    NoParquet,
     /// Prepaid use that is taken off the bill and never on it.
     #[error(
         "unit `{unit}`: account `{account}` is set up as prepaid, and its bill draws prepaid credit too: \
