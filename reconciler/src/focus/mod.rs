@@ -5,6 +5,7 @@ pub mod cell;
 pub mod charges;
 #[cfg(test)]
 mod charges_tests;
+pub mod check;
 pub mod columns;
 pub mod csv;
 pub mod export;
