@@ -130,7 +130,7 @@ impl InvoiceIndex {
         self.amounts.keys().map(|(key, _)| (key, self.open.contains(key)))
     }
 
-    /// The rows of Invoice Detail: one for each category of an invoice. Invoices without facts get
+    /// The rows of Invoice Detail, by month: one for each category of an invoice. Invoices without facts get
     /// [`InvoiceFacts::of_month`]; one with provisional lines is open.
     pub fn details(&self, facts: &BTreeMap<InvoiceKey, InvoiceFacts>) -> Vec<InvoiceDetailRow> {
         let mut rows = Vec::new();
@@ -149,6 +149,7 @@ impl InvoiceIndex {
                 facts: known.clone(),
             }));
         }
+        rows.sort_by_key(|row| row.billing);
         rows
     }
 }
