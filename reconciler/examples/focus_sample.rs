@@ -238,6 +238,28 @@ fn others(day: Date) -> Vec<Revision> {
     ]
 }
 
+/// The accounts' names. The research account pays from a balance.
+fn accounts() -> BTreeMap<(String, String), Account> {
+    let named = |provider: &str, account: &str, name: &str| {
+        let account_of = Account { name: Some(name.to_owned()), prepaid: None };
+        ((provider.to_owned(), account.to_owned()), account_of)
+    };
+    let mut accounts = BTreeMap::from([
+        named("anthropic", "org-acme-research", "Acme Research"),
+        named("aws", "acct-aws-acme", "Acme Cloud"),
+        named("bedrock", "acct-210987654321", "Acme Cloud"),
+        named("github_copilot", "acct-github_copilot-acme", "Acme"),
+        named("openai", "org-acme", "Acme"),
+    ]);
+    for ((provider, _), account) in &mut accounts {
+        if provider == "anthropic" {
+            let (id, name) = ("balance-research".to_owned(), "Research balance".to_owned());
+            account.prepaid = Some(Prepaid { id, name });
+        }
+    }
+    accounts
+}
+
 /// All revisions of a day, unit by unit.
 fn day_units(day: Date, teams: u64) -> Vec<Vec<Revision>> {
     let models = PROVIDERS.iter().map(|provider| unit(day, *provider, teams));
@@ -367,15 +389,7 @@ fn main() -> Fallible<()> {
     let november = Month::parse("2026-11").ok_or("no month")?;
     let index = invoices([october, november], teams)?;
     let details = index.details(&BTreeMap::new());
-    let research = Account {
-        name: Some("Acme Research".to_owned()),
-        prepaid: Some(Prepaid {
-            id: "balance-research".to_owned(),
-            name: "Research balance".to_owned(),
-        }),
-    };
-    let accounts =
-        BTreeMap::from([(("anthropic".to_owned(), "org-acme-research".to_owned()), research)]);
+    let accounts = accounts();
     let context = Context {
         prices: PriceBook::built_in()?,
         invoices: &index,
