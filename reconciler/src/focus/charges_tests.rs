@@ -190,7 +190,7 @@ fn use_drawn_from_a_balance_is_not_billed_again() {
     let account = Account { name: Some("Acme".into()), prepaid };
     world.accounts.insert(("openai".into(), "org-1".into()), account);
     let usage = revision("search", Some("42"), 8_400_000);
-    let row = &world.rows(&[usage.clone()], "2026-11")[0];
+    let row = &world.rows(std::slice::from_ref(&usage), "2026-11")[0];
     assert_eq!(texts(&row.costs), ["42", "42", "42", "0"]);
     assert!(row.commitment.as_ref().unwrap().used);
     let draw = with(usage, |r| {

@@ -123,7 +123,7 @@ struct Open<R: Record> {
 
 #[derive(Debug)]
 enum Table<R: Record> {
-    Csv(CsvTable<HashedFile, R>),
+    Csv(Box<CsvTable<HashedFile, R>>),
     #[cfg(feature = "parquet")]
     Parquet(Box<ParquetTable<HashedFile, R>>),
 }
@@ -190,7 +190,7 @@ impl<R: Record> Exporter<R> {
         let file = HashedFile { file: BufWriter::new(file), hash: Sha256::new(), bytes: 0 };
         let columns = R::columns(self.version);
         let table = match self.format {
-            Format::Csv => Table::Csv(CsvTable::new(file, columns)?),
+            Format::Csv => Table::Csv(Box::new(CsvTable::new(file, columns)?)),
             #[cfg(feature = "parquet")]
             Format::Parquet => Table::Parquet(Box::new(ParquetTable::new(file, columns)?)),
             #[cfg(not(feature = "parquet"))]

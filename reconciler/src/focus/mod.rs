@@ -7,6 +7,7 @@ pub mod charges;
 mod charges_tests;
 pub mod check;
 pub mod columns;
+mod corrections;
 pub mod csv;
 pub mod export;
 pub mod invoices;

@@ -92,9 +92,12 @@ fn good_rows_and_files_are_clean() {
     }
 }
 
+/// The rule, the row, and what the row says instead.
+type Case = (Rule, usize, &'static [(&'static str, &'static str)]);
+
 #[test]
 fn every_rule_broken_once_is_caught() {
-    let cases: &[(Rule, usize, &[(&str, &str)])] = &[
+    let cases: &[Case] = &[
         (Rule::NotNull, USAGE, &[("BilledCost", "")]),
         (Rule::NotNull, USAGE, &[("x_WorkspaceId", "")]),
         (Rule::Decimal, USAGE, &[("BilledCost", "39,9")]),
