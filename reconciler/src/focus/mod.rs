@@ -1,5 +1,26 @@
 //! The FOCUS export: the books as Cost and Usage, Invoice Detail and Billing Period of FOCUS 1.4, and as Cost and
 //! Usage of FOCUS 1.2 for tools that stop there.
+//!
+//! What the specification leaves to whoever exports, and what is done here:
+//!
+//! - **Rows.** One for each ledger line: model, meter, tier, kind of charge, owner. The owner is in `Tags`.
+//! - **Costs.** `BilledCost` and `EffectiveCost` are the ledger's, never rounded. Prices have six decimal places a pricing
+//!   unit, quantities six: `ListCost` and `ContractedCost` are their products exactly. What that leaves to the effective
+//!   cost is in `x_CostResidual`. List prices are the price book's (`x_ListPriceSource` `PriceBook`), or else the billed
+//!   ones (`Bill`).
+//! - **Costs without a quantity** are a SKU of their own, counted in dollars at a dollar each.
+//! - **Days without a bill** are left out, or exported as `x_CostBasis` `Estimated` with nothing billed.
+//! - **Split charges.** Lines that the ledger allocated in proportion to use, more than one of a charge: they share the
+//!   charge's price, and their ratios, quantities and costs add up to it. `AllocatedTags` equal `Tags`: the provider's
+//!   charge is not in this export, and has no tags that it would lose.
+//! - **Prepaid.** The purchase has an effective cost of 0. Where the provider draws use from a balance without invoicing
+//!   it, the use has a billed cost of 0 and names the balance; where the bill states the use and takes it off again, the
+//!   draw is an `Adjustment` that is billed and costs nothing.
+//! - **Discounts, refunds, minimum fees, rounding** are `Adjustment`s; `x_ChargeKind` tells them apart.
+//! - **Corrections.** An open month is delivered anew as a whole, with `ChargeClass` null. A closed month stays as it is:
+//!   the open month gets reversal and restatement, `ChargeClass` `Correction`, on the open month's invoice.
+//! - **Parts** are named by their content and cut by billing month and charge day. A new delivery of an open month may
+//!   name other parts: readers take those of the newest delivery, not all that lie there.
 
 pub mod cell;
 pub mod charges;

@@ -41,6 +41,14 @@ enum Builder {
 impl<W: Write + Send, R> ParquetTable<W, R> {
     /// Begins a table.
     pub fn new(to: W, columns: Vec<&'static Column<R>>) -> Result<Self, ExportError> {
+        Self::with_row_groups(to, columns, ROW_GROUP)
+    }
+
+    fn with_row_groups(
+        to: W,
+        columns: Vec<&'static Column<R>>,
+        row_group: usize,
+    ) -> Result<Self, ExportError> {
         let fields: Vec<Field> = columns
             .iter()
             .map(|column| Field::new(column.name, data_type(column.kind), column.nullable))
@@ -49,7 +57,7 @@ impl<W: Write + Send, R> ParquetTable<W, R> {
         let level = ZstdLevel::try_new(3).map_err(failed)?;
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
-            .set_max_row_group_row_count(Some(ROW_GROUP))
+            .set_max_row_group_row_count(Some(row_group))
             .set_created_by("tallygate".to_owned())
             .build();
         let out =
@@ -195,10 +203,13 @@ mod tests {
 
     #[test]
     fn row_groups_are_bounded() {
-        let bytes = bytes::Bytes::from(written(&rows(ROW_GROUP + 1)));
+        let columns = cost_and_usage(Version::V1_4);
+        let mut table = ParquetTable::with_row_groups(Vec::new(), columns, 1000).unwrap();
+        rows(BATCH + 5).iter().for_each(|row| table.push(row).unwrap());
+        let bytes = bytes::Bytes::from(table.finish().unwrap());
         let file = SerializedFileReader::new(bytes).unwrap();
         let counts: Vec<_> = file.metadata().row_groups().iter().map(|g| g.num_rows()).collect();
-        assert_eq!(counts, [100_000, 1]);
+        assert_eq!(counts, [1000, 1000, 1000, 1000, 101]);
     }
 
     #[test]
