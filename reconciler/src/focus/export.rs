@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
 use sha2::{Digest, Sha256};
 use tallygate_shared::time::Date;
 
@@ -86,14 +87,15 @@ impl Record for BillingPeriodRow {
     }
 }
 
-/// A finished file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A finished file. As JSON, all of a delivery are its list of contents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Part {
     /// Its key in the object store: `export/v1/<workspace>/focus_1_4/cost_and_usage/billing_period=…/…`.
     pub key: String,
     /// The key without the part's own name: what this export replaces as a whole.
     pub partition: String,
     /// Where it lies now.
+    #[serde(skip)]
     pub path: PathBuf,
     /// Rows.
     pub rows: u64,
