@@ -17,8 +17,10 @@ use super::cell::{Cell, Column, Kind};
 
 /// Rows of a row group. Readers skip groups by their statistics; the writer holds one in memory, compressed.
 pub const ROW_GROUP: usize = 100_000;
-/// Rows that are turned into columns at a time: 80 columns of some 30 bytes are 10 MB.
-const BATCH: usize = 4096;
+/// Bytes at which a row group ends before it has [`ROW_GROUP`] rows: long tags must not fill the memory.
+const ROW_GROUP_BYTES: usize = 32 << 20;
+/// Rows that are turned into columns at a time: 80 columns of some 30 bytes are 2.5 MB.
+const BATCH: usize = 1024;
 const PRECISION: u8 = 38;
 const SCALE: i8 = 12;
 
@@ -58,6 +60,7 @@ impl<W: Write + Send, R> ParquetTable<W, R> {
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))
             .set_max_row_group_row_count(Some(row_group))
+            .set_max_row_group_bytes(Some(ROW_GROUP_BYTES))
             .set_created_by("tallygate".to_owned())
             .build();
         let out =
@@ -205,11 +208,11 @@ mod tests {
     fn row_groups_are_bounded() {
         let columns = cost_and_usage(Version::V1_4);
         let mut table = ParquetTable::with_row_groups(Vec::new(), columns, 1000).unwrap();
-        rows(BATCH + 5).iter().for_each(|row| table.push(row).unwrap());
+        rows(2500).iter().for_each(|row| table.push(row).unwrap());
         let bytes = bytes::Bytes::from(table.finish().unwrap());
         let file = SerializedFileReader::new(bytes).unwrap();
         let counts: Vec<_> = file.metadata().row_groups().iter().map(|g| g.num_rows()).collect();
-        assert_eq!(counts, [1000, 1000, 1000, 1000, 101]);
+        assert_eq!(counts, [1000, 1000, 500]);
     }
 
     #[test]
