@@ -4,7 +4,9 @@
 //! files, networks and databases sit in `connectors`, `stores` and the binaries.
 
 pub mod bill;
+pub mod config;
 pub mod connectors;
+pub mod edge;
 pub mod focus;
 pub mod ledger;
 pub mod night;

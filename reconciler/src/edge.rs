@@ -1,0 +1,275 @@
+//! The edge, over signed calls: what the reconciler reads there, and what it brings.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+use tallygate_shared::feedback::{ExportEnd, MAX_ITEMS, ReconcilerContext};
+use tallygate_shared::identity::signature::SignedCall;
+use tallygate_shared::time::Date;
+
+use crate::config::EdgeConfig;
+use crate::connectors::PullError;
+use crate::connectors::http::Patience;
+use crate::ledger::hex;
+
+const NAME: &str = "edge";
+/// How often an export is taken up where it broke off.
+const RESUMES: u32 = 20;
+/// Longer than any usage event.
+const MAX_LINE: usize = 4 * 1024 * 1024;
+
+/// Gives the time and randomness of signatures.
+pub trait Signing: Send + Sync {
+    /// Seconds since 1970.
+    fn now_seconds(&self) -> i64;
+    /// What no call had before: 16 to 64 of A-Z, a-z, 0-9, `-` and `_`.
+    fn nonce(&self) -> String;
+}
+
+/// The edge of one workspace.
+pub struct Edge<'a> {
+    client: reqwest::Client,
+    base: String,
+    prefix: String,
+    config: &'a EdgeConfig,
+    signing: &'a dyn Signing,
+    patience: Patience,
+}
+
+enum Failed {
+    Again(String),
+    Final(PullError),
+}
+
+impl<'a> Edge<'a> {
+    /// The edge of `workspace`.
+    pub fn new(
+        workspace: &str,
+        config: &'a EdgeConfig,
+        signing: &'a dyn Signing,
+        patience: Patience,
+    ) -> Result<Self, PullError> {
+        let http = crate::connectors::http::Http::new(NAME, patience)?;
+        Ok(Self {
+            client: http.client().clone(),
+            base: config.url.trim_end_matches('/').to_owned(),
+            prefix: format!("/api/v1/workspaces/{workspace}/reconciler"),
+            config,
+            signing,
+            patience,
+        })
+    }
+
+    /// What the workspace is.
+    pub async fn context(&self) -> Result<ReconcilerContext, PullError> {
+        self.call("GET", "/context", "", Vec::new()).await
+    }
+
+    /// Brings items, a call for each handful.
+    pub async fn bring<T: Serialize + Sync>(
+        &self,
+        what: &str,
+        items: &[T],
+    ) -> Result<(), PullError> {
+        for chunk in items.chunks(MAX_ITEMS) {
+            let body =
+                serde_json::to_vec(chunk).map_err(|e| self.unavailable(what, e.to_string()))?;
+            let _taken: serde_json::Value =
+                self.call("POST", &format!("/{what}"), "", body).await?;
+        }
+        Ok(())
+    }
+
+    /// Shows each of the day's events, as it was recorded, in the order of their ids. An export that breaks off is taken
+    /// up behind its last whole line. `what` is `events` or `outcomes`.
+    pub async fn export(
+        &self,
+        what: &str,
+        day: Date,
+        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
+    ) -> Result<u64, PullError> {
+        let mut after: Option<String> = None;
+        let mut seen = 0_u64;
+        for attempt in 0..=RESUMES {
+            match self.export_once(what, day, &mut after, &mut seen, each).await {
+                Ok(()) => return Ok(seen),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Again(reason)) if attempt == RESUMES => {
+                    return Err(self.unavailable(what, reason));
+                }
+                Err(Failed::Again(reason)) => {
+                    tracing::warn!(what, %day, reason, "the export broke off; going on from its last line");
+                    tokio::time::sleep(self.wait(attempt)).await;
+                }
+            }
+        }
+        Err(self.unavailable(what, "it breaks off again and again".to_owned()))
+    }
+
+    fn wait(&self, attempt: u32) -> Duration {
+        let factor = 1_u32.checked_shl(attempt.min(5)).unwrap_or(32);
+        self.patience.first_wait.saturating_mul(factor).min(Duration::from_secs(20))
+    }
+
+    async fn export_once(
+        &self,
+        what: &str,
+        day: Date,
+        after: &mut Option<String>,
+        seen: &mut u64,
+        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
+    ) -> Result<(), Failed> {
+        let query = match after {
+            Some(after) => format!("day={day}&after={after}"),
+            None => format!("day={day}"),
+        };
+        let mut answer = self.send("GET", &format!("/{what}"), &query, Vec::new()).await?;
+        let (mut hash, mut lines) = (Sha256::new(), 0_u64);
+        let mut buffer = BytesMut::new();
+        let again = |e: reqwest::Error| Failed::Again(e.without_url().to_string());
+        while let Some(chunk) = answer.chunk().await.map_err(again)? {
+            buffer.extend_from_slice(&chunk);
+            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
+                let line = buffer.split_to(end + 1);
+                let text = std::str::from_utf8(&line)
+                    .map_err(|_| self.unreadable(what, "a line is no UTF-8"))?;
+                if let Ok(closing) = serde_json::from_str::<ExportEnd>(text) {
+                    let sum = hex(hash.finalize().as_slice());
+                    if closing.lines == lines && closing.sha256 == sum {
+                        return Ok(());
+                    }
+                    return Err(self.unreadable(what, "the closing line is of other lines"));
+                }
+                let text = text.trim_end();
+                let place = place_of(text)
+                    .ok_or_else(|| self.unreadable(what, "a line names no id and key"))?;
+                each(text).map_err(|problem| self.unreadable(what, &problem))?;
+                hash.update(&line);
+                lines += 1;
+                *seen += 1;
+                *after = Some(place);
+            }
+            if buffer.len() > MAX_LINE {
+                return Err(self.unreadable(what, "a line has no end"));
+            }
+        }
+        Err(Failed::Again("it ended without its closing line".to_owned()))
+    }
+
+    async fn call<T: DeserializeOwned>(
+        &self,
+        method: &'static str,
+        path: &str,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<T, PullError> {
+        let attempts = u32::try_from(self.patience.retries).unwrap_or(0);
+        for attempt in 0..=attempts {
+            let answer = match self.send(method, path, query, body.clone()).await {
+                Ok(answer) => {
+                    answer.bytes().await.map_err(|e| Failed::Again(e.without_url().to_string()))
+                }
+                Err(failed) => Err(failed),
+            };
+            match answer {
+                Ok(body) => {
+                    let mut json = serde_json::Deserializer::from_slice(&body);
+                    return serde_path_to_error::deserialize(&mut json).map_err(|e| {
+                        PullError::Unreadable {
+                            source_name: NAME.into(),
+                            what: path.into(),
+                            field: e.path().to_string(),
+                            reason: e.inner().to_string(),
+                        }
+                    });
+                }
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Again(reason)) if attempt == attempts => {
+                    return Err(self.unavailable(path, reason));
+                }
+                Err(Failed::Again(reason)) => {
+                    tracing::warn!(path, reason, "the edge did not answer; trying again");
+                    tokio::time::sleep(self.wait(attempt)).await;
+                }
+            }
+        }
+        Err(self.unavailable(path, "it was not asked".to_owned()))
+    }
+
+    /// Sends a call, signed anew: a signature counts once.
+    async fn send(
+        &self,
+        method: &'static str,
+        path: &str,
+        query: &str,
+        body: Vec<u8>,
+    ) -> Result<reqwest::Response, Failed> {
+        let path = format!("{}{path}", self.prefix);
+        let (timestamp, nonce) = (self.signing.now_seconds(), self.signing.nonce());
+        let signed =
+            SignedCall { method, path: &path, query, timestamp, nonce: &nonce, body: &body };
+        let signature = signed.sign(self.config.secret.expose().as_bytes());
+        let ask = if query.is_empty() { String::new() } else { format!("?{query}") };
+        let url = format!("{}{path}{ask}", self.base);
+        let request = match method {
+            "GET" => self.client.get(url),
+            _ => self.client.post(url).header("content-type", "application/json").body(body),
+        };
+        let answer = request
+            .header("x-tallygate-key-id", &self.config.key_id)
+            .header("x-tallygate-timestamp", timestamp)
+            .header("x-tallygate-nonce", &nonce)
+            .header("x-tallygate-signature", signature)
+            .send()
+            .await
+            .map_err(|e| Failed::Again(e.without_url().to_string()))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer);
+        }
+        let text = answer.text().await.unwrap_or_default();
+        let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+        let detail = problem.get("detail").and_then(serde_json::Value::as_str);
+        let reason = format!("HTTP {status}: {}", detail.unwrap_or("no word why"));
+        if status.is_server_error() || status.as_u16() == 429 {
+            return Err(Failed::Again(reason));
+        }
+        if status.as_u16() == 401 || status.as_u16() == 403 {
+            return Err(Failed::Final(PullError::Refused {
+                source_name: NAME.into(),
+                what: path,
+                remedy: format!("{reason} Check key_id, secret, and this machine's clock."),
+            }));
+        }
+        Err(Failed::Final(self.unavailable(&path, reason)))
+    }
+
+    fn unavailable(&self, what: &str, reason: String) -> PullError {
+        PullError::Unavailable { source_name: NAME.into(), what: what.into(), reason }
+    }
+
+    fn unreadable(&self, what: &str, reason: &str) -> Failed {
+        Failed::Final(PullError::Unreadable {
+            source_name: NAME.into(),
+            what: what.into(),
+            field: "line".into(),
+            reason: reason.into(),
+        })
+    }
+}
+
+/// Where a line stands in its export: `<id>~<key>`.
+fn place_of(line: &str) -> Option<String> {
+    #[derive(serde::Deserialize)]
+    struct Place<'l> {
+        #[serde(alias = "subject", borrow)]
+        id: std::borrow::Cow<'l, str>,
+        #[serde(borrow)]
+        key: std::borrow::Cow<'l, str>,
+    }
+    let place: Place<'_> = serde_json::from_str(line).ok()?;
+    Some(format!("{}~{}", place.id, place.key))
+}

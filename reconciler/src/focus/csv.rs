@@ -1,0 +1,88 @@
+//! Rows as CSV: one at a time, nothing held back. Null is an empty field; no text is empty.
+
+use std::io::Write;
+
+use super::ExportError;
+use super::cell::Column;
+
+/// Writes rows with the given columns.
+#[derive(Debug)]
+pub struct CsvTable<W: Write, R: 'static> {
+    columns: Vec<&'static Column<R>>,
+    out: csv::Writer<W>,
+}
+
+impl<W: Write, R> CsvTable<W, R> {
+    /// Begins a table with its header.
+    pub fn new(to: W, columns: Vec<&'static Column<R>>) -> Result<Self, ExportError> {
+        let mut out =
+            csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(to);
+        out.write_record(columns.iter().map(|column| column.name)).map_err(failed)?;
+        Ok(Self { columns, out })
+    }
+
+    /// Writes a row.
+    pub fn push(&mut self, row: &R) -> Result<(), ExportError> {
+        for column in &self.columns {
+            let cell = (column.read)(row);
+            if !cell.fits() {
+                return Err(ExportError::Overflow { what: column.name });
+            }
+            let text = cell.written().unwrap_or_default();
+            self.out.write_field(text.as_bytes()).map_err(failed)?;
+        }
+        self.out.write_record(None::<&[u8]>).map_err(failed)
+    }
+
+    /// Ends the table.
+    pub fn finish(self) -> Result<W, ExportError> {
+        self.out.into_inner().map_err(|error| failed(csv::Error::from(error.into_error())))
+    }
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
+fn failed(error: csv::Error) -> ExportError {
+    ExportError::Format { format: "CSV", reason: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::focus::charges_tests::{World, revision};
+    use crate::focus::columns::{Version, cost_and_usage};
+
+    use super::*;
+
+    pub(crate) fn golden_rows() -> Vec<crate::focus::row::FocusRow> {
+        let mut split = [
+            revision("search", Some("30.000000000001"), 6_000_000),
+            revision("sup\"port, EU", Some("9.9"), 2_400_000),
+        ];
+        for part in &mut split {
+            part.content.method = "proportional".into();
+        }
+        World::new().rows(&split, "2026-11")
+    }
+
+    #[test]
+    fn rows_in_both_editions_format_unchanged() {
+        for (version, golden) in [
+            (Version::V1_4, include_str!("golden/rows_1_4.csv")),
+            (Version::V1_2, include_str!("golden/rows_1_2.csv")),
+        ] {
+            let mut table = CsvTable::new(Vec::new(), cost_and_usage(version)).unwrap();
+            for row in golden_rows() {
+                table.push(&row).unwrap();
+            }
+            let text = String::from_utf8(table.finish().unwrap()).unwrap();
+            assert_eq!(text, golden, "{version:?}:\n{text}");
+        }
+    }
+
+    #[test]
+    fn a_number_beyond_38_digits_is_refused_by_its_column() {
+        let mut row = golden_rows().remove(0);
+        row.costs.billed = tallygate_shared::money::Usd::from_pico(i128::MAX);
+        let mut table = CsvTable::new(Vec::new(), cost_and_usage(Version::V1_4)).unwrap();
+        assert!(table.push(&row).unwrap_err().to_string().starts_with("BilledCost"));
+    }
+}
