@@ -17,7 +17,8 @@ use crate::ledger::LineId;
 pub struct SpillOptions {
     /// Lines kept in memory. A line takes about 300 bytes there.
     pub max_lines: usize,
-    /// An existing directory for the runs. Each is deleted when it is no longer read.
+    /// An existing directory for the runs. They are deleted when they are no longer read, however the process ends. A line
+    /// takes about 250 bytes there; 16 runs and, while they are merged, twice the day's lines are there at most.
     pub directory: PathBuf,
 }
 
@@ -194,6 +195,11 @@ impl Table {
             run.put(key, sums)?;
         }
         self.runs.push(run.finish()?);
+        // Owners come back all day: merged, many runs are hardly larger than one, and the disk is not endless.
+        if self.runs.len() >= MERGE_WIDTH {
+            let merged = merge(&self.options.directory, std::mem::take(&mut self.runs))?;
+            self.runs.push(merged);
+        }
         Ok(())
     }
 
@@ -204,20 +210,14 @@ impl Table {
             return Ok(Estimates { kept: Kept::Memory(lines) });
         }
         self.spill()?;
-        let Self { options, lines, mut runs } = self;
+        let Self { options, lines, runs } = self;
         drop(lines);
-        // Few enough to be open at once, whatever the table's size.
-        while runs.len() > MERGE_WIDTH {
-            let rest = runs.split_off(MERGE_WIDTH);
-            let merged = merge(&options.directory, runs)?;
-            runs = rest;
-            runs.push(merged);
-        }
         Ok(Estimates { kept: Kept::Spilled(merge(&options.directory, runs)?) })
     }
 }
 
-const MERGE_WIDTH: usize = 64;
+/// Runs that are merged into one: so many are open, and on disk, at most.
+const MERGE_WIDTH: usize = 16;
 
 /// A sorted file of lines. Its file is deleted with it.
 struct Run {
