@@ -122,6 +122,14 @@ pub struct Reports {
 }
 
 impl OutcomeEvent {
+    /// Whether this takes the place of `stored`, an outcome of the same subject and label. `dated`: the caller gave
+    /// `at`. The same again changes nothing, whenever it is said; of different ones the later counts.
+    pub fn replaces(&self, stored: &Self, dated: bool) -> bool {
+        let same = self.outcome == stored.outcome && self.value_usd == stored.value_usd;
+        let repeated = same && (!dated || self.at == stored.at);
+        !repeated && self.at >= stored.at
+    }
+
     /// The moment that the outcome counts at: the request's own, so that it meets its cost; a session's is when it was
     /// decided.
     pub fn counts_at(&self) -> Timestamp {

@@ -144,6 +144,30 @@ fn outcome_event_format_unchanged() {
 }
 
 #[test]
+fn the_same_again_changes_nothing_and_of_different_ones_the_later_counts() {
+    let stored = event(Subject::Session("s".to_owned()));
+    let said = |outcome, value: &str, ms| OutcomeEvent {
+        outcome,
+        value_usd: Some(value.parse().unwrap()),
+        at: NOW.plus_ms(ms),
+        ..stored.clone()
+    };
+    for (outcome, value, ms, dated, replaces) in [
+        (Verdict::Accepted, "12.50", 0, true, false),
+        (Verdict::Accepted, "12.50", 9, false, false),
+        (Verdict::Accepted, "12.50", 9, true, true),
+        (Verdict::Accepted, "12.51", 9, false, true),
+        (Verdict::Rejected, "12.50", 0, true, true),
+        (Verdict::Rejected, "12.50", 9, false, true),
+        (Verdict::Rejected, "12.50", -1, true, false),
+        (Verdict::Rejected, "12.50", -1, false, false),
+    ] {
+        let new = said(outcome, value, ms);
+        assert_eq!(new.replaces(&stored, dated), replaces, "{outcome:?} {value} {ms} {dated}");
+    }
+}
+
+#[test]
 fn a_requests_outcome_counts_at_the_requests_time_and_a_sessions_at_its_own() {
     let earlier = NOW.plus_ms(-20 * DAY_MS);
     assert_eq!(event(Subject::Request(id_at(earlier))).counts_at(), earlier);
