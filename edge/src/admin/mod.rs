@@ -13,6 +13,7 @@ pub mod call;
 pub mod config;
 pub mod config_alerts;
 pub mod merge;
+mod merge_outcomes;
 pub mod openapi;
 pub mod operations;
 pub mod problem;

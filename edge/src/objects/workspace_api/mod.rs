@@ -4,6 +4,7 @@ mod alerts;
 mod budgets;
 mod document;
 mod keys;
+mod outcomes;
 mod providers;
 mod reports;
 mod rules;
@@ -112,6 +113,8 @@ pub(super) fn answer<S: Sql>(
         Operation::ListRequests => api.requests(),
         Operation::ShowRequest => api.request(name),
         Operation::ShowUsage => api.usage(),
+        Operation::ListOutcomes => api.outcomes(),
+        Operation::SummarizeOutcomes => api.outcome_summary(),
         Operation::ProposeBudgets => api.budget_proposals(),
         Operation::ListAudit => api.audit(),
         Operation::ExportConfig => api.section(|config| json!(config)),

@@ -99,7 +99,11 @@ impl<S: Sql> Api<'_, S> {
     }
 
     /// The Ledgers of a span of time: since the workspace was created, until now; the newest ones of a longer span.
-    fn ledgers(&self, from: Option<i64>, to: Option<i64>) -> Result<Vec<String>, Problem> {
+    pub(super) fn ledgers(
+        &self,
+        from: Option<i64>,
+        to: Option<i64>,
+    ) -> Result<Vec<String>, Problem> {
         let created = self.workspace.created().unwrap_or_default();
         let first = from.map_or(created, Timestamp::from_ms).max(created).date().first_of_month();
         let end = self.context.now.plus_ms(DAY_MS);
@@ -152,7 +156,7 @@ fn history_days(text: &str) -> Result<u32, Problem> {
     days.ok_or_else(|| Problem::field("days", "is out of range", "Give 7 to 365."))
 }
 
-fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
+pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
     let remedy = "Give a day (2026-11-20) or UTC in RFC 3339 (2026-11-20T10:00:00Z).";
     Timestamp::parse(text).ok_or_else(|| Problem::field(field, "is not a time", remedy))
 }
