@@ -205,7 +205,7 @@ fn a_refusal_is_in_the_dialect_of_the_endpoint_and_names_the_field() {
     let revoked = holder(&acme, "revoked");
     acme.expect(200, "POST", &format!("/keys/{}/revoke", revoked.id), &Value::Null);
     assert_eq!(revoked.say(&json!({})).1["error"]["code"], "key_revoked");
-    let fenced = acme.key("fenced", &json!({ "ip_ranges": { "allow": ["10.0.0.0/8"] } }));
+    let fenced = acme.key("fenced", &json!({ "ip_ranges": ["10.0.0.0/8"] }));
     let fenced = Holder { acme: &acme, id: fenced.0, key: fenced.1 };
     let from =
         |address| fenced.send(good.to_string().into_bytes(), &[("cf-connecting-ip", address)]).0;
