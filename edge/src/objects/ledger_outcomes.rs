@@ -119,6 +119,9 @@ pub struct OutcomePage {
     pub next: Option<String>,
 }
 
+/// By the values of a group: how many requests are behind its outcomes, and the nanodollars they were charged.
+type Costs = BTreeMap<Vec<Option<String>>, (u64, i64)>;
+
 impl Position {
     /// Reads what [`Position`]'s `Display` wrote.
     pub fn parse(text: &str) -> Option<Self> {
@@ -371,11 +374,7 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// The requests behind the outcomes of each group: how many are known, and what they were charged.
-    fn costs(
-        &self,
-        groups: &[String],
-        filter: &Filter,
-    ) -> Result<BTreeMap<Vec<Option<String>>, (u64, i64)>, SqlError> {
+    fn costs(&self, groups: &[String], filter: &Filter) -> Result<Costs, SqlError> {
         let named: Vec<String> = (0..groups.len()).map(|place| format!("g{place}")).collect();
         let picked: String =
             groups.iter().zip(&named).map(|(group, name)| format!("{group} AS {name}, ")).collect();
