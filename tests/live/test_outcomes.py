@@ -163,7 +163,7 @@ def test_every_accepted_header_opens_it_and_no_other_key_does(key):
 @pytest.mark.parametrize(
     ("change", "param"),
     [
-        ({"outcome": "good"}, "outcome"),
+        ({"session": "s", "outcome": "good"}, "outcome"),
         ({"request": "req_" + "0" * 32}, "request"),
         ({"session": ""}, "session"),
         ({"session": "s", "request": "req_1"}, "session"),
