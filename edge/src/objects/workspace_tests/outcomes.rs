@@ -5,11 +5,12 @@ use tallygate_shared::ids::RequestId;
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use super::Acme;
+use crate::objects::sql::SqlError;
 use crate::objects::test_shell::OPERATOR;
 use crate::request::exchange::{Exchange, Incoming};
 use crate::request::headers::Headers;
 use crate::request::isolate::Isolate;
-use crate::request::outcomes::MAX_BYTES;
+use crate::request::outcomes::{LedgerCall, MAX_BYTES};
 use crate::request::step::Step;
 use crate::vault::KeyRing;
 
@@ -27,6 +28,19 @@ impl Holder<'_> {
 
     /// Sends a call as the shell does.
     fn send(&self, body: Vec<u8>, more: &[(&str, &str)]) -> (u16, Value) {
+        self.send_to(body, more, |exchange, answers| {
+            let answers: Vec<String> = answers.into_iter().map(Result::unwrap).collect();
+            exchange.recorded(&json!(answers).to_string())
+        })
+    }
+
+    /// Sends a call; `end` says what the exchange hears of the Ledgers' answers.
+    fn send_to(
+        &self,
+        body: Vec<u8>,
+        more: &[(&str, &str)],
+        end: impl Fn(&Exchange, Vec<Result<String, SqlError>>) -> Step,
+    ) -> (u16, Value) {
         let shell = &self.acme.shell;
         let mut headers = vec![("authorization".to_owned(), format!("Bearer {}", self.key))];
         headers.extend(more.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
@@ -55,11 +69,9 @@ impl Holder<'_> {
                     exchange.answered(&answer, &ring, now)
                 }
                 Step::AskLedgers { calls } => {
-                    let answers: Vec<String> = calls
-                        .iter()
-                        .map(|call| shell.ledger(&call.ledger).record_outcomes(&call.call).unwrap())
-                        .collect();
-                    exchange.recorded(&json!(answers).to_string())
+                    let record =
+                        |call: &LedgerCall| shell.ledger(&call.ledger).record_outcomes(&call.call);
+                    end(&exchange, calls.iter().map(record).collect())
                 }
                 other => panic!("{other:?}"),
             };
@@ -210,6 +222,23 @@ fn a_refusal_is_in_the_dialect_of_the_endpoint_and_names_the_field() {
     let from =
         |address| fenced.send(good.to_string().into_bytes(), &[("cf-connecting-ip", address)]).0;
     assert_eq!((from("11.0.0.1"), from("10.0.0.1")), (403, 200));
+}
+
+#[test]
+fn a_ledger_that_fails_makes_the_caller_send_the_same_again() {
+    let acme = Acme::new();
+    let ours = holder(&acme, "chat");
+    let body = json!({ "session": "s", "outcome": "accepted" }).to_string().into_bytes();
+    let (status, answer) = ours.send_to(body.clone(), &[], |exchange, _| exchange.ledger_failed());
+    assert_eq!((status, &answer["error"]["code"]), (503, &json!("ledger_unavailable")));
+    for garbled in ["", "[]", "[\"{}\"]", "[7]"] {
+        let (status, answer) =
+            ours.send_to(body.clone(), &[], |exchange, _| exchange.recorded(garbled));
+        assert_eq!((status, &answer["error"]["code"]), (500, &json!("gateway_error")), "{garbled}");
+    }
+    // It was recorded each time; once is enough.
+    assert_eq!(ours.send(body, &[]).1["replaced"], false);
+    assert_eq!(acme.get("/outcomes")["data"].as_array().unwrap().len(), 1);
 }
 
 #[test]
