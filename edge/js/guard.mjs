@@ -139,6 +139,9 @@ class Guard {
         case "ask_meter":
           step = await this.askMeter(step);
           break;
+        case "ask_ledgers":
+          step = await this.askLedgers(step);
+          break;
         case "wait":
           await pause(step.ms);
           step = this.step((exchange) => exchange.waited(now()));
@@ -174,6 +177,22 @@ class Guard {
     this.answer = answer;
     if (isHot(answer)) this.ctx.waitUntil(borrow(this.env, meter).catch(() => {}));
     return this.step((exchange) => exchange.answered(answer, now()));
+  }
+
+  /** Has Ledgers record outcomes. Recording the same again changes nothing, so each is asked twice at most. */
+  async askLedgers({ calls }) {
+    const record = ({ ledger, call }) => {
+      const once = () => this.env.LEDGER.getByName(ledger).recordOutcomes(call);
+      return once().catch(once);
+    };
+    let answers;
+    try {
+      answers = await Promise.all(calls.map(record));
+    } catch (error) {
+      console.error(JSON.stringify({ event: "ledger_failed", error: String(error) }));
+      return this.step((exchange) => exchange.ledger_failed());
+    }
+    return this.step((exchange) => exchange.recorded(JSON.stringify(answers)));
   }
 
   meterCall(method, call) {

@@ -391,6 +391,14 @@ export class Ledger extends CoreObject {
     return this.transact((ledger) => ledger.apply(batch));
   }
 
+  recordOutcomes(call) {
+    return this.transact((ledger) => ledger.record_outcomes(call));
+  }
+
+  exportOutcomes(from, to, after, limit) {
+    return this.use((ledger) => ledger.export_outcomes(from, to, after, limit));
+  }
+
   query(method, payload) {
     return this.use((ledger) => ledger.query(method, payload));
   }

@@ -193,6 +193,16 @@ impl Exchange {
         json(&with_ring(|ring| self.core.answered(answer, ring, moment(now))))
     }
 
+    /// The Ledgers answered.
+    pub fn recorded(&self, answers: &str) -> Result<String, JsValue> {
+        json(&self.core.recorded(answers))
+    }
+
+    /// A Ledger could not be asked.
+    pub fn ledger_failed(&self) -> Result<String, JsValue> {
+        json(&self.core.ledger_failed())
+    }
+
     /// The Meter could not be asked.
     pub fn meter_failed(&self) -> Result<String, JsValue> {
         json(&self.core.meter_failed())
@@ -660,6 +670,24 @@ impl Ledger {
     /// Applies a Meter's batch.
     pub fn apply(&self, batch: &str) -> Result<String, JsValue> {
         self.core.apply(batch).map_err(failed)
+    }
+
+    /// Records outcomes.
+    pub fn record_outcomes(&self, call: &str) -> Result<String, JsValue> {
+        self.core.record_outcomes(call).map_err(failed)
+    }
+
+    /// A page of the outcomes of a span of time.
+    pub fn export_outcomes(
+        &self,
+        from: f64,
+        to: f64,
+        after: Option<String>,
+        limit: u32,
+    ) -> Result<String, JsValue> {
+        let (from, to) = (moment(from).ms(), moment(to).ms());
+        let page = self.core.export_outcomes(from, to, after.as_deref(), limit.into());
+        json(&page.map_err(failed)?)
     }
 
     /// Answers a question.

@@ -149,6 +149,12 @@ impl RequestId {
         Self(format!("req_{uuid:032x}"))
     }
 
+    /// When it was minted: the 48 bits it begins with.
+    pub fn minted_at(&self) -> Timestamp {
+        let digits = self.0.strip_prefix("req_").and_then(|hex| hex.get(..12)).unwrap_or_default();
+        Timestamp::from_ms(i64::from_str_radix(digits, 16).unwrap_or_default())
+    }
+
     fn is_valid(text: &str) -> bool {
         text.strip_prefix("req_").is_some_and(|hex| {
             hex.len() == 32 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
@@ -220,6 +226,7 @@ mod tests {
             let first = RequestId::mint(Timestamp::from_ms(ms), &one);
             let second = RequestId::mint(Timestamp::from_ms(ms + later), &two);
             prop_assert!(first < second);
+            prop_assert_eq!(first.minted_at(), Timestamp::from_ms(ms));
         }
     }
 }

@@ -144,7 +144,7 @@ pub enum Step {
     Ledgers {
         /// Their names.
         names: Vec<String>,
-        /// `requests` or `usage`.
+        /// `requests`, `usage`, `outcomes`, ...
         method: &'static str,
         /// The message.
         payload: String,

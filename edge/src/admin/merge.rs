@@ -9,6 +9,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
+use super::merge_outcomes;
 use super::problem::Problem;
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
@@ -30,6 +31,8 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "true_ups" => true_ups(&rows),
             "request" => return one(rows),
             "history" => proposals(payload, &rows),
+            "outcomes" => merge_outcomes::page(payload, rows),
+            "outcome_summary" => merge_outcomes::summary(rows),
             _ => page(payload, rows),
         },
     };

@@ -14,6 +14,7 @@ pub mod config;
 pub mod config_alerts;
 pub mod export;
 pub mod merge;
+mod merge_outcomes;
 pub mod openapi;
 pub mod operations;
 pub mod problem;

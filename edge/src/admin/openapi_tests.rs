@@ -9,6 +9,7 @@ use tallygate_shared::alerts::alert::Figure;
 use tallygate_shared::budget::baseline::Finding;
 use tallygate_shared::budget::loop_breaker::shape::Evidence;
 use tallygate_shared::budget::terms::{BudgetTerms, Raise};
+use tallygate_shared::events::outcome::OutcomeEvent;
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::feedback::{
     BudgetCorrection, ExportEnd, PriceCorrection, ReconcilerContext, ReconcilerFinding,
@@ -93,9 +94,34 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<PriceCorrection>();
     generator.subschema_for::<ReconcilerFinding>();
     generator.subschema_for::<ExportEnd>();
+    generator.subschema_for::<OutcomeEvent>();
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.take_definitions(true)
+}
+
+fn described_as(mut schema: Value, description: &str) -> Value {
+    schema["description"] = description.into();
+    schema
+}
+
+/// What `POST /v1/outcomes` takes.
+fn outcome_report() -> Value {
+    let text = |description: &str| json!({ "type": "string", "description": description });
+    json!({
+        "type": "object", "required": ["outcome"], "additionalProperties": false,
+        "oneOf": [{ "required": ["request"] }, { "required": ["session"] }],
+        "properties": {
+            "request": text("The request's id, of the last 400 days"),
+            "session": text("The session's name, as its actor tokens have it"),
+            "outcome": { "type": "string", "enum": ["accepted", "rejected"] },
+            "value_usd": text("What it was worth: 0 to 1000000 US dollars as decimal text"),
+            "label": { "type": "string", "pattern": "^[a-z0-9_.-]{1,64}$",
+                       "description": "Tells several outcomes of one subject apart" },
+            "at": { "type": "string", "format": "date-time",
+                    "description": "When it was decided, UTC; now if left out. Of two, the later counts" },
+        },
+    })
 }
 
 fn budget_status() -> Value {
@@ -204,6 +230,18 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ("output_tokens", count()),
         ("cost_usd", money()),
         ("charged_usd", money()),
+    ]);
+    let outcome_row = answer(&[
+        ("accepted", count()),
+        ("rejected", count()),
+        ("value_usd", described_as(money(), "What the accepted ones were worth, US dollars")),
+        ("requests", described_as(count(), "The requests behind them that are known, each once")),
+        ("cost_usd", described_as(money(), "What these were charged, US dollars")),
+        ("cost_unknown", described_as(count(), "Outcomes of which no request is known")),
+        (
+            "cost_per_accepted_usd",
+            json!({ "type": ["string", "null"], "description": "cost_usd by accepted, to 1e-9 US dollars" }),
+        ),
     ]);
     BTreeMap::from([
         ("OpenApi", json!({ "type": "object" })),
@@ -360,6 +398,15 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 "by": { "type": ["string", "null"] }, "correction": reference("PriceCorrection") } }),
         ),
         ("PriceProposalList", list_of("PriceProposal")),
+        (
+            "OutcomeList",
+            answer(&[
+                ("data", json!({ "type": "array", "items": reference("OutcomeEvent") })),
+                ("next_cursor", json!({ "type": ["string", "null"] })),
+            ]),
+        ),
+        ("OutcomeSummary", answer(&[("data", json!({ "type": "array", "items": outcome_row }))])),
+        ("OutcomeReport", outcome_report()),
         ("BudgetFinding", all_of("Finding", &[("value", text())])),
         (
             "BudgetProposals",
@@ -432,6 +479,21 @@ fn forwarded(id: &str, path: &str, summary: &str) -> Value {
     })
 }
 
+fn report_outcomes() -> Value {
+    let list = json!({ "type": "array", "minItems": 1, "maxItems": 100, "items": reference("OutcomeReport") });
+    let body = json!({ "oneOf": [reference("OutcomeReport"), list] });
+    let mut operation = forwarded(
+        "ReportOutcomes",
+        "/v1/outcomes",
+        "Say what became of this key's requests or sessions. The same again changes nothing",
+    );
+    operation["requestBody"] =
+        json!({ "required": true, "content": { "application/json": { "schema": body } } });
+    operation["responses"]["default"]["description"] =
+        "What counts now, and whether it replaced another outcome; or an error".into();
+    operation
+}
+
 fn generated() -> String {
     let mut paths: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
     let mut add = |method: &str, path: &str, operation| {
@@ -454,6 +516,7 @@ fn generated() -> String {
         path,
         forwarded("ShowOwnRequest", path, "The record of one of this key's own requests"),
     );
+    add("POST", "/v1/outcomes", report_outcomes());
     let mut schemas = bodies();
     for (name, schema) in answers() {
         assert!(schemas.insert(name.to_owned(), schema).is_none(), "two schemas named {name}");

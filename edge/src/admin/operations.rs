@@ -89,6 +89,8 @@ pub enum Operation {
     ListRequests,
     ShowRequest,
     ShowUsage,
+    ListOutcomes,
+    SummarizeOutcomes,
     ProposeBudgets,
     ListAudit,
     ExportConfig,
@@ -256,6 +258,48 @@ const TRUE_UP_QUERY: &[&str] = &[
     "agent",
     "customer",
     "unmetered",
+];
+
+const OUTCOMES_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "cursor",
+    "limit",
+    "request",
+    "session",
+    "outcome",
+    "key",
+    "owner",
+    "cost_centre",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "label",
+];
+const OUTCOME_SUMMARY_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "group_by",
+    "request",
+    "session",
+    "outcome",
+    "key",
+    "owner",
+    "cost_centre",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "label",
 ];
 
 const PROPOSALS_QUERY: &[&str] = &[
@@ -572,6 +616,22 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadUsage)
         .answers("UsageReport")
         .asks(USAGE_QUERY),
+    get(
+        Operation::ListOutcomes,
+        "/workspaces/{workspace}/outcomes",
+        "List what became of requests and sessions, newest first by the time of the request, filtered and paged",
+    )
+    .with(Act::ReadUsage)
+    .asks(OUTCOMES_QUERY)
+    .answers("OutcomeList"),
+    get(
+        Operation::SummarizeOutcomes,
+        "/workspaces/{workspace}/outcomes/summary",
+        "What was accepted and rejected, what it was worth, and what the requests behind it cost",
+    )
+    .with(Act::ReadUsage)
+    .asks(OUTCOME_SUMMARY_QUERY)
+    .answers("OutcomeSummary"),
     get(
         Operation::ProposeBudgets,
         "/workspaces/{workspace}/budget-proposals",

@@ -76,11 +76,11 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-"];
+", super::ledger_outcomes::OUTCOMES];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
-    sql: S,
+    pub(super) sql: S,
 }
 
 /// What a Meter delivers.
@@ -185,14 +185,15 @@ impl<S: Sql> LedgerObject<S> {
         let (at, status) = (event.at.ms().to_string(), event.status.to_string());
         let columns = DIMENSIONS.join(", ");
         let insert = format!(
-            "INSERT INTO events (id, at_ms, status, charged_nanos, {columns}, body)
-             VALUES (?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER){}, ?)",
+            "INSERT INTO events (id, at_ms, status, charged_nanos, {columns}, body, session)
+             VALUES (?, CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER){}, ?, ?)",
             ", ?".repeat(DIMENSIONS.len())
         );
         let mut params = vec![Some(event.id.as_str()), Some(&at), Some(&status), Some(&charged)];
         params.extend(values.iter().map(Option::as_deref));
-        params.push(Some(body));
+        params.extend([Some(body), event.actor.session.as_deref()]);
         self.sql.exec(&insert, &params)?;
+        self.complete_outcomes(&event.id, &event.key)?;
         let tokens = event.usage.tally().map_or(0, |tally| tally.tokens.total()).to_string();
         let add = "UPDATE totals SET events = events + 1, kept = kept + 1,
             charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";
@@ -241,7 +242,7 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `request` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `request`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -256,6 +257,10 @@ impl<S: Sql> LedgerObject<S> {
                 let bodies: Result<Vec<Value>, SqlError> =
                     rows.iter().map(|row| parsed(row, 0)).collect();
                 json!({ "data": bodies? })
+            }
+            "outcomes" => self.outcomes(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "outcome_summary" => {
+                self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
             }
             _ => self.totals()?,
         };
@@ -393,18 +398,23 @@ impl<S: Sql> LedgerObject<S> {
 
 /// The conditions of a query, and their parameters in order.
 #[derive(Default)]
-struct Filter {
+pub(super) struct Filter {
     conditions: Vec<String>,
     values: Vec<String>,
 }
 
 impl Filter {
-    fn add(&mut self, condition: &str, value: &str) {
+    pub(super) fn add(&mut self, condition: &str, value: &str) {
         self.conditions.push(condition.to_owned());
         self.values.push(value.to_owned());
     }
 
-    fn span(&mut self, column: &str, from: Option<i64>, to: Option<i64>) {
+    pub(super) fn add_two(&mut self, condition: &str, values: [&str; 2]) {
+        self.conditions.push(condition.to_owned());
+        self.values.extend(values.map(str::to_owned));
+    }
+
+    pub(super) fn span(&mut self, column: &str, from: Option<i64>, to: Option<i64>) {
         if let Some(from) = from {
             self.add(&format!("{column} >= CAST(? AS INTEGER)"), &from.to_string());
         }
@@ -425,7 +435,7 @@ impl Filter {
         Ok(())
     }
 
-    fn clause(&self) -> String {
+    pub(super) fn clause(&self) -> String {
         if self.conditions.is_empty() {
             String::new()
         } else {
@@ -433,7 +443,7 @@ impl Filter {
         }
     }
 
-    fn params(&self) -> Vec<Option<&str>> {
+    pub(super) fn params(&self) -> Vec<Option<&str>> {
         self.values.iter().map(|value| Some(value.as_str())).collect()
     }
 }

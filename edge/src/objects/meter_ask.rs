@@ -37,7 +37,7 @@ struct Simulate {
 }
 
 impl<S: Sql> MeterObject<S> {
-    /// Answers `simulate`, `models`, `request`, `loops`, `clear_loop` or `state`, as JSON text.
+    /// Answers `simulate`, `models`, `request`, `outcomes`, `loops`, `clear_loop` or `state`, as JSON text.
     pub fn ask(&mut self, method: &str, call: &str, now: Timestamp) -> Result<String, MeterError> {
         Ok(match method {
             "simulate" => {
@@ -52,6 +52,7 @@ impl<S: Sql> MeterObject<S> {
                 let question: Question = serde_json::from_str(call)?;
                 serde_json::to_string(&self.answer_request(&question, now)?)?
             }
+            "outcomes" => serde_json::to_string(&self.take_outcomes(call, now)?)?,
             "loops" => self.loops(now).to_string(),
             "clear_loop" => self.clear_loop(call, now)?.to_string(),
             _ => serde_json::to_string(&self.state(now)?)?,

@@ -11,6 +11,7 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
+pub mod ledger_outcomes;
 pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;
@@ -23,6 +24,7 @@ pub mod meter_object;
 #[cfg(test)]
 mod meter_object_tests;
 pub mod meter_outbox;
+mod meter_outcomes;
 mod meter_refusals;
 pub mod meter_reports;
 pub mod meter_settle;
@@ -35,6 +37,8 @@ pub mod workspace_object;
 
 #[cfg(test)]
 mod ledger_object_tests;
+#[cfg(test)]
+mod ledger_outcomes_tests;
 #[cfg(test)]
 pub(crate) mod test_shell;
 #[cfg(test)]

@@ -4,6 +4,7 @@ mod alerts;
 mod config;
 mod front;
 mod keys;
+mod outcomes;
 mod proposals;
 mod resources;
 mod secrecy;

@@ -24,6 +24,7 @@ use crate::request::calls::{
 use crate::request::headers::{Headers, forwarded_headers, returned_headers};
 use crate::request::isolate::Isolate;
 use crate::request::labels::labels_of;
+use crate::request::outcomes::{self, OutcomesCall};
 use crate::request::retry::{Retry, is_retryable, next_wait};
 use crate::request::settle::{End, Ending, Seen};
 use crate::request::step::{Last, MeterReply, Step};
@@ -63,6 +64,8 @@ pub struct Exchange {
     started: Timestamp,
     /// The Meter was asked a question of the key's holder, not for an admission.
     asked_question: bool,
+    /// The outcomes that were reported came as an array.
+    listed: bool,
     admitted: Option<Box<Admitted>>,
     /// The key's public id, for a request that was admitted without its Meter.
     meter: Option<String>,
@@ -129,6 +132,7 @@ impl Exchange {
             draw,
             started: incoming.now,
             asked_question: false,
+            listed: false,
             admitted: None,
             meter: None,
             facts: BodyFacts::default(),
@@ -166,6 +170,13 @@ impl Exchange {
             let call = self.question(&sha256, Some(id));
             self.asked_question = true;
             return Step::AskMeter { meter, method: "request", call };
+        }
+        if self.method == "POST" && self.path == outcomes::PATH {
+            self.asked_question = true;
+            return match serde_json::to_string(&self.outcomes_call(sha256)) {
+                Ok(call) => Step::AskMeter { meter, method: "outcomes", call },
+                Err(_) => self.gateway_error("the outcomes could not be written"),
+            };
         }
         let call = self.admit_call(sha256);
         if let Some(admitted) = isolate.admit(&meter, &call, now) {
@@ -259,16 +270,24 @@ impl Exchange {
         }
     }
 
-    fn read_body(&self) -> Result<Body<'_>, Problem> {
-        let problem = |code: &str, detail: &str, param: Option<&str>| Problem {
-            code: code.to_owned(),
-            detail: detail.to_owned(),
-            param: param.map(str::to_owned),
-        };
-        let Some(endpoint) = self.endpoint else {
-            let detail = format!("There is no endpoint {} {}.", self.method, printable(&self.path));
-            return Err(problem("not_found", &detail, None));
-        };
+    fn outcomes_call(&self, key_sha256: String) -> OutcomesCall {
+        let too_large = || problem("request_too_large", "Send at most 128 KiB of outcomes.", None);
+        let unreadable = || problem("invalid_request_body", "The body is no UTF-8 text.", None);
+        let body = self.arrived().and_then(|()| {
+            let size_ok = self.body.len() <= outcomes::MAX_BYTES;
+            size_ok.then_some(()).ok_or_else(too_large)?;
+            String::from_utf8(self.body.clone()).map_err(|_| unreadable())
+        });
+        OutcomesCall {
+            key_sha256,
+            actor_token: self.headers.get("x-tallygate-actor").map(str::to_owned),
+            address: self.headers.get("cf-connecting-ip").and_then(|ip| ip.parse().ok()),
+            body,
+        }
+    }
+
+    /// Whether the body is here whole, and JSON by its content type.
+    fn arrived(&self) -> Result<(), Problem> {
         if let Some(code) = &self.body_problem {
             let detail = match code.as_str() {
                 "request_too_large" => "The request body is larger than 32 MiB.",
@@ -282,6 +301,15 @@ impl Exchange {
             let detail = "The body must be JSON: send `content-type: application/json`.";
             return Err(problem("unsupported_media_type", detail, None));
         }
+        Ok(())
+    }
+
+    fn read_body(&self) -> Result<Body<'_>, Problem> {
+        let Some(endpoint) = self.endpoint else {
+            let detail = format!("There is no endpoint {} {}.", self.method, printable(&self.path));
+            return Err(problem("not_found", &detail, None));
+        };
+        self.arrived()?;
         Body::read(endpoint, &self.body)
             .map_err(|error| problem("invalid_request_body", &error.to_string(), error.field()))
     }
@@ -291,6 +319,10 @@ impl Exchange {
         if self.asked_question {
             // The answers to `models` and `request` come finished.
             return match serde_json::from_str::<MeterReply>(answer) {
+                Ok(MeterReply::Record { listed, calls }) => {
+                    self.listed = listed;
+                    Step::AskLedgers { calls }
+                }
                 Ok(reply) => self.reply(reply),
                 Err(_) => self.gateway_error("the Meter's answer could not be read"),
             };
@@ -308,15 +340,32 @@ impl Exchange {
         }
     }
 
+    /// The Ledgers' answers, a list of texts, to the outcomes sent to them.
+    pub fn recorded(&self, answers: &str) -> Step {
+        let answers: Option<Vec<String>> = serde_json::from_str(answers).ok();
+        match answers.and_then(|answers| outcomes::reply(self.listed, &answers)) {
+            Some(Ok(body)) => self.found(200, body),
+            Some(Err(refusal)) => self.refused(&refusal, Limits::default()),
+            None => self.gateway_error("a Ledger's answer could not be read"),
+        }
+    }
+
+    /// A Ledger could not be asked. What the others recorded stays: the call may be sent again as it is.
+    pub fn ledger_failed(&self) -> Step {
+        let detail = "The gateway cannot record outcomes right now. Send the same again.";
+        self.error(503, "ledger_unavailable", detail, Some(1))
+    }
+
+    fn found(&self, status: u16, body: String) -> Step {
+        let headers =
+            vec![("content-type".to_owned(), "application/json".to_owned()), self.id_header()];
+        Step::Respond(Answer::text(status, headers, body))
+    }
+
     fn reply(&self, reply: MeterReply) -> Step {
         match reply {
-            MeterReply::Found { status, body } => {
-                let headers = vec![
-                    ("content-type".to_owned(), "application/json".to_owned()),
-                    self.id_header(),
-                ];
-                Step::Respond(Answer::text(status, headers, body))
-            }
+            MeterReply::Found { status, body } => self.found(status, body),
+            MeterReply::Record { .. } => self.gateway_error("a record is no answer"),
             MeterReply::Refused { refusal } => self.refused(&refusal, Limits::default()),
             MeterReply::NotFound => {
                 let detail =
@@ -660,6 +709,11 @@ impl Exchange {
         let id = self.id.as_str();
         Step::Respond(Answer::error(self.dialect, status, code, detail, retry_after_s, id))
     }
+}
+
+fn problem(code: &str, detail: &str, param: Option<&str>) -> Problem {
+    let (code, detail) = (code.to_owned(), detail.to_owned());
+    Problem { code, detail, param: param.map(str::to_owned) }
 }
 
 impl BodyFacts {

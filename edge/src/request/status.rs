@@ -13,7 +13,8 @@ pub fn status_of(refusal: &Refusal) -> u16 {
             "request_too_large" => 413,
             "unsupported_media_type" => 415,
             "request_timeout" => 408,
-            "not_found" => 404,
+            "not_found" | "request_not_found" => 404,
+            "outcomes_full" => 409,
             _ => 400,
         },
         Refusal::AddressNotAllowed { .. }

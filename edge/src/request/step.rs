@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use tallygate_shared::policy::refusal::Refusal;
 
 use crate::request::answer::Answer;
+use crate::request::outcomes::LedgerCall;
 
 /// What the shell does next.
 #[derive(Debug, Serialize)]
@@ -15,10 +16,15 @@ pub enum Step {
     AskMeter {
         /// The key's public id.
         meter: String,
-        /// `admit`, `models`, `request` or `budget`.
+        /// `admit`, `models`, `request`, `outcomes` or `budget`.
         method: &'static str,
         /// The message.
         call: String,
+    },
+    /// Have Ledgers record outcomes, then say what they answered.
+    AskLedgers {
+        /// What each is to record.
+        calls: Vec<LedgerCall>,
     },
     /// Wait, then say so.
     Wait {
@@ -78,6 +84,13 @@ pub enum MeterReply {
     Refused {
         /// Why.
         refusal: Refusal,
+    },
+    /// The outcomes are in order: these Ledgers are to record them.
+    Record {
+        /// They came as an array.
+        listed: bool,
+        /// What each Ledger is to record.
+        calls: Vec<LedgerCall>,
     },
     /// There is no such thing.
     NotFound,

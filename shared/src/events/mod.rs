@@ -1,3 +1,4 @@
-//! What happened: the record of each request.
+//! What happened: the record of each request, and of what became of it.
 
+pub mod outcome;
 pub mod usage_event;

@@ -231,7 +231,7 @@ fn text_claim(claims: &jws::Object, claim: &'static str) -> Result<Option<String
     Ok(Some(text))
 }
 
-fn check_value(text: &str) -> Result<(), &'static str> {
+pub(crate) fn check_value(text: &str) -> Result<(), &'static str> {
     if text.is_empty() || text.chars().nth(CLAIM_MAX_CHARS).is_some() {
         return Err("must have 1 to 128 characters");
     }

@@ -148,7 +148,7 @@ pub fn decide<'a>(
         checks.push(Check { check, refusal: verdict.err() });
     };
     note("key_status", check_status(plan, now));
-    note("address", check_address(plan, request));
+    note("address", check_address(plan, request.ip));
     note("actor", check_actor(plan, actor));
     note("request", check_readable(request));
     note("request_size", check_size(plan, request));
@@ -199,10 +199,11 @@ fn check_status(plan: &KeyPlan, now: Timestamp) -> Result<(), Refusal> {
     }
 }
 
-fn check_address(plan: &KeyPlan, request: &RequestFacts) -> Result<(), Refusal> {
+/// Refuses a client address outside the key's ranges.
+pub fn check_address(plan: &KeyPlan, address: Option<IpAddr>) -> Result<(), Refusal> {
     let Some(ranges) = &plan.policy.ip_ranges else { return Ok(()) };
     // An address that is not known is in no range.
-    match request.ip {
+    match address {
         Some(ip) if ranges.contains(ip) => Ok(()),
         Some(ip) => Err(Refusal::AddressNotAllowed { address: ip.to_string() }),
         None => Err(Refusal::AddressNotAllowed { address: "unknown".to_owned() }),

@@ -4,6 +4,7 @@ mod alerts;
 mod budgets;
 mod document;
 mod keys;
+mod outcomes;
 mod prices_billed;
 mod providers;
 mod reconciler;
@@ -131,6 +132,8 @@ pub(super) fn answer<S: Sql>(
         Operation::ListRequests => api.requests(),
         Operation::ShowRequest => api.request(name),
         Operation::ShowUsage => api.usage(),
+        Operation::ListOutcomes => api.outcomes(),
+        Operation::SummarizeOutcomes => api.outcome_summary(),
         Operation::ProposeBudgets => api.budget_proposals(),
         Operation::ListAudit => api.audit(),
         Operation::ExportConfig => api.section(|config| json!(config)),

@@ -156,7 +156,7 @@ fn history_days(text: &str) -> Result<u32, Problem> {
     days.ok_or_else(|| Problem::field("days", "is out of range", "Give 7 to 365."))
 }
 
-fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
+pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
     let remedy = "Give a day (2026-11-20) or UTC in RFC 3339 (2026-11-20T10:00:00Z).";
     Timestamp::parse(text).ok_or_else(|| Problem::field(field, "is not a time", remedy))
 }
