@@ -3,6 +3,7 @@
 //! One night in order: `night` says the steps. The core is pure (`night::match_up`, `explain`, `allocate`); clocks,
 //! files, networks and databases sit in `connectors`, `stores` and the binaries.
 
+pub mod app;
 pub mod bill;
 pub mod config;
 pub mod connectors;
@@ -11,4 +12,5 @@ pub mod focus;
 pub mod ledger;
 pub mod night;
 pub mod ports;
+pub mod report;
 pub mod stores;

@@ -98,9 +98,9 @@ impl ProviderReport {
 impl Report {
     /// Whether anything is missing or waits for a person.
     pub fn is_whole(&self) -> bool {
-        self.workspaces.values().all(|workspace| {
-            workspace.missing.is_empty() && workspace.held.is_empty()
-        })
+        self.workspaces
+            .values()
+            .all(|workspace| workspace.missing.is_empty() && workspace.held.is_empty())
     }
 
     /// Whether the books agree with the bills, for every provider.

@@ -110,6 +110,7 @@ pub struct Exporter<R: Record> {
     prefix: String,
     version: Version,
     format: Format,
+    number: Option<u64>,
     open: Option<Open<R>>,
     parts: Vec<Part>,
 }
@@ -141,9 +142,20 @@ impl<R: Record> Exporter<R> {
         if format == Format::Parquet && cfg!(not(feature = "parquet")) {
             return Err(ExportError::NoParquet);
         }
-        let prefix = format!("export/v1/{workspace}/{}/{}", version.as_str(), R::DATASET);
+        // Who reads a folder of Parquet reads every file in it: CSV has a folder of its own.
+        let folder = match format {
+            Format::Csv => "_csv",
+            Format::Parquet => "",
+        };
+        let prefix = format!("export/v1/{workspace}/{}{folder}/{}", version.as_str(), R::DATASET);
         let directory = directory.to_path_buf();
-        Ok(Self { directory, prefix, version, format, open: None, parts: Vec::new() })
+        let (number, open) = (None, None);
+        Ok(Self { directory, prefix, version, format, number, open, parts: Vec::new() })
+    }
+
+    /// Numbers the export: of several exports of a partition, the one with the greatest number counts.
+    pub fn numbered(self, number: u64) -> Self {
+        Self { number: Some(number), ..self }
     }
 
     /// Writes a row. Rows come by billing month, then by day.
@@ -211,7 +223,8 @@ impl<R: Record> Exporter<R> {
         file.flush().map_err(|error| failed(&path, &error))?;
         let bytes = file.bytes;
         let name = hex(file.hash.finalize().get(..16).unwrap_or_default());
-        let key = format!("{partition}/part-{name}.{}", self.format.extension());
+        let number = self.number.map(|number| format!("r{number:05}-")).unwrap_or_default();
+        let key = format!("{partition}/part-{number}{name}.{}", self.format.extension());
         let whole = self.directory.join(&key);
         fs::rename(&path, &whole).map_err(|error| failed(&whole, &error))?;
         self.parts.push(Part { key, partition, path: whole, rows, bytes });

@@ -172,7 +172,14 @@ async fn upload(
     let failed = |e: std::io::Error| EventsFailed::Night(scratch_error(path, &e));
     let mut hash = Sha256::new();
     let mut file = std::fs::File::open(path).map_err(failed)?;
-    std::io::copy(&mut file, &mut hash).map_err(failed)?;
+    let mut buffer = vec![0_u8; 64 * 1024];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut buffer).map_err(failed)?;
+        if read == 0 {
+            break;
+        }
+        hash.update(buffer.get(..read).unwrap_or_default());
+    }
     let sha256 = hex(hash.finalize().as_slice());
     let key = format!("events/v1/{workspace}/{day}/{sha256}.ndjson.zst");
     objects.put_file_once(&key, path).await?;
@@ -194,7 +201,8 @@ async fn note(
     let name = mark_of(workspace, day);
     loop {
         let before = ledger.mark(&name).await?;
-        if before.as_deref() == Some(&key) || ledger.set_mark(&name, before.as_deref(), &key).await?
+        if before.as_deref() == Some(&key)
+            || ledger.set_mark(&name, before.as_deref(), &key).await?
         {
             return Ok(());
         }

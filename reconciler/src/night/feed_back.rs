@@ -139,7 +139,10 @@ pub fn alerts(unit: &UnitId, findings: &[Finding]) -> Vec<ReconcilerFinding> {
                 kind: FindingKind::BillVariance,
                 subject: format!("{}:{}", unit.provider, unit.day),
                 severity: Severity::Warning,
-                title: format!("{} billed {} on {}, estimated were {}", unit.provider, billed, unit.day, estimated),
+                title: format!(
+                    "{} billed {} on {}, estimated were {}",
+                    unit.provider, billed, unit.day, estimated
+                ),
                 owner: String::new(),
                 evidence: evidence(&[
                     ("provider", unit.provider.clone()),
@@ -157,12 +160,19 @@ pub fn alerts(unit: &UnitId, findings: &[Finding]) -> Vec<ReconcilerFinding> {
     }
     for (label, (amount, pico, unknown)) in unmetered {
         let tokens = pico / crate::bill::Quantity::ONE;
-        let whose = if unknown { "a key that the gateway does not hold" } else { "use that the gateway never saw" };
+        let whose = if unknown {
+            "a key that the gateway does not hold"
+        } else {
+            "use that the gateway never saw"
+        };
         told.push(ReconcilerFinding {
             kind: FindingKind::UnmeteredUsage,
             subject: format!("{}:{}:{label}", unit.provider, unit.day),
             severity: Severity::Critical,
-            title: format!("{} billed {amount} on {} for {whose} ({label})", unit.provider, unit.day),
+            title: format!(
+                "{} billed {amount} on {} for {whose} ({label})",
+                unit.provider, unit.day
+            ),
             owner: String::new(),
             evidence: evidence(&[
                 ("provider", unit.provider.clone()),
@@ -187,7 +197,9 @@ pub fn over(before: Vec<ReconcilerFinding>, now: &[ReconcilerFinding]) -> Vec<Re
         now.iter().map(|finding| (kind_of(finding), finding.subject.as_str())).collect();
     before
         .iter()
-        .filter(|finding| finding.present && !known.contains(&(kind_of(finding), finding.subject.as_str())))
+        .filter(|finding| {
+            finding.present && !known.contains(&(kind_of(finding), finding.subject.as_str()))
+        })
         .map(|finding| ReconcilerFinding { present: false, ..finding.clone() })
         .collect()
 }
@@ -208,7 +220,10 @@ pub fn unknown_credential(credential: &Credential) -> ReconcilerFinding {
         kind: FindingKind::UnknownCredential,
         subject: format!("{}:{}", credential.provider, credential.id),
         severity: Severity::Warning,
-        title: format!("{} knows the API key {shown}, and the gateway does not hold it", credential.provider),
+        title: format!(
+            "{} knows the API key {shown}, and the gateway does not hold it",
+            credential.provider
+        ),
         owner: String::new(),
         evidence: evidence(&[
             ("provider", credential.provider.clone()),
@@ -233,11 +248,15 @@ pub fn in_words(unit: &UnitId, finding: &Finding) -> String {
         }
         Finding::Price(price) => format!(
             "{day} {provider}: {} {:?} is billed at {} a million, rated at {}: {}",
-            price.model, price.meter, price.billed_per_million, price.ours_per_million, price.effect
+            price.model,
+            price.meter,
+            price.billed_per_million,
+            price.ours_per_million,
+            price.effect
         ),
-        Finding::Uncertain { model, amount, .. } => format!(
-            "{day} {provider}: {amount} for requests of {model} whose usage was unknown"
-        ),
+        Finding::Uncertain { model, amount, .. } => {
+            format!("{day} {provider}: {amount} for requests of {model} whose usage was unknown")
+        }
         Finding::QuantityUnknown { model, difference, .. } => format!(
             "{day} {provider}: the bill names no quantity for {model}; its difference of {difference} counts as price"
         ),

@@ -16,27 +16,35 @@
 
 pub mod adjustments;
 pub mod allocate;
+pub mod bills;
 mod books;
 pub mod economics;
+pub mod events;
 pub mod explain;
+pub mod export;
+pub mod feed_back;
 pub mod match_up;
 pub mod names;
 pub mod outcome;
 mod parts;
 pub mod price_findings;
+pub mod pull;
 pub mod read;
+pub mod run;
 mod settle;
 mod shares;
 mod spill;
 mod spread;
 mod units;
 mod usage;
+pub mod write;
 
 pub use outcome::{
     Finding, Options, PriceFinding, Summary, Tolerance, Totals, UnitBill, UnitInput, UnitOutcome,
     Unmetered, UnmeteredReason,
 };
 pub use settle::{EstimateSource, ProviderEstimates, RowSink, settle_stream, settle_unit};
+pub use spill::SpillOptions;
 
 /// Why a unit cannot be settled. Nothing of it is written then.
 #[derive(Debug, thiserror::Error)]

@@ -16,7 +16,8 @@ use crate::connectors::copilot::Copilot;
 use crate::connectors::cost_explorer::PaidCalls;
 use crate::connectors::cursor::Cursor;
 use crate::connectors::http::Patience;
-use crate::connectors::inbox::{Inbox, Mapping};
+use crate::connectors::inbox::Inbox;
+use crate::connectors::inbox::mapping::Mapping;
 use crate::connectors::openai::OpenAi;
 use crate::connectors::openrouter::OpenRouter;
 use crate::connectors::vercel::Vercel;
@@ -85,11 +86,12 @@ pub async fn connector(source: &Source, shared: &Shared) -> Result<Box<dyn Conne
         Source::GithubCopilot(settings) => Box::new(Copilot::new(settings, patience)?),
         Source::Cursor(settings) => Box::new(Cursor::new(settings, patience)?),
         Source::Inbox { mapping } => {
-            let mapping = Mapping::parse(&mapping.to_string()).map_err(|error| PullError::Refused {
-                source_name: "inbox".into(),
-                what: "the mapping".into(),
-                remedy: format!("`{}` {}", error.field, error.reason),
-            })?;
+            let mapping =
+                Mapping::parse(&mapping.to_string()).map_err(|error| PullError::Refused {
+                    source_name: "inbox".into(),
+                    what: "the mapping".into(),
+                    remedy: format!("`{}` {}", error.field, error.reason),
+                })?;
             Box::new(Inbox::new(shared.objects.clone(), mapping))
         }
         Source::AwsCostExplorer { account, tag, endpoint } => {
@@ -196,10 +198,8 @@ async fn keep_manifest(
     objects: &dyn ObjectStore,
     manifest: &Manifest,
 ) -> Result<String, StoreError> {
-    let failed = |e: serde_json::Error| StoreError::Failed {
-        store: "raw answers",
-        reason: e.to_string(),
-    };
+    let failed =
+        |e: serde_json::Error| StoreError::Failed { store: "raw answers", reason: e.to_string() };
     let body = serde_json::to_vec(manifest).map_err(failed)?;
     let key = format!("pull/v1/{}/{}.json", manifest.source, crate::stores::sha256(&body));
     objects.put_once(&key, body.into()).await?;

@@ -91,8 +91,7 @@ impl<'a> Rows<'a> {
     /// Ends the file. The hash of all rows, and where they lie.
     pub fn finish(self) -> Result<Finished, NightError> {
         let path = self.path;
-        let encoder =
-            self.file.into_inner().map_err(|e| spill(&path, &e.into_error()))?;
+        let encoder = self.file.into_inner().map_err(|e| spill(&path, &e.into_error()))?;
         encoder.finish().map_err(|e| spill(&path, &e))?;
         let sha256 = hex(self.hash.finalize().as_slice());
         Ok(Finished { path, sha256, folded: self.folded, count: self.count })

@@ -206,3 +206,43 @@ fn cut(reason: &str) -> String {
     let end = reason.char_indices().nth(MAX_REASON).map_or(reason.len(), |(at, _)| at);
     reason.get(..end).unwrap_or_default().trim_end().to_owned()
 }
+
+/// The shared configuration for other clients, with another endpoint where tests want one.
+pub async fn shared_config(endpoint: Option<&str>) -> SdkConfig {
+    let config = sdk_config(&Settings::default()).await;
+    match endpoint {
+        Some(endpoint) => config.into_builder().endpoint_url(endpoint).build(),
+        None => config,
+    }
+}
+
+/// Fetches secrets from AWS Secrets Manager, by name or ARN.
+pub async fn secrets(
+    names: impl IntoIterator<Item = String>,
+) -> Result<std::collections::BTreeMap<String, String>, crate::ports::StoreError> {
+    let client = aws_sdk_secretsmanager::Client::new(&shared_config(None).await);
+    let mut found = std::collections::BTreeMap::new();
+    for name in names {
+        let answer = client.get_secret_value().secret_id(&name).send().await;
+        let answer = answer.map_err(|error| {
+            use aws_sdk_secretsmanager::error::ProvideErrorMetadata;
+            let reason = error.code().unwrap_or("no answer").to_owned();
+            let action = "secretsmanager:GetSecretValue".to_owned();
+            match error.code() {
+                Some("AccessDeniedException") => crate::ports::StoreError::Denied {
+                    store: "Secrets Manager",
+                    action,
+                    reason: format!("for {name}"),
+                },
+                _ => crate::ports::StoreError::Unavailable {
+                    store: "Secrets Manager",
+                    reason: format!("{reason} for {name}"),
+                },
+            }
+        })?;
+        if let Some(text) = answer.secret_string() {
+            found.insert(name, text.to_owned());
+        }
+    }
+    Ok(found)
+}

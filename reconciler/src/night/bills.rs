@@ -1,0 +1,247 @@
+//! The bills of a workspace, sorted by provider and day as its units need them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tallygate_shared::feedback::ReconcilerContext;
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+
+use super::NightError;
+use super::match_up::spread_over_days;
+use super::price_findings::bill_resolution;
+use super::pull::Pulled;
+use crate::bill::{BillLine, Credential, MeasuredUsage};
+use crate::config::Source;
+use crate::connectors::Days;
+use crate::ledger::UnitId;
+
+/// What one provider billed.
+#[derive(Clone, Debug, Default)]
+struct OfProvider {
+    lines: Vec<BillLine>,
+    usage: Vec<MeasuredUsage>,
+    manifests: BTreeSet<String>,
+    complete_until: Option<Timestamp>,
+    resolution: Option<Usd>,
+    /// Some of it comes from a source that was asked for a range of days only.
+    ranged: bool,
+}
+
+/// The bills of a workspace.
+#[derive(Clone, Debug, Default)]
+pub struct Bills {
+    providers: BTreeMap<String, OfProvider>,
+    credentials: Vec<Credential>,
+    /// Providers whose source could not be had.
+    missing: BTreeSet<String>,
+    /// A source that may have anybody's bill could not be had.
+    anybody_missing: bool,
+    /// Providers with a source of their own.
+    own: BTreeSet<String>,
+}
+
+/// One unit's part.
+#[derive(Clone, Debug, Default)]
+pub struct OfUnit {
+    /// Charges.
+    pub lines: Vec<BillLine>,
+    /// Measured use.
+    pub usage: Vec<MeasuredUsage>,
+    /// The bill's content address.
+    pub source: String,
+    /// Whether it may still change.
+    pub provisional: bool,
+}
+
+fn days_of(start: Timestamp, end: Timestamp) -> (i64, i64) {
+    (start.ms().div_euclid(DAY_MS), end.plus_ms(-1).ms().div_euclid(DAY_MS))
+}
+
+fn is_long(line: &BillLine) -> bool {
+    let (first, last) = days_of(line.start, line.end);
+    last > first
+}
+
+impl Bills {
+    /// Takes a source's bill in.
+    pub fn add(&mut self, source: &Source, pulled: Pulled) {
+        let ranged = source.providers().is_some();
+        self.own.extend(source.providers().unwrap_or_default());
+        let bill = pulled.bill;
+        let mut seen = BTreeSet::new();
+        for line in bill.lines {
+            seen.insert(line.provider.clone());
+            self.providers.entry(line.provider.clone()).or_default().lines.push(line);
+        }
+        for usage in bill.usage {
+            seen.insert(usage.provider.clone());
+            self.providers.entry(usage.provider.clone()).or_default().usage.push(usage);
+        }
+        for name in seen {
+            let provider = self.providers.entry(name).or_default();
+            provider.manifests.insert(pulled.manifest.clone());
+            provider.resolution = Some(bill_resolution(&provider.lines));
+            provider.ranged |= ranged;
+            provider.complete_until = match (provider.complete_until, bill.complete_until) {
+                (Some(a), Some(b)) => Some(a.min(b)),
+                (one, other) => one.or(other),
+            };
+        }
+        self.credentials.extend(bill.credentials);
+    }
+
+    /// Notes that a source could not be had.
+    pub fn lacks(&mut self, source: &Source) {
+        match source.providers() {
+            Some(names) => {
+                self.own.extend(names.iter().cloned());
+                self.missing.extend(names);
+            }
+            None => self.anybody_missing = true,
+        }
+    }
+
+    /// Whether some of the provider's bill could not be had.
+    pub fn is_missing(&self, provider: &str) -> bool {
+        self.missing.contains(provider) || (self.anybody_missing && !self.own.contains(provider))
+    }
+
+    /// Whether any charge covers more than a day.
+    pub fn has_long_lines(&self) -> bool {
+        self.providers.values().any(|provider| provider.lines.iter().any(is_long))
+    }
+
+    /// The days that long charges cover.
+    pub fn long_days(&self) -> Vec<Date> {
+        let long =
+            self.providers.values().flat_map(|p| p.lines.iter().filter(|line| is_long(line)));
+        let mut days = BTreeSet::new();
+        for line in long {
+            let (first, last) = days_of(line.start, line.end);
+            days.extend(first..=last);
+        }
+        days.into_iter().map(Date::from_days).collect()
+    }
+
+    /// Spreads long charges over their days.
+    pub fn spread(
+        &mut self,
+        estimates: &BTreeMap<String, BTreeMap<Timestamp, Usd>>,
+    ) -> Result<(), NightError> {
+        let none = BTreeMap::new();
+        for (name, provider) in &mut self.providers {
+            let days = estimates.get(name).unwrap_or(&none);
+            let mut spread = Vec::with_capacity(provider.lines.len());
+            for line in &provider.lines {
+                if is_long(line) {
+                    spread.extend(spread_over_days(line, days)?);
+                } else {
+                    spread.push(line.clone());
+                }
+            }
+            provider.lines = spread;
+        }
+        Ok(())
+    }
+
+    /// Days outside of the range that charges lie on, of providers whose bill is whole there.
+    pub fn days_outside(&self, range: Days) -> BTreeSet<Date> {
+        let (from, to) = (range.start(), range.end());
+        let whole = self.providers.values().filter(|provider| !provider.ranged);
+        let lines = whole.flat_map(|provider| &provider.lines);
+        let outside = lines.filter(|line| line.start < from || line.start >= to);
+        let days: BTreeSet<i64> = outside.map(|line| days_of(line.start, line.end).0).collect();
+        days.into_iter().map(Date::from_days).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Whether all of the provider's charges are known outside of the range too.
+    pub fn is_whole_outside(&self, provider: &str) -> bool {
+        self.providers.get(provider).is_some_and(|provider| !provider.ranged)
+    }
+
+    /// Providers with a charge or use on this day.
+    pub fn providers_on(&self, day: Date) -> Vec<String> {
+        let on = |(name, provider): (&String, &OfProvider)| {
+            let lines = provider.lines.iter().any(|line| line.start.date() == day);
+            let usage = provider.usage.iter().any(|usage| usage.start.date() == day);
+            (lines || usage).then(|| name.clone())
+        };
+        self.providers.iter().filter_map(on).collect()
+    }
+
+    /// What of the bills is a unit's.
+    pub fn of(&self, unit: &UnitId) -> OfUnit {
+        let Some(provider) = self.providers.get(&unit.provider) else { return OfUnit::default() };
+        let Some(day) = Date::parse(&unit.day) else { return OfUnit::default() };
+        let end = day.midnight().plus_ms(DAY_MS);
+        let lines = provider.lines.iter().filter(|line| line.start.date() == day && !is_long(line));
+        let usage = provider.usage.iter().filter(|usage| usage.start.date() == day);
+        OfUnit {
+            lines: lines.cloned().collect(),
+            usage: usage.cloned().collect(),
+            source: provider.manifests.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+            provisional: provider.complete_until.is_some_and(|until| until < end),
+        }
+    }
+
+    /// Shows all that a day's books take from the bills, without where it came from: the same bill pulled again is the
+    /// same bill.
+    pub fn describe(&self, day: Date, part: &mut dyn FnMut(&str)) {
+        for name in self.providers_on(day) {
+            let unit = UnitId { workspace: String::new(), day: day.to_string(), provider: name };
+            let of = self.of(&unit);
+            part(&unit.provider);
+            part(if of.provisional { "provisional" } else { "final" });
+            let mut texts: Vec<String> =
+                of.lines.iter().filter_map(|line| serde_json::to_string(line).ok()).collect();
+            texts.extend(of.usage.iter().filter_map(|usage| serde_json::to_string(usage).ok()));
+            texts.sort();
+            texts.iter().for_each(|text| part(text));
+        }
+        self.missing.iter().for_each(|name| part(name));
+    }
+
+    /// The unit in which a provider's bill shows amounts, before charges were spread.
+    pub fn resolution(&self, provider: &str) -> Option<Usd> {
+        self.providers.get(provider)?.resolution
+    }
+
+    /// The provider's ids of keys that the gateway holds. Empty where that cannot be told: then nothing is told by key.
+    pub fn known_credentials(
+        &self,
+        provider: &str,
+        context: &ReconcilerContext,
+        named: &BTreeSet<String>,
+    ) -> BTreeSet<String> {
+        let of_provider = self.credentials.iter().filter(|key| key.provider == provider);
+        let known = of_provider.filter(|key| is_held(key, context) || named.contains(&key.id));
+        let mut known: BTreeSet<String> = known.map(|key| key.id.clone()).collect();
+        if !known.is_empty() {
+            known.extend(named.iter().cloned());
+        }
+        known
+    }
+
+    /// Active keys that providers list and the gateway does not hold, of providers that it holds any key of.
+    pub fn unknown_credentials(
+        &self,
+        context: &ReconcilerContext,
+        named: &BTreeSet<String>,
+    ) -> Vec<&Credential> {
+        let unknown = self
+            .credentials
+            .iter()
+            .filter(|key| key.active && !is_held(key, context) && !named.contains(&key.id));
+        unknown.collect()
+    }
+}
+
+/// Whether the gateway holds this key: its end is that of one of the workspace's credentials for the provider.
+fn is_held(key: &Credential, context: &ReconcilerContext) -> bool {
+    let mut hints = context
+        .providers
+        .values()
+        .filter(|provider| provider.price_book == key.provider)
+        .filter_map(|provider| provider.credential_hint.as_deref());
+    key.hint.as_deref().is_some_and(|shown| hints.any(|hint| shown.ends_with(hint)))
+}

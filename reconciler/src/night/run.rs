@@ -1,0 +1,877 @@
+//! One run: the steps of a night in order, for each workspace and day, under a lease, with a checkpoint after each day. A
+//! run that is killed anywhere is taken up where it stood; a run that is repeated changes nothing.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tallygate_shared::feedback::{FindingKind, ReconcilerContext, ReconcilerFinding};
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+
+use super::bills::Bills;
+use super::events::{self, DayEvents, EventsFailed};
+use super::feed_back::{self, Corrections, Feedback};
+use super::pull::{self, PullFailed, Shared};
+use super::read::{Aggregator, ReadOptions};
+use super::write::{self, Rows, Stamp, WriteFailed};
+use super::{Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, settle_stream};
+use crate::config::{Config, WorkspaceConfig};
+use crate::connectors::cost_explorer::PaidCalls;
+use crate::connectors::http::Patience;
+use crate::connectors::{Days, PullError};
+use crate::edge::{Edge, Signing};
+use crate::ledger::{Content, LineId, UnitId, hex};
+use crate::ports::{Lease, LedgerStore, ObjectStore, RunId, RunState, StoreError};
+use crate::report::{ProviderReport, Report, Status, WorkspaceReport};
+
+/// How long a lease lasts. A step between checkpoints takes less.
+const LEASE_MS: i64 = 15 * 60_000;
+/// So much time must be left for another day; the Lambda's end comes without a word.
+const RESERVE_MS: i64 = 60_000;
+/// Lines of estimates in memory before they spill: about 250 bytes each.
+const LINES_IN_MEMORY: usize = 250_000;
+/// A change here has every unit settled anew.
+const ALGORITHM: &str = "1";
+
+/// Why a run could not go on. What is in the books stays right; the run is taken up later.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Somebody else runs.
+    #[error("another run holds the lease of {run} until {until}: it ends by itself")]
+    Held {
+        /// The run.
+        run: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Somebody else took the run over.
+    #[error("another worker took {run} over: this one stops")]
+    Superseded {
+        /// The run.
+        run: String,
+    },
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The books.
+    #[error(transparent)]
+    Night(#[from] NightError),
+    /// The run's notes cannot be read.
+    #[error("the notes of {run} are damaged: {reason}")]
+    Notes {
+        /// The run.
+        run: String,
+        /// Why.
+        reason: String,
+    },
+}
+
+impl From<WriteFailed> for RunError {
+    fn from(failed: WriteFailed) -> Self {
+        match failed {
+            WriteFailed::Store(error) => Self::Store(error),
+            WriteFailed::Night(error) => Self::Night(error),
+        }
+    }
+}
+
+/// Time, as the run sees it.
+pub trait Clock: Signing {
+    /// Now.
+    fn now(&self) -> Timestamp;
+    /// Milliseconds until the process is ended. `None`: it is not.
+    fn left_ms(&self) -> Option<i64>;
+}
+
+/// Who hears how a run goes on.
+pub trait Progress: Send + Sync {
+    /// A step begins.
+    fn step(&self, workspace: &str, what: &str, done: u64, of: u64);
+}
+
+/// How a call of [`run`] ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The run is over.
+    Done,
+    /// There was no time left: call again.
+    More,
+}
+
+/// All that a run needs.
+pub struct Night<'a> {
+    /// The configuration.
+    pub config: &'a Config,
+    /// Objects.
+    pub objects: Arc<dyn ObjectStore>,
+    /// The ledger.
+    pub ledger: Arc<dyn LedgerStore>,
+    /// Time.
+    pub clock: &'a dyn Clock,
+    /// Who hears of it.
+    pub progress: &'a dyn Progress,
+    /// How patient to be with sources and the edge.
+    pub patience: Patience,
+    /// This worker's name: no other has it.
+    pub holder: String,
+}
+
+/// What the ledger remembers of a settled day: the same input is not settled again.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DayMark {
+    /// Hash of all that went in.
+    input: String,
+    /// The number of the pull.
+    seq: u64,
+    /// Whether the edge has heard of it.
+    fed: bool,
+    /// What was told, so that it can be taken back: an object's key.
+    told: String,
+}
+
+/// What was told to the edge about a day.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Told {
+    /// Budgets and values that were corrected, by provider.
+    corrected: BTreeMap<String, BTreeSet<(String, String)>>,
+    /// Findings that are open, by provider.
+    findings: BTreeMap<String, Vec<ReconcilerFinding>>,
+}
+
+/// The lease of a run, and its notes.
+struct Held {
+    run: RunId,
+    token: u64,
+    state: RunState,
+    report: Report,
+}
+
+/// Runs, or goes on with a run. `anew`: a run that is over is made again.
+pub async fn run(
+    night: &Night<'_>,
+    run: RunId,
+    days: Days,
+    anew: bool,
+) -> Result<(Ended, Report), RunError> {
+    let mut held = match take(night, &run, days, anew).await? {
+        Ok(held) => held,
+        Err(report) => return Ok((Ended::Done, report)),
+    };
+    let shared = Shared {
+        objects: night.objects.clone(),
+        paid_calls: Arc::new(PaidCalls::new(night.config.max_paid_calls)),
+        patience: night.patience,
+    };
+    for workspace in &night.config.workspaces {
+        let key = format!("done#{}", workspace.id);
+        if held.state.done.contains_key(&key) {
+            continue;
+        }
+        let mut one = Workspace { night, config: workspace, days, shared: &shared };
+        match one.run(&mut held).await? {
+            Ended::More => {
+                note(&mut held)?;
+                let kept = night.ledger.release(&held.run, held.token, &held.state).await?;
+                return if kept { Ok((Ended::More, held.report)) } else { Err(superseded(&held)) };
+            }
+            Ended::Done => {
+                held.state.done.insert(key, String::new());
+                checkpoint(night, &mut held).await?;
+            }
+        }
+    }
+    held.report.paid_calls = shared.paid_calls.taken();
+    held.report.status = if held.report.is_whole() { Status::Complete } else { Status::Partial };
+    note(&mut held)?;
+    keep_report(night, &held.report).await?;
+    if !night.ledger.finish(&held.run, held.token, &held.state).await? {
+        return Err(superseded(&held));
+    }
+    Ok((Ended::Done, held.report))
+}
+
+/// Takes the run's lease. `Err`: it is over, with this report.
+async fn take(
+    night: &Night<'_>,
+    run: &RunId,
+    days: Days,
+    anew: bool,
+) -> Result<Result<Held, Report>, RunError> {
+    let mut anew = anew;
+    loop {
+        let now = night.clock.now();
+        let until = now.plus_ms(LEASE_MS);
+        match night.ledger.lease(run, &night.holder, now, until).await? {
+            Lease::Held { until } => return Err(RunError::Held { run: run.0.clone(), until }),
+            Lease::Done(_) if anew => {
+                night.ledger.reopen(run).await?;
+                anew = false;
+            }
+            Lease::Done(state) => return Ok(Err(report_of(run, &state, days)?)),
+            Lease::Granted { token, state } => {
+                let state = state.unwrap_or_default();
+                let report = report_of(run, &state, days)?;
+                return Ok(Ok(Held { run: run.clone(), token, state, report }));
+            }
+        }
+    }
+}
+
+fn report_of(run: &RunId, state: &RunState, days: Days) -> Result<Report, RunError> {
+    let Some(text) = &state.report else {
+        let (from, to) = (days.from.to_string(), days.to.to_string());
+        return Ok(Report { run: run.0.clone(), from, to, ..Report::default() });
+    };
+    serde_json::from_str(text)
+        .map_err(|e| RunError::Notes { run: run.0.clone(), reason: e.to_string() })
+}
+
+fn superseded(held: &Held) -> RunError {
+    RunError::Superseded { run: held.run.0.clone() }
+}
+
+fn note(held: &mut Held) -> Result<(), RunError> {
+    let text = serde_json::to_string(&held.report)
+        .map_err(|e| RunError::Notes { run: held.run.0.clone(), reason: e.to_string() })?;
+    held.state.report = Some(text);
+    Ok(())
+}
+
+async fn checkpoint(night: &Night<'_>, held: &mut Held) -> Result<(), RunError> {
+    note(held)?;
+    let until = night.clock.now().plus_ms(LEASE_MS);
+    if night.ledger.checkpoint(&held.run, held.token, until, &held.state).await? {
+        Ok(())
+    } else {
+        Err(superseded(held))
+    }
+}
+
+async fn keep_report(night: &Night<'_>, report: &Report) -> Result<(), RunError> {
+    let body = serde_json::to_vec(report)
+        .map_err(|e| RunError::Notes { run: report.run.clone(), reason: e.to_string() })?;
+    let key = format!("report/v1/{}.json", hex(Sha256::digest(&body).as_slice()));
+    night.objects.put_once(&key, body.into()).await?;
+    set_mark(night.ledger.as_ref(), "report#latest", &key).await?;
+    Ok(())
+}
+
+async fn set_mark(ledger: &dyn LedgerStore, name: &str, value: &str) -> Result<(), StoreError> {
+    loop {
+        let before = ledger.mark(name).await?;
+        if before.as_deref() == Some(value)
+            || ledger.set_mark(name, before.as_deref(), value).await?
+        {
+            return Ok(());
+        }
+    }
+}
+
+/// The mark that closes a workspace's month.
+pub fn month_mark(workspace: &str, month: &str) -> String {
+    format!("closed#{workspace}#{month}")
+}
+
+/// A workspace's part of a run.
+struct Workspace<'a> {
+    night: &'a Night<'a>,
+    config: &'a WorkspaceConfig,
+    days: Days,
+    shared: &'a Shared,
+}
+
+/// What a day is settled with.
+struct Given<'a> {
+    edge: &'a Edge<'a>,
+    context: &'a ReconcilerContext,
+    bills: &'a Bills,
+    places: BTreeMap<String, (String, String)>,
+    seq: u64,
+    scratch: PathBuf,
+}
+
+impl Workspace<'_> {
+    async fn run(&mut self, held: &mut Held) -> Result<Ended, RunError> {
+        let id = self.config.id.clone();
+        held.report.workspaces.entry(id.clone()).or_default();
+        let night = self.night;
+        let edge = Edge::new(&id, &self.config.edge, night.clock, night.patience);
+        let edge = match edge {
+            Ok(edge) => edge,
+            Err(error) => return Ok(self.missing(held, "edge", &error.to_string())),
+        };
+        let context = match edge.context().await {
+            Ok(context) => context,
+            Err(error) => return Ok(self.missing(held, "edge", &error.to_string())),
+        };
+        let seq = self.number(held).await?;
+        let bills = self.pull(held).await?;
+        let scratch = night.config.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let places = events::places(&context, &self.config.accounts, &self.config.sources);
+        let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
+        let mut whole = bills.clone();
+        if whole.has_long_lines() {
+            let estimates = self.daily_estimates(held, &given).await?;
+            whole.spread(&estimates)?;
+        }
+        let given = Given { bills: &whole, ..given };
+        if self.settle_days(held, &given).await? == Ended::More {
+            return Ok(Ended::More);
+        }
+        self.credentials(held, &given).await?;
+        self.sum_up(held, &whole).await?;
+        self.tell_incomplete(held, &given).await;
+        Ok(Ended::Done)
+    }
+
+    fn report<'h>(&self, held: &'h mut Held) -> &'h mut WorkspaceReport {
+        held.report.workspaces.entry(self.config.id.clone()).or_default()
+    }
+
+    fn missing(&self, held: &mut Held, what: &str, why: &str) -> Ended {
+        self.report(held).missing.insert(what.to_owned(), why.to_owned());
+        Ended::Done
+    }
+
+    /// The number of this pull: drawn before anything is asked, so that who asked later has the greater one. A resumed run
+    /// keeps its own.
+    async fn number(&self, held: &mut Held) -> Result<u64, RunError> {
+        let key = format!("seq#{}", self.config.id);
+        let known = held.state.done.get(&key).and_then(|text| text.parse().ok());
+        let seq = match known {
+            Some(seq) => seq,
+            None => {
+                let name = format!("pull#{}", self.config.id);
+                let seq = self.night.ledger.next_number(&name).await?;
+                held.state.done.insert(key, seq.to_string());
+                checkpoint(self.night, held).await?;
+                seq
+            }
+        };
+        self.report(held).seq = seq;
+        Ok(seq)
+    }
+
+    /// Step 1, source by source. One that fails stops no other.
+    async fn pull(&self, held: &mut Held) -> Result<Bills, RunError> {
+        let id = &self.config.id;
+        let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
+        let mut bills = Bills::default();
+        for (place, source) in self.config.sources.iter().enumerate() {
+            let done = u64::try_from(place).unwrap_or(0);
+            self.night.progress.step(id, &format!("pulling {}", source.name()), done, count);
+            let key = format!("pull#{id}#{place}");
+            let objects = self.night.objects.as_ref();
+            let pulled = match pull::connector(source, self.shared).await {
+                Err(error) => Err(PullFailed::Source(error)),
+                Ok(connector) => match held.state.done.get(&key) {
+                    Some(manifest) => pull::pull_again(connector.as_ref(), manifest, objects).await,
+                    None => {
+                        let today = self.night.clock.now().date();
+                        pull::pull(connector.as_ref(), self.days, today, objects).await
+                    }
+                },
+            };
+            match pulled {
+                Ok(pulled) => {
+                    held.state.done.insert(key, pulled.manifest.clone());
+                    let report = self.report(held);
+                    report.held.extend(pulled.held.iter().map(ToString::to_string));
+                    let notes = pulled.bill.notes.iter();
+                    report.notes.extend(notes.map(|note| format!("{}: {note}", source.name())));
+                    bills.add(source, pulled);
+                    checkpoint(self.night, held).await?;
+                }
+                Err(PullFailed::Store(error)) => return Err(error.into()),
+                Err(PullFailed::Source(error)) => {
+                    bills.lacks(source);
+                    self.missing(held, source.name(), &error.to_string());
+                }
+            }
+        }
+        Ok(bills)
+    }
+
+    /// Step 2: where each day's events are. The day before the first is needed too: some of its requests end on it.
+    async fn events(
+        &self,
+        held: &mut Held,
+        given: &Given<'_>,
+        day: Date,
+    ) -> Result<Option<(String, DayEvents)>, RunError> {
+        let id = &self.config.id;
+        let (objects, ledger) = (self.night.objects.as_ref(), self.night.ledger.as_ref());
+        let key = format!("events#{id}#{day}");
+        let age = self.night.clock.now().since_ms(day.midnight()) / DAY_MS;
+        let known = events::known(id, day, objects, ledger).await?;
+        let fresh = age <= i64::from(self.night.config.reread_days);
+        if known.is_some() && (!fresh || held.state.done.contains_key(&key)) {
+            return Ok(known);
+        }
+        self.night.progress.step(id, &format!("reading events of {day}"), 0, 0);
+        match events::copy(given.edge, id, day, objects, ledger, &given.scratch).await {
+            Ok(_) => {
+                held.state.done.insert(key, String::new());
+                Ok(events::known(id, day, objects, ledger).await?)
+            }
+            Err(EventsFailed::Store(error)) => Err(error.into()),
+            Err(EventsFailed::Night(error)) => Err(error.into()),
+            Err(EventsFailed::Edge(error)) => {
+                self.missing(held, &format!("events of {day}"), &error.to_string());
+                Ok(known)
+            }
+        }
+    }
+
+    async fn settle_days(&mut self, held: &mut Held, given: &Given<'_>) -> Result<Ended, RunError> {
+        let mut days: Vec<Date> = Vec::new();
+        let mut day = self.days.from;
+        while day.midnight() < self.days.end() {
+            days.push(day);
+            day = day.midnight().plus_ms(DAY_MS).date();
+        }
+        let outside = given.bills.days_outside(self.days);
+        days.extend(outside.iter().copied());
+        days.sort_by_key(|day| day.midnight());
+        days.dedup();
+        let count = u64::try_from(days.len()).unwrap_or(0);
+        for (place, day) in days.into_iter().enumerate() {
+            let key = format!("day#{}#{day}", self.config.id);
+            if held.state.done.contains_key(&key) {
+                continue;
+            }
+            if self.night.clock.left_ms().is_some_and(|left| left < RESERVE_MS) {
+                return Ok(Ended::More);
+            }
+            let done = u64::try_from(place).unwrap_or(0);
+            self.night.progress.step(&self.config.id, &format!("settling {day}"), done, count);
+            self.settle_day(held, given, day, outside.contains(&day)).await?;
+            held.state.done.insert(key, String::new());
+            checkpoint(self.night, held).await?;
+        }
+        Ok(Ended::Done)
+    }
+
+    /// What was estimated on each day that a long charge covers, by provider.
+    async fn daily_estimates(
+        &self,
+        held: &mut Held,
+        given: &Given<'_>,
+    ) -> Result<BTreeMap<String, BTreeMap<Timestamp, Usd>>, RunError> {
+        let mut estimates: BTreeMap<String, BTreeMap<Timestamp, Usd>> = BTreeMap::new();
+        for day in given.bills.long_days() {
+            let Some((_, found)) = self.events(held, given, day).await? else { continue };
+            let mut aggregator = self.aggregator(given);
+            self.aggregate(&found, None, &mut aggregator).await?;
+            let read = aggregator.finish()?;
+            read.estimates.scan(None, &mut |estimate| {
+                let days = estimates.entry(estimate.provider.clone()).or_default();
+                let sum = days.entry(day.midnight()).or_default();
+                *sum = super::fits(sum.checked_add(estimate.estimated), "a day's estimate")?;
+                Ok(())
+            })?;
+        }
+        Ok(estimates)
+    }
+
+    fn aggregator(&self, given: &Given<'_>) -> Aggregator {
+        let spill =
+            super::SpillOptions { max_lines: LINES_IN_MEMORY, directory: given.scratch.clone() };
+        Aggregator::new(ReadOptions::new(given.places.clone(), spill))
+    }
+
+    async fn aggregate(
+        &self,
+        found: &DayEvents,
+        before: Option<&DayEvents>,
+        into: &mut Aggregator,
+    ) -> Result<(), RunError> {
+        let read = events::aggregate(found, before, self.night.objects.as_ref(), into).await;
+        read.map_err(|failed| match failed {
+            EventsFailed::Store(error) => RunError::Store(error),
+            EventsFailed::Night(error) => RunError::Night(error),
+            EventsFailed::Edge(error) => {
+                RunError::Notes { run: self.config.id.clone(), reason: error.to_string() }
+            }
+        })
+    }
+
+    async fn settle_day(
+        &mut self,
+        held: &mut Held,
+        given: &Given<'_>,
+        day: Date,
+        outside: bool,
+    ) -> Result<(), RunError> {
+        let id = self.config.id.clone();
+        let ledger = self.night.ledger.as_ref();
+        let Some((list, found)) = self.events(held, given, day).await? else { return Ok(()) };
+        let yesterday = day.midnight().plus_ms(-DAY_MS).date();
+        let before = self.events(held, given, yesterday).await?;
+        let name = format!("day#{id}#{day}");
+        let mark: DayMark = match ledger.mark(&name).await? {
+            Some(text) => serde_json::from_str(&text).unwrap_or_default(),
+            None => DayMark::default(),
+        };
+        let before_list = before.as_ref().map(|(list, _)| list.as_str()).unwrap_or_default();
+        let input = self.input(given, day, &list, before_list);
+        if mark.seq > given.seq {
+            self.report(held).notes.push(format!("{day}: a newer pull is in the books already"));
+            return Ok(());
+        }
+        if mark.input == input && mark.fed {
+            self.report(held).days_unchanged += 1;
+            return Ok(());
+        }
+        let mut aggregator = self.aggregator(given);
+        self.aggregate(&found, before.as_ref().map(|(_, found)| found), &mut aggregator).await?;
+        let read = aggregator.finish()?;
+        let mut providers: BTreeSet<String> = read.facts.keys().cloned().collect();
+        read.estimates.scan(None, &mut |estimate| {
+            if !providers.contains(&estimate.provider) {
+                providers.insert(estimate.provider.clone());
+            }
+            Ok(())
+        })?;
+        providers.extend(given.bills.providers_on(day));
+        let month = format!("{:04}-{:02}", day.year, day.month);
+        for unit in ledger.units(&id, &month).await? {
+            if unit.day == day.to_string() {
+                providers.insert(unit.provider);
+            }
+        }
+        if outside {
+            providers.retain(|provider| given.bills.is_whole_outside(provider));
+        }
+        let told_before = self.told(&mark).await?;
+        let mut told = Told::default();
+        let mut fed = true;
+        for provider in providers {
+            let unit =
+                UnitId { workspace: id.clone(), day: day.to_string(), provider: provider.clone() };
+            if given.bills.is_missing(&provider) && self.has_bill(&unit).await? {
+                // What the books have is better than what would be written without the bill.
+                fed = false;
+                keep_told(&mut told, &told_before, &provider);
+                continue;
+            }
+            let facts = read.facts.get(&provider).cloned().unwrap_or_default();
+            let estimates = ProviderEstimates { estimates: &read.estimates, provider: &provider };
+            let bill = self.unit_bill(given, &unit, facts);
+            let feedback =
+                self.settle_unit(held, given, bill, &estimates, &told_before, &mut told).await?;
+            if let Err(error) = feedback.bring(given.edge).await {
+                fed = false;
+                self.missing(held, &format!("feedback of {day} {provider}"), &error.to_string());
+            }
+        }
+        let told = self.keep_told(&told).await?;
+        let mark = DayMark { input, seq: given.seq, fed, told };
+        let text = serde_json::to_string(&mark)
+            .map_err(|e| RunError::Notes { run: name.clone(), reason: e.to_string() })?;
+        set_mark(ledger, &name, &text).await?;
+        self.report(held).days_settled += 1;
+        Ok(())
+    }
+
+    /// All that a day's books follow from.
+    fn input(&self, given: &Given<'_>, day: Date, list: &str, before: &str) -> String {
+        let mut hash = Sha256::new();
+        let mut part = |text: &str| {
+            hash.update((text.len() as u64).to_be_bytes());
+            hash.update(text.as_bytes());
+        };
+        [ALGORITHM, list, before].into_iter().for_each(&mut part);
+        given.bills.describe(day, &mut part);
+        for (name, (provider, account)) in &given.places {
+            [name, provider, account].into_iter().for_each(|text| part(text));
+        }
+        let settings = (
+            &self.config.tags,
+            &self.config.known_credentials,
+            &self.config.resolution,
+            &self.night.config.ledger_dimensions,
+            &given.context.budgets,
+            &given.context.settings,
+        );
+        part(&serde_json::to_string(&settings).unwrap_or_default());
+        hex(hash.finalize().as_slice())
+    }
+
+    async fn has_bill(&self, unit: &UnitId) -> Result<bool, RunError> {
+        let rows = self.night.ledger.newest(unit).await?;
+        Ok(rows.iter().any(|row| row.content.billed.is_some()))
+    }
+
+    fn unit_bill(
+        &self,
+        given: &Given<'_>,
+        unit: &UnitId,
+        facts: super::read::ProviderFacts,
+    ) -> UnitBill {
+        let day = given.bills.of(unit);
+        UnitBill {
+            unit: unit.clone(),
+            facts,
+            lines: day.lines,
+            usage: day.usage,
+            source: day.source,
+            provisional: day.provisional,
+            // Lines that are gone are stated as nothing where the sums are written.
+            previous: Vec::new(),
+        }
+    }
+
+    fn options(&self, given: &Given<'_>, unit: &UnitId) -> Options {
+        let settings = &given.context.settings;
+        Options {
+            known_credentials: given.bills.known_credentials(
+                &unit.provider,
+                given.context,
+                &self.config.known_credentials,
+            ),
+            tag_owners: self.config.tags.clone(),
+            tolerance: Tolerance {
+                amount: settings.variance_tolerance_usd,
+                per_mille: settings.variance_tolerance_percent.saturating_mul(10),
+            },
+            resolution: self
+                .config
+                .resolution
+                .get(&unit.provider)
+                .copied()
+                .or_else(|| given.bills.resolution(&unit.provider)),
+            ..Options::default()
+        }
+    }
+
+    async fn settle_unit(
+        &self,
+        held: &mut Held,
+        given: &Given<'_>,
+        bill: UnitBill,
+        estimates: &ProviderEstimates<'_>,
+        told_before: &Told,
+        told: &mut Told,
+    ) -> Result<Feedback, RunError> {
+        let unit = bill.unit.clone();
+        let scratch = tempfile::tempdir_in(&given.scratch).map_err(|e| {
+            let directory = given.scratch.display().to_string();
+            NightError::Spill { directory, reason: e.to_string() }
+        })?;
+        let mut rows = Rows::begin(scratch.path(), &self.night.config.ledger_dimensions)?;
+        let mut corrections = Corrections::new(&unit, given.seq, given.context);
+        let options = self.options(given, &unit);
+        let summary =
+            settle_stream(&bill, estimates, &options, &mut |line: LineId, content: Content| {
+                corrections.add(&line, &content)?;
+                rows.push(line, content)
+            })?;
+        let rows = rows.finish()?;
+        if rows.count > 0 {
+            write::keep_rows(&unit, &rows, self.night.objects.as_ref()).await?;
+        }
+        let noted = super::fits(super::export::invoiced(&bill.lines), "an invoice")?;
+        if !noted.is_empty() {
+            let text = serde_json::to_string(&noted).unwrap_or_default();
+            set_mark(self.night.ledger.as_ref(), &super::export::invoice_mark(&unit), &text)
+                .await?;
+        }
+        let month = unit.day.get(..7).unwrap_or_default();
+        let closed = self.night.ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some();
+        let today = self.night.clock.now().date();
+        let open = format!("{:04}-{:02}", today.year, today.month);
+        let booked_in = closed.then_some(open.as_str());
+        let stamp = Stamp { seq: given.seq, run: &held.run.0, booked_in };
+        let written = write::write(&unit, &rows.folded, &stamp, self.night.ledger.as_ref()).await?;
+        let report = self.report(held);
+        report.rows_written += written;
+        let words = summary.findings.iter().map(|finding| feed_back::in_words(&unit, finding));
+        report.findings.extend(words);
+        self.feedback(given, &unit, &summary.findings, corrections, told_before, told).await
+    }
+
+    async fn feedback(
+        &self,
+        given: &Given<'_>,
+        unit: &UnitId,
+        findings: &[Finding],
+        corrections: Corrections<'_>,
+        told_before: &Told,
+        told: &mut Told,
+    ) -> Result<Feedback, RunError> {
+        let nothing = BTreeSet::new();
+        let corrected = told_before.corrected.get(&unit.provider).unwrap_or(&nothing);
+        let corrections = corrections.finish(corrected);
+        let alerts = feed_back::alerts(unit, findings);
+        let before = told_before.findings.get(&unit.provider).cloned().unwrap_or_default();
+        let over = feed_back::over(before, &alerts);
+        let names = corrections.iter().map(|c| (c.budget.clone(), c.value.clone())).collect();
+        told.corrected.insert(unit.provider.clone(), names);
+        told.findings.insert(unit.provider.clone(), alerts.clone());
+        let newest = self.night.ledger.newest(unit).await?;
+        let true_ups = newest
+            .iter()
+            .map(|row| feed_back::true_up(unit, &row.line, &row.content, given.seq))
+            .collect();
+        let prices = feed_back::prices(unit, findings);
+        let findings = alerts.into_iter().chain(over).collect();
+        Ok(Feedback { true_ups, corrections, prices, findings })
+    }
+
+    async fn told(&self, mark: &DayMark) -> Result<Told, RunError> {
+        if mark.told.is_empty() {
+            return Ok(Told::default());
+        }
+        let body = self.night.objects.get(&mark.told).await?;
+        let told = body.and_then(|body| serde_json::from_slice(&body).ok());
+        told.ok_or_else(|| RunError::Notes {
+            run: mark.told.clone(),
+            reason: "what was told to the edge is gone".to_owned(),
+        })
+    }
+
+    async fn keep_told(&self, told: &Told) -> Result<String, RunError> {
+        let body = serde_json::to_vec(told)
+            .map_err(|e| RunError::Notes { run: "told".into(), reason: e.to_string() })?;
+        let name = hex(Sha256::digest(&body).as_slice());
+        let key = format!("told/v1/{}/{name}.json", self.config.id);
+        self.night.objects.put_once(&key, body.into()).await?;
+        Ok(key)
+    }
+
+    /// Keys that providers list and the gateway does not hold.
+    async fn credentials(&self, held: &mut Held, given: &Given<'_>) -> Result<(), RunError> {
+        let known = &self.config.known_credentials;
+        let unknown = given.bills.unknown_credentials(given.context, known);
+        let findings: Vec<ReconcilerFinding> =
+            unknown.iter().map(|credential| feed_back::unknown_credential(credential)).collect();
+        let name = format!("credentials#{}", self.config.id);
+        let before: Vec<ReconcilerFinding> = match self.night.ledger.mark(&name).await? {
+            Some(text) => serde_json::from_str(&text).unwrap_or_default(),
+            None => Vec::new(),
+        };
+        let report = self.report(held);
+        report.unknown_credentials = findings.iter().map(|found| found.title.clone()).collect();
+        let mut all = findings.clone();
+        all.extend(feed_back::over(before, &findings));
+        match given.edge.bring("findings", &all).await {
+            Ok(()) => {
+                // As many as a mark takes: the others are told again tomorrow.
+                let kept: Vec<&ReconcilerFinding> = findings.iter().take(50).collect();
+                let text = serde_json::to_string(&kept).unwrap_or_default();
+                set_mark(self.night.ledger.as_ref(), &name, &text).await?;
+            }
+            Err(error) => {
+                self.missing(held, "feedback of credentials", &error.to_string());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads the books again and sets them against the bills: the run's own proof.
+    async fn sum_up(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
+        let mut providers: BTreeMap<String, ProviderReport> = BTreeMap::new();
+        let mut months: BTreeSet<String> = BTreeSet::new();
+        let mut day = self.days.from;
+        while day.midnight() < self.days.end() {
+            months.insert(format!("{:04}-{:02}", day.year, day.month));
+            day = day.midnight().plus_ms(DAY_MS).date();
+        }
+        let overflow = || NightError::Overflow { what: "a provider's sum" };
+        let sum = |to: &mut Usd, amount: Usd| -> Result<(), NightError> {
+            *to = to.checked_add(amount).ok_or_else(overflow)?;
+            Ok(())
+        };
+        let (from, to) = (self.days.from.to_string(), self.days.to.to_string());
+        for month in months {
+            for unit in self.night.ledger.units(&self.config.id, &month).await? {
+                if unit.day < from || unit.day >= to {
+                    continue;
+                }
+                let provider = providers.entry(unit.provider.clone()).or_default();
+                for row in self.night.ledger.newest(&unit).await? {
+                    let content = &row.content;
+                    provider.rows += 1;
+                    sum(&mut provider.estimated, content.estimated)?;
+                    sum(&mut provider.quantity_variance, content.quantity_variance)?;
+                    sum(&mut provider.price_variance, content.price_variance)?;
+                    let Some(billed) = content.billed else {
+                        provider.unbilled_rows += 1;
+                        continue;
+                    };
+                    sum(&mut provider.estimated_of_billed, content.estimated)?;
+                    sum(&mut provider.ledger, billed)?;
+                    if feed_back::is_unmetered(&row.line) {
+                        sum(&mut provider.unmetered, billed)?;
+                    }
+                }
+                let lines = bills.of(&unit).lines;
+                for line in &lines {
+                    sum(&mut provider.billed, line.amount)?;
+                }
+                if lines.is_empty() && bills.is_missing(&unit.provider) {
+                    // The source is down: the books keep what it said last.
+                    provider.billed = provider.ledger;
+                }
+            }
+        }
+        self.report(held).providers = providers;
+        Ok(())
+    }
+
+    async fn tell_incomplete(&self, held: &mut Held, given: &Given<'_>) {
+        let run = held.run.0.clone();
+        let report = self.report(held);
+        let present = !report.missing.is_empty() || !report.held.is_empty();
+        let evidence =
+            report.missing.iter().take(20).map(|(n, w)| (n.clone(), w.clone())).collect();
+        let finding = ReconcilerFinding {
+            kind: FindingKind::ReconciliationIncomplete,
+            subject: self.config.id.clone(),
+            severity: tallygate_shared::alerts::alert::Severity::Warning,
+            title: format!(
+                "{run} lacks {}",
+                report.missing.keys().cloned().collect::<Vec<_>>().join(", ")
+            ),
+            owner: String::new(),
+            evidence,
+            present,
+        };
+        if let Err(error) = given.edge.bring("findings", &[finding]).await {
+            self.missing(held, "feedback of the run", &error.to_string());
+        }
+    }
+}
+
+fn keep_told(told: &mut Told, before: &Told, provider: &str) {
+    if let Some(corrected) = before.corrected.get(provider) {
+        told.corrected.insert(provider.to_owned(), corrected.clone());
+    }
+    if let Some(findings) = before.findings.get(provider) {
+        told.findings.insert(provider.to_owned(), findings.clone());
+    }
+}
+
+/// What a run of the whole look-back is called, and its days.
+pub fn nightly(now: Timestamp, lookback_days: u32) -> (RunId, Days) {
+    let today = now.date();
+    let from = today.midnight().plus_ms(-i64::from(lookback_days) * DAY_MS).date();
+    (RunId(format!("night#{today}")), Days { from, to: today })
+}
+
+/// What a run of chosen days is called. The last day is included.
+pub fn backfill(from: Date, last: Date) -> (RunId, Days) {
+    let to = last.midnight().plus_ms(DAY_MS).date();
+    (RunId(format!("backfill#{from}..{last}")), Days { from, to })
+}
+
+/// A problem with a source that a report names.
+pub fn in_report(error: &PullError) -> String {
+    error.to_string()
+}
