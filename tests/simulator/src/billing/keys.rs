@@ -68,9 +68,9 @@ impl Listed {
     }
 }
 
-/// What a provider shows of a key: its beginning, and its last two letters.
+/// What a provider shows of a key: its beginning, and its last four letters.
 fn hint(credential: &str) -> String {
-    let end: String = credential.chars().rev().take(2).collect();
+    let end: String = credential.chars().rev().take(4).collect();
     format!("sk-sim...{}", end.chars().rev().collect::<String>())
 }
 
