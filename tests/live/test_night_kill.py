@@ -279,7 +279,8 @@ def test_a_night_that_is_killed_again_and_again_leaves_the_same_books(gateway, s
 def is_nothing(row: dict) -> bool:
     """Whether a line is there only to say that it is no more."""
     content = row["content"]
-    amounts = [content[name] for name in ("estimated", "billed", "quantity_variance", "price_variance")]
+    figures = ("estimated", "billed", "quantity_variance", "price_variance", "metered", "billed_quantity")
+    amounts = [content[name] for name in figures]
     return content["requests"] == 0 and all(amount is None or Decimal(amount) == 0 for amount in amounts)
 
 

@@ -106,6 +106,11 @@ impl Bills {
         self.missing.contains(provider) || (self.anybody_missing && !self.own.contains(provider))
     }
 
+    /// Whether a source that may have anybody's bill could not be had.
+    pub const fn is_anybody_missing(&self) -> bool {
+        self.anybody_missing
+    }
+
     /// Whether any charge covers more than a day.
     pub fn has_long_lines(&self) -> bool {
         self.providers.values().any(|provider| provider.lines.iter().any(is_long))
@@ -123,25 +128,30 @@ impl Bills {
         days.into_iter().map(Date::from_days).collect()
     }
 
-    /// Spreads long charges over their days.
+    /// Spreads long charges over their days. A provider that has one which cannot be spread counts as missing: a part of
+    /// a bill would be taken for all of it.
     pub fn spread(
         &mut self,
         estimates: &BTreeMap<String, BTreeMap<Timestamp, Usd>>,
-    ) -> Result<(), NightError> {
+    ) -> Vec<(String, NightError)> {
         let none = BTreeMap::new();
+        let mut failed = Vec::new();
         for (name, provider) in &mut self.providers {
             let days = estimates.get(name).unwrap_or(&none);
-            let mut spread = Vec::with_capacity(provider.lines.len());
-            for line in &provider.lines {
-                if is_long(line) {
-                    spread.extend(spread_over_days(line, days)?);
-                } else {
-                    spread.push(line.clone());
+            let spread = provider.lines.iter().map(|line| {
+                if is_long(line) { spread_over_days(line, days) } else { Ok(vec![line.clone()]) }
+            });
+            match spread.collect::<Result<Vec<_>, _>>() {
+                Ok(lines) => provider.lines = lines.into_iter().flatten().collect(),
+                Err(error) => {
+                    provider.lines.clear();
+                    provider.usage.clear();
+                    self.missing.insert(name.clone());
+                    failed.push((name.clone(), error));
                 }
             }
-            provider.lines = spread;
         }
-        Ok(())
+        failed
     }
 
     /// Days outside of the range that charges lie on, of providers whose bill is whole there.

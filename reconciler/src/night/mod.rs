@@ -18,6 +18,7 @@ pub mod adjustments;
 pub mod allocate;
 pub mod bills;
 mod books;
+pub mod day_mark;
 pub mod economics;
 pub mod events;
 pub mod explain;

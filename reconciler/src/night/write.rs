@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::money::Usd;
 
 use super::NightError;
+use crate::bill::ChargeKind;
 use crate::ledger::{Content, LineId, Revision, UNMETERED, UnitId, hex};
 use crate::ports::{Appended, LedgerStore, ObjectStore, StoreError};
 
@@ -171,6 +172,8 @@ pub async fn write(
 ) -> Result<u64, StoreError> {
     let known: BTreeMap<LineId, Revision> =
         ledger.newest(unit).await?.into_iter().map(|row| (row.line.clone(), row)).collect();
+    let billed_before = billed(known.iter().map(|(line, row)| (line, &row.content)));
+    let billed_now = billed(folded.iter());
     let mut wanted: Vec<Revision> = Vec::new();
     let revision = |line: &LineId, content: Content, cause: &str| Revision {
         unit: unit.clone(),
@@ -184,19 +187,23 @@ pub async fn write(
     };
     for (line, content) in folded {
         let before = known.get(line);
-        if before.is_some_and(|row| row.content == *content) {
+        if before.is_some_and(|row| says_the_same(&row.content, content)) {
             continue;
         }
-        let cause = before.map_or("first", |row| cause(&row.content, content));
+        let cause = before.map_or("first", |row| {
+            let bill = bill_of(line);
+            let same = billed_before.get(&bill) == billed_now.get(&bill);
+            cause(&row.content, content, same)
+        });
         wanted.push(revision(line, content.clone(), cause));
     }
     let sources = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
     for (line, row) in &known {
         let gone = nothing(&row.content, &sources);
-        let mut same = row.content.clone();
-        same.source.clone_from(&gone.source);
-        if !folded.contains_key(line) && same != gone {
-            wanted.push(revision(line, gone, "usage_changed"));
+        if !folded.contains_key(line) && !says_the_same(&row.content, &gone) {
+            let bill = bill_of(line);
+            let same = billed_before.get(&bill) == billed_now.get(&bill);
+            wanted.push(revision(line, gone, if same { "usage_changed" } else { "bill_changed" }));
         }
     }
     let mut written = 0;
@@ -210,8 +217,47 @@ pub async fn write(
     Ok(written)
 }
 
-fn cause(before: &Content, after: &Content) -> &'static str {
-    if before.source != after.source || before.billed != after.billed {
+/// Whether two contents say the same, whichever pull of the bill they were read from: a bill that is pulled again, or as
+/// a part of other days, is the same bill.
+fn says_the_same(one: &Content, other: &Content) -> bool {
+    let mut moved = one.clone();
+    moved.source.clone_from(&other.source);
+    moved == *other
+}
+
+/// What a line's bill is told apart by.
+type BillOf<'l> = (&'l str, &'l str, ChargeKind);
+
+fn bill_of(line: &LineId) -> BillOf<'_> {
+    (&line.account, &line.model, line.kind)
+}
+
+/// What was billed and measured: sums that only tell whether the bill has changed.
+fn billed<'l>(
+    rows: impl Iterator<Item = (&'l LineId, &'l Content)>,
+) -> BTreeMap<BillOf<'l>, (i128, i128)> {
+    let mut sums: BTreeMap<BillOf<'l>, (i128, i128)> = BTreeMap::new();
+    for (line, content) in rows {
+        let sum = sums.entry(bill_of(line)).or_default();
+        sum.0 = sum.0.saturating_add(content.billed.map_or(0, Usd::pico));
+        let quantity = content.billed_quantity.map_or(0, crate::bill::Quantity::pico);
+        sum.1 = sum.1.saturating_add(quantity);
+    }
+    sums
+}
+
+/// Whether the books say of a unit what was to be written, and nothing else.
+pub fn is_written(folded: &BTreeMap<LineId, Content>, newest: &[Revision]) -> bool {
+    let as_wanted = |row: &Revision| match folded.get(&row.line) {
+        Some(content) => says_the_same(&row.content, content),
+        None => says_the_same(&row.content, &nothing(&row.content, "")),
+    };
+    let there = newest.iter().filter(|row| folded.contains_key(&row.line)).count();
+    there == folded.len() && newest.iter().all(as_wanted)
+}
+
+fn cause(before: &Content, after: &Content, same_bill: bool) -> &'static str {
+    if !same_bill || before.billed.is_some() != after.billed.is_some() {
         "bill_changed"
     } else if before.price_version != after.price_version {
         "prices_changed"
