@@ -33,6 +33,8 @@ const LEASE_MS: i64 = 15 * 60_000;
 const RESERVE_MS: i64 = 60_000;
 /// Lines of estimates in memory before they spill: about 250 bytes each.
 const LINES_IN_MEMORY: usize = 250_000;
+/// So often a day is looked at whose books another worker writes into.
+const LOOKS: u32 = 3;
 /// How the names of nights begin.
 const NIGHT: &str = "night#";
 /// Sentences of a kind in a report.
@@ -154,7 +156,8 @@ pub async fn run(
         if held.state.done.contains_key(&key) {
             continue;
         }
-        let mut one = Workspace { night, config: workspace, days, shared: &shared };
+        let mut one =
+            Workspace { night, config: workspace, days, shared: &shared, others: BTreeSet::new() };
         match one.run(&mut held).await? {
             Ended::More => {
                 note(&mut held)?;
@@ -265,6 +268,19 @@ struct Workspace<'a> {
     config: &'a WorkspaceConfig,
     days: Days,
     shared: &'a Shared,
+    /// Days that another run writes.
+    others: BTreeSet<String>,
+}
+
+/// How a look at a day ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// Its books are what they should be, or the report says what is missing.
+    Over,
+    /// Another worker has it.
+    Overtaken,
+    /// Another worker wrote into it meanwhile: it needs another look.
+    Disturbed,
 }
 
 /// A unit that is in the books, and what the edge is to hear of it.
@@ -464,8 +480,17 @@ impl Workspace<'_> {
             }
             let done = u64::try_from(place).unwrap_or(0);
             self.night.progress.step(&self.config.id, &format!("settling {day}"), done, count);
-            match self.settle_day(held, given, day, outside.contains(&day)).await {
-                Ok(()) => {}
+            let mut looks = 0;
+            let looked = loop {
+                looks += 1;
+                match self.settle_day(held, given, day, outside.contains(&day)).await {
+                    Ok(Looked::Disturbed) if looks < LOOKS => {}
+                    other => break other,
+                }
+            };
+            match looked {
+                Ok(Looked::Over) => {}
+                Ok(Looked::Overtaken | Looked::Disturbed) => self.overtaken(held, day),
                 // One day that cannot be settled stops no other.
                 Err(error) if is_of_the_day(&error) => {
                     self.missing(held, &day.to_string(), &error.to_string());
@@ -528,10 +553,12 @@ impl Workspace<'_> {
         given: &Given<'_>,
         day: Date,
         outside: bool,
-    ) -> Result<(), RunError> {
+    ) -> Result<Looked, RunError> {
         let id = self.config.id.clone();
         let (ledger, objects) = (self.night.ledger.as_ref(), self.night.objects.as_ref());
-        let Some((list, found)) = self.events(held, given, day).await? else { return Ok(()) };
+        let Some((list, found)) = self.events(held, given, day).await? else {
+            return Ok(Looked::Over);
+        };
         let yesterday = day.midnight().plus_ms(-DAY_MS).date();
         let before = self.events(held, given, yesterday).await?;
         let mut place = Place::read(&id, day, ledger).await?;
@@ -539,12 +566,11 @@ impl Workspace<'_> {
         let before_list = before.as_ref().map(|(list, _)| list.as_str()).unwrap_or_default();
         let input = self.input(given, day, &list, before_list);
         if mark.seq > given.seq {
-            self.overtaken(held, day);
-            return Ok(());
+            return Ok(Looked::Overtaken);
         }
         if mark.input == input && mark.fed && self.books_are(&mark, day).await? {
             self.report(held).days_unchanged += 1;
-            return Ok(());
+            return Ok(Looked::Over);
         }
         let mut aggregator = self.aggregator(given);
         self.aggregate(&found, before.as_ref().map(|(_, found)| found), &mut aggregator).await?;
@@ -553,8 +579,7 @@ impl Workspace<'_> {
         let mut told = Told::load(&mark.told, objects).await?;
         let opened = DayMark { input: String::new(), seq: given.seq, fed: false, ..mark.clone() };
         if !place.set(opened, ledger).await? {
-            self.overtaken(held, day);
-            return Ok(());
+            return Ok(Looked::Overtaken);
         }
         let mut books = mark.books.clone();
         let (mut fed, mut settled) = (true, true);
@@ -585,8 +610,7 @@ impl Workspace<'_> {
             told.widen(&provider, &done.told);
             let noted = DayMark { told: told.keep(&id, objects).await?, ..place.mark.clone() };
             if !place.set(noted, ledger).await? {
-                self.overtaken(held, day);
-                return Ok(());
+                return Ok(Looked::Overtaken);
             }
             match done.feedback.bring(given.edge).await {
                 Ok(()) => told.replace(&provider, &done.told),
@@ -597,20 +621,23 @@ impl Workspace<'_> {
                 }
             }
         }
-        let input = if settled { input } else { String::new() };
+        if !settled {
+            return Ok(Looked::Disturbed);
+        }
         let told = told.keep(&id, objects).await?;
         let mark = DayMark { input, seq: given.seq, fed, told, books };
-        if !settled || !place.set(mark, ledger).await? {
-            self.overtaken(held, day);
-            return Ok(());
+        if !place.set(mark, ledger).await? {
+            return Ok(Looked::Overtaken);
         }
         self.report(held).days_settled += 1;
-        Ok(())
+        Ok(Looked::Over)
     }
 
-    fn overtaken(&self, held: &mut Held, day: Date) {
+    /// Notes that a day is another run's. Its books are set against that run's bills, not against ours.
+    fn overtaken(&mut self, held: &mut Held, day: Date) {
         let note = format!("{day}: another run writes it, or a newer pull is in the books already");
         say(&mut self.report(held).notes, note);
+        self.others.insert(day.to_string());
     }
 
     /// Whether the books of a settled day still say what was written then.
@@ -919,8 +946,9 @@ impl Workspace<'_> {
                 }
             }
             sum(&mut provider.ledger, of_unit)?;
-            if bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox) {
-                // A source is down: the books keep what it said last.
+            let kept = bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox);
+            if kept || self.others.contains(&unit.day) {
+                // A source is down, and the books keep what it said last; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
                 continue;
             }
