@@ -24,6 +24,7 @@ pub mod events;
 pub mod explain;
 pub mod export;
 pub mod feed_back;
+pub mod in_force;
 pub mod match_up;
 pub mod names;
 pub mod outcome;

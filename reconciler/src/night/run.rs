@@ -14,6 +14,7 @@ use super::bills::Bills;
 use super::day_mark::{self, DayMark, Place, Told};
 use super::events::{self, DayEvents, EventsFailed};
 use super::feed_back::{self, Corrections, Feedback};
+use super::in_force::is_in_force;
 use super::pull::{self, PullFailed, Shared};
 use super::read::{Aggregator, ReadOptions};
 use super::write::{self, Rows, Stamp, WriteFailed};
@@ -847,7 +848,10 @@ impl Workspace<'_> {
             .iter()
             .map(|row| feed_back::true_up(unit, &row.line, &row.content, given.seq))
             .collect();
-        let prices = feed_back::prices(unit, findings);
+        let now = self.night.clock.now();
+        let prices = feed_back::prices(unit, findings, |price| {
+            Date::parse(&unit.day).is_some_and(|day| is_in_force(price, given.context, day, now))
+        });
         let findings = alerts.into_iter().chain(over).collect();
         Feedback { true_ups, corrections, prices, findings }
     }
