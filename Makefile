@@ -45,6 +45,14 @@ test-contract: .venv/stamp
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
 	cargo build --quiet --profile tools -p tallygate-load
 	$(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-night
+
+bench-night: ## How a night grows with the day: MILLIONS="1 10 50" usage rows
+	cargo build --quiet --profile tools -p tallygate-reconciler --no-default-features --example night_scale
+	@for millions in $(or $(MILLIONS),1 10 50); do \
+		echo "==> a day of $$millions million requests"; \
+		target/tools/examples/night_scale $${millions}000000; \
+	done
 
 build: build/stamp ## Build the Worker into build/
 
