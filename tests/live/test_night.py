@@ -297,3 +297,30 @@ def test_unit_economics_are_of_models_and_harness_together(night):
     assert (answers["requests"], answers["accepted"], answers["rejected"]) == (4, 2, 1)
     assert Decimal(answers["per_accepted"]) == (models + Decimal("1.25")) / 2
     assert Decimal(costs["overall"]["total"]) == models + 2
+
+
+def test_a_bill_rounded_to_cents_with_tax_and_credit_is_allocated_whole(night):
+    day = night.today
+    traffic(night, each=6)
+    night.bills.leak("openai", night.workspace.credential, "gpt-6-luna", day, requests=2, input=7_000_001, output=900_001)
+    for provider in ("openai", "anthropic"):
+        night.bills.set(
+            provider,
+            rounding={"places": 2, "adjustment": True},
+            tax=[{"days": day.isoformat(), "amount": "0.0731"}],
+            credit=[{"days": day.isoformat(), "amount": "0.0000001"}],
+        )
+    night.advance()
+    report = night.night()
+    assert report["status"] == "complete", report["missing"]
+    for provider in ("openai", "anthropic"):
+        invoice = night.bills.invoice(provider, day, day)
+        books = report["providers"][provider]
+        assert Decimal(books["billed"]) == invoice.shown == invoice.total
+        assert difference(books) == 0
+        whole = Decimal(books["billed"]) - Decimal(books["estimated"])
+        assert whole == Decimal(books["quantity_variance"]) + Decimal(books["price_variance"])
+    # Rounding is no price: nothing is proposed.
+    assert night.workspace.admin("GET", "/price-proposals")["data"] == []
+    tokens = sum(int(a["evidence"]["tokens"]) for a in alerts_of(night, "unmetered_usage"))
+    assert tokens == 7_000_001 + 900_001
