@@ -41,8 +41,8 @@ pub struct Rows<'a> {
     path: std::path::PathBuf,
     hash: Sha256,
     dimensions: &'a std::collections::BTreeSet<String>,
-    /// The sums, by line.
-    pub folded: BTreeMap<LineId, Content>,
+    /// The sums, by line as JSON text: a third of what the lines themselves take.
+    pub folded: BTreeMap<String, Content>,
     /// Full rows.
     pub count: u64,
 }
@@ -76,7 +76,9 @@ impl<'a> Rows<'a> {
         self.count += 1;
         let mut line = line;
         line.owner.retain(|name, _| name == UNMETERED || self.dimensions.contains(name));
-        match self.folded.entry(line) {
+        let key = serde_json::to_string(&line)
+            .map_err(|e| spill(&self.path, &std::io::Error::other(e)))?;
+        match self.folded.entry(key) {
             std::collections::btree_map::Entry::Vacant(empty) => {
                 empty.insert(content);
                 Ok(())
@@ -104,8 +106,8 @@ pub struct Finished {
     path: std::path::PathBuf,
     /// SHA-256 of the rows as text.
     pub sha256: String,
-    /// Their sums by the ledger's dimensions.
-    pub folded: BTreeMap<LineId, Content>,
+    /// Their sums by the ledger's dimensions, by line as JSON text.
+    pub folded: BTreeMap<String, Content>,
     /// How many there are.
     pub count: u64,
 }
@@ -166,18 +168,24 @@ pub async fn keep_rows(
 /// revisions were written.
 pub async fn write(
     unit: &UnitId,
-    folded: &BTreeMap<LineId, Content>,
+    folded: &BTreeMap<String, Content>,
     stamp: &Stamp<'_>,
     ledger: &dyn LedgerStore,
 ) -> Result<u64, StoreError> {
-    let known: BTreeMap<LineId, Revision> =
-        ledger.newest(unit).await?.into_iter().map(|row| (row.line.clone(), row)).collect();
-    let billed_before = billed(known.iter().map(|(line, row)| (line, &row.content)));
-    let billed_now = billed(folded.iter());
-    let mut wanted: Vec<Revision> = Vec::new();
-    let revision = |line: &LineId, content: Content, cause: &str| Revision {
+    let damaged = |e: serde_json::Error| StoreError::Damaged {
+        store: "ledger",
+        key: unit.to_string(),
+        reason: e.to_string(),
+    };
+    let mut known: BTreeMap<String, Content> = BTreeMap::new();
+    for row in ledger.newest(unit).await? {
+        known.insert(serde_json::to_string(&row.line).map_err(damaged)?, row.content);
+    }
+    let before_all = billed(known.iter()).map_err(damaged)?;
+    let now_all = billed(folded.iter()).map_err(damaged)?;
+    let revision = |line: LineId, content: Content, cause: &str| Revision {
         unit: unit.clone(),
-        line: line.clone(),
+        line,
         rev: 0,
         seq: stamp.seq,
         cause: if stamp.booked_in.is_some() { "correction".into() } else { cause.to_owned() },
@@ -185,30 +193,28 @@ pub async fn write(
         booked_in: stamp.booked_in.map(str::to_owned),
         content,
     };
-    for (line, content) in folded {
+    let changed = folded.iter().filter_map(|(line, content)| {
         let before = known.get(line);
-        if before.is_some_and(|row| says_the_same(&row.content, content)) {
-            continue;
-        }
-        let cause = before.map_or("first", |row| {
-            let bill = bill_of(line);
-            let same = billed_before.get(&bill) == billed_now.get(&bill);
-            cause(&row.content, content, same)
-        });
-        wanted.push(revision(line, content.clone(), cause));
-    }
-    let sources = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
-    for (line, row) in &known {
-        let gone = nothing(&row.content, &sources);
-        if !folded.contains_key(line) && !says_the_same(&row.content, &gone) {
-            let bill = bill_of(line);
-            let same = billed_before.get(&bill) == billed_now.get(&bill);
-            wanted.push(revision(line, gone, if same { "usage_changed" } else { "bill_changed" }));
-        }
-    }
+        let same = before.is_some_and(|before| says_the_same(before, content));
+        (!same).then(|| (line, content.clone(), before.cloned()))
+    });
+    let source = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
+    let gone = known.iter().filter(|(line, _)| !folded.contains_key(*line));
+    let gone = gone.filter_map(|(line, before)| {
+        let nothing = nothing(before, &source);
+        (!says_the_same(before, &nothing)).then(|| (line, nothing, Some(before.clone())))
+    });
     let mut written = 0;
-    let mut results = futures::stream::iter(wanted.iter().map(|row| ledger.append(row)))
-        .buffer_unordered(AT_ONCE);
+    let appends = changed.chain(gone).map(|(line, content, before)| {
+        let row = serde_json::from_str::<LineId>(line).map(|line| {
+            let bill = bill_of(&line);
+            let same_bill = before_all.get(&bill) == now_all.get(&bill);
+            let cause = before.map_or("first", |before| cause(&before, &content, same_bill));
+            revision(line, content, cause)
+        });
+        async move { ledger.append(&row.map_err(damaged)?).await }
+    });
+    let mut results = futures::stream::iter(appends).buffer_unordered(AT_ONCE);
     while let Some(result) = results.next().await {
         if matches!(result?, Appended::Written(_)) {
             written += 1;
@@ -225,35 +231,39 @@ fn says_the_same(one: &Content, other: &Content) -> bool {
     moved == *other
 }
 
-/// What a line's bill is told apart by.
-type BillOf<'l> = (&'l str, &'l str, ChargeKind);
+/// What a line's bill is told apart by: account, model and kind.
+type BillOf = (String, String, ChargeKind);
 
-fn bill_of(line: &LineId) -> BillOf<'_> {
-    (&line.account, &line.model, line.kind)
+fn bill_of(line: &LineId) -> BillOf {
+    (line.account.clone(), line.model.clone(), line.kind)
 }
 
 /// What was billed and measured: sums that only tell whether the bill has changed.
 fn billed<'l>(
-    rows: impl Iterator<Item = (&'l LineId, &'l Content)>,
-) -> BTreeMap<BillOf<'l>, (i128, i128)> {
-    let mut sums: BTreeMap<BillOf<'l>, (i128, i128)> = BTreeMap::new();
+    rows: impl Iterator<Item = (&'l String, &'l Content)>,
+) -> Result<BTreeMap<BillOf, (i128, i128)>, serde_json::Error> {
+    let mut sums: BTreeMap<BillOf, (i128, i128)> = BTreeMap::new();
     for (line, content) in rows {
-        let sum = sums.entry(bill_of(line)).or_default();
+        let sum = sums.entry(bill_of(&serde_json::from_str(line)?)).or_default();
         sum.0 = sum.0.saturating_add(content.billed.map_or(0, Usd::pico));
         let quantity = content.billed_quantity.map_or(0, crate::bill::Quantity::pico);
         sum.1 = sum.1.saturating_add(quantity);
     }
-    sums
+    Ok(sums)
 }
 
 /// Whether the books say of a unit what was to be written, and nothing else.
-pub fn is_written(folded: &BTreeMap<LineId, Content>, newest: &[Revision]) -> bool {
-    let as_wanted = |row: &Revision| match folded.get(&row.line) {
-        Some(content) => says_the_same(&row.content, content),
-        None => says_the_same(&row.content, &nothing(&row.content, "")),
-    };
-    let there = newest.iter().filter(|row| folded.contains_key(&row.line)).count();
-    there == folded.len() && newest.iter().all(as_wanted)
+pub fn is_written(folded: &BTreeMap<String, Content>, newest: &[Revision]) -> bool {
+    let mut there = 0_usize;
+    let as_wanted = newest.iter().all(|row| {
+        let wanted = serde_json::to_string(&row.line).ok().and_then(|line| folded.get(&line));
+        there += usize::from(wanted.is_some());
+        match wanted {
+            Some(content) => says_the_same(&row.content, content),
+            None => says_the_same(&row.content, &nothing(&row.content, "")),
+        }
+    });
+    as_wanted && there == folded.len()
 }
 
 fn cause(before: &Content, after: &Content, same_bill: bool) -> &'static str {
