@@ -10,6 +10,7 @@ use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
+use super::spread::DAYS_MAX;
 use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
 use crate::config::Source;
 use crate::connectors::Days;
@@ -130,7 +131,10 @@ impl Bills {
         let mut days = BTreeSet::new();
         for line in long {
             let (first, last) = days_of(line.start, line.end);
-            days.extend(first..=last);
+            // What is too long to be spread is refused there: its days need not be read.
+            if last - first < DAYS_MAX {
+                days.extend(first..=last);
+            }
         }
         days.into_iter().map(Date::from_days).collect()
     }
@@ -169,6 +173,20 @@ impl Bills {
         let outside = lines.filter(|line| line.start < from || line.start >= to);
         let days: BTreeSet<i64> = outside.map(|line| days_of(line.start, line.end).0).collect();
         days.into_iter().map(Date::from_days).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Days before the range that charges lie on of providers whose bill is not whole there, when long ones were spread:
+    /// only a run over those days books them.
+    pub fn days_left_out(&self, range: Days) -> BTreeMap<&str, BTreeSet<Date>> {
+        let mut found: BTreeMap<&str, BTreeSet<Date>> = BTreeMap::new();
+        for (name, provider) in self.providers.iter().filter(|(_, provider)| provider.ranged) {
+            let before = provider.lines.iter().filter(|line| line.start < range.start());
+            let days: BTreeSet<Date> = before.map(|line| line.start.date()).collect();
+            if !days.is_empty() {
+                found.insert(name, days);
+            }
+        }
+        found
     }
 
     /// Whether all of the provider's charges are known outside of the range too.

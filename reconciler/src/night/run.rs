@@ -331,6 +331,7 @@ impl Workspace<'_> {
             }
         }
         let given = Given { bills: &whole, ..given };
+        self.left_out(held, &whole).await?;
         if self.settle_days(held, &given).await? == Ended::More {
             return Ok(Ended::More);
         }
@@ -338,6 +339,29 @@ impl Workspace<'_> {
         self.sum_up(held, &whole).await?;
         self.tell_incomplete(held, &given).await;
         Ok(Ended::Done)
+    }
+
+    /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
+    async fn left_out(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
+        for (provider, days) in bills.days_left_out(self.days) {
+            let mut without: Vec<Date> = Vec::new();
+            for day in days {
+                let (workspace, name) = (self.config.id.clone(), day.to_string());
+                let unit = UnitId { workspace, day: name, provider: provider.to_owned() };
+                let rows = self.night.ledger.newest(&unit).await?;
+                if rows.iter().all(|row| row.content.billed.is_none()) {
+                    without.push(day);
+                }
+            }
+            if let (Some(first), Some(last)) = (without.first(), without.last()) {
+                let note = format!(
+                    "{provider}: parts of its charges lie on {} days before the look-back and are not in the books: run backfill --from {first} --to {last}",
+                    without.len()
+                );
+                say(&mut self.report(held).notes, note);
+            }
+        }
+        Ok(())
     }
 
     fn report<'h>(&self, held: &'h mut Held) -> &'h mut WorkspaceReport {
