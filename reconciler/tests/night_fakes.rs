@@ -379,3 +379,65 @@ async fn an_edge_that_does_not_export_a_day_is_said_and_the_day_taken_up() {
     let row = &world.rows(DAY, "google").await[0];
     assert_eq!(row.content.billed_quantity, Some(Quantity::whole(100)));
 }
+
+/// What an export says was billed, by file of charges.
+async fn exported(world: &World, month: &str) -> Usd {
+    let directory = world.directory.path().join("export").join(month);
+    let (ledger, objects) = (world.ledger.as_ref(), world.objects.as_ref());
+    let made = tallygate_reconciler::night::export::export(
+        "ws_a",
+        month,
+        world.watch.now(),
+        &directory,
+        ledger,
+        objects,
+    )
+    .await
+    .unwrap();
+    let mut sum = Usd::ZERO;
+    for part in made.parts.iter().filter(|part| part.key.contains("focus_1_4_csv/cost_and_usage")) {
+        let mut rows = csv::Reader::from_path(&part.path).unwrap();
+        let at = rows.headers().unwrap().iter().position(|name| name == "BilledCost").unwrap();
+        for row in rows.records() {
+            sum = sum.checked_add(row.unwrap()[at].parse().unwrap()).unwrap();
+        }
+    }
+    sum
+}
+
+#[tokio::test]
+async fn a_closed_month_changes_by_correction_in_the_open_one_only() {
+    let world = World::new(20).await;
+    let usd = |text: &str| text.parse::<Usd>().unwrap();
+    world.event(DAY, 1, "a", 100, "0.01");
+    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.01\n").await;
+    world.night().await;
+    assert_eq!(exported(&world, "2026-11").await, usd("0.01"));
+    let name = tallygate_reconciler::night::run::month_mark("ws_a", "2026-11");
+    assert!(world.ledger.set_mark(&name, None, "closed").await.unwrap());
+    // In December the bill of November grows, by more for what there was and by a model that was not there.
+    world.watch.now_ms.fetch_add(12 * DAY_MS, Ordering::SeqCst);
+    world
+        .drop(
+            "google/2",
+            "2026-11-20,2026-11-20,m,in,0,0.002\n2026-11-20,2026-11-20,n,in,7,0.0005\n",
+        )
+        .await;
+    let report = world.night().await;
+    assert_eq!(report.missing, BTreeMap::new());
+    assert_eq!(report.providers["google"].difference(), Some(Usd::ZERO));
+    assert_eq!(world.billed("google").await, usd("0.0125"));
+    let corrected: Vec<_> = world.rows(DAY, "google").await;
+    assert!(
+        corrected.iter().all(|row| {
+            row.cause == "correction" && row.booked_in.as_deref() == Some("2026-12")
+        })
+    );
+    assert_eq!(exported(&world, "2026-11").await, usd("0.01"), "it is closed");
+    assert_eq!(
+        exported(&world, "2026-12").await,
+        usd("0.0025"),
+        "what was taken back and stated anew"
+    );
+    assert_eq!(world.night().await.rows_written, 0);
+}
