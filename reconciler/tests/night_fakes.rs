@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test, its helpers included")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tallygate_reconciler::bill::Quantity;
@@ -15,11 +18,14 @@ use tallygate_reconciler::connectors::http::Patience;
 use tallygate_reconciler::edge::Signing;
 use tallygate_reconciler::ledger::{Revision, UnitId, hex};
 use tallygate_reconciler::night::run::{Clock, Night, Progress, backfill, nightly, run};
-use tallygate_reconciler::ports::{Appended, LedgerStore, ObjectStore};
+use tallygate_reconciler::ports::{
+    Appended, LedgerStore, ObjectMeta, ObjectStore, Put, StoreError,
+};
 use tallygate_reconciler::report::WorkspaceReport;
 use tallygate_reconciler::stores::local;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+use tokio::sync::Notify;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
@@ -35,6 +41,8 @@ struct State {
     true_ups: BTreeMap<String, (u64, Option<String>)>,
     alerts: BTreeMap<String, bool>,
     prices: Vec<Value>,
+    /// The call that gets no answer, and who is told when it comes.
+    silent: Option<(&'static str, Arc<Notify>)>,
 }
 
 impl Respond for Played {
@@ -43,6 +51,10 @@ impl Respond for Played {
         let what = request.url.path().rsplit('/').next().unwrap().to_owned();
         if state.refused.contains(what.as_str()) {
             return ResponseTemplate::new(400).set_body_json(json!({ "detail": "refused" }));
+        }
+        if let Some((_, called)) = state.silent.as_ref().filter(|(silent, _)| what == *silent) {
+            called.notify_one();
+            return ResponseTemplate::new(200).set_delay(Duration::from_secs(3600));
         }
         let items = || serde_json::from_slice::<Vec<Value>>(&request.body).unwrap();
         let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
@@ -126,9 +138,46 @@ impl Progress for Quiet {
     fn step(&self, _: &str, _: &str, _: u64, _: u64) {}
 }
 
+/// An object store whose lists can be switched off: then the inbox cannot be had.
+struct Switched {
+    inner: local::LocalObjects,
+    off: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl ObjectStore for Switched {
+    async fn put_once(&self, key: &str, body: Bytes) -> Result<Put, StoreError> {
+        self.inner.put_once(key, body).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        if self.off.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable {
+                store: "objects",
+                reason: "switched off".into(),
+            });
+        }
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn put_file_once(&self, key: &str, path: &Path) -> Result<Put, StoreError> {
+        self.inner.put_file_once(key, path).await
+    }
+}
+
 /// A workspace, its books on disk, and time.
 struct World {
     directory: tempfile::TempDir,
+    off: Arc<AtomicBool>,
     objects: Arc<dyn ObjectStore>,
     ledger: Arc<dyn LedgerStore>,
     edge: Played,
@@ -143,6 +192,7 @@ impl World {
     async fn new(lookback: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, objects) = local::open(&directory.path().join("books")).await.unwrap();
+        let off = Arc::new(AtomicBool::new(false));
         let (server, edge) = (MockServer::start().await, Played::default());
         Mock::given(any()).respond_with(edge.clone()).mount(&server).await;
         let rule = |name: &str| {
@@ -164,7 +214,8 @@ impl World {
                     "mapping": { "files": [rule("google"), rule("groq")] } }] }] });
         let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap().ms();
         Self {
-            objects: Arc::new(objects),
+            objects: Arc::new(Switched { inner: objects, off: off.clone() }),
+            off,
             ledger: Arc::new(ledger),
             edge,
             _server: server,
@@ -278,6 +329,56 @@ async fn a_correction_whose_recall_was_refused_is_recalled_later() {
     let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
     assert!(correction.contains("\"b\"") && correction.ends_with("0.02"), "{correction}");
     assert_eq!(world.night().await.days_settled, 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_worker_said_is_taken_back() {
+    let world = World::new(3).await;
+    world.event(DAY, 1, "a", 100, "0.01");
+    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.03\n").await;
+    // It is killed when budgets are corrected, and before it hears so of all the rest.
+    let called = Arc::new(Notify::new());
+    world.edge.0.lock().unwrap().silent = Some(("findings", called.clone()));
+    tokio::select! {
+        report = world.night() => panic!("{report:?}"),
+        () = called.notified() => {}
+    }
+    assert!(world.corrections()[0].contains("\"a\""), "{:?}", world.corrections());
+    // Nobody takes this run up. On the next day the request turns out to be another team's.
+    world.edge.0.lock().unwrap().silent = None;
+    world.forget_events(DAY);
+    world.event(DAY, 1, "b", 100, "0.01");
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
+    assert!(correction.contains("\"b\""), "{correction}");
+}
+
+#[tokio::test]
+async fn books_stay_when_the_inbox_cannot_be_had_and_new_days_wait_for_their_bill() {
+    let world = World::new(3).await;
+    world.event(DAY, 1, "a", 100, "0.01");
+    world
+        .drop(
+            "google/1",
+            "2026-11-20,2026-11-20,m,in,100,0.03\n2026-11-21,2026-11-21,m,in,50,0.02\n",
+        )
+        .await;
+    world.night().await;
+    let before = world.rows(DAY, "google").await;
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    world.event("2026-11-21", 2, "a", 50, "0.005");
+    world.off.store(true, Ordering::SeqCst);
+    let report = world.night().await;
+    assert!(report.missing["inbox"].contains("switched off"), "{:?}", report.missing);
+    assert_eq!(world.rows(DAY, "google").await, before);
+    assert_eq!(report.providers["google"].difference(), Some(Usd::ZERO));
+    assert_eq!(report.providers["google"].unbilled_rows, 1, "the new day is estimated");
+    world.off.store(false, Ordering::SeqCst);
+    let report = world.night().await;
+    assert_eq!((report.missing, report.providers["google"].unbilled_rows), (BTreeMap::new(), 0));
+    assert_eq!(world.billed("google").await, "0.05".parse().unwrap());
+    assert_eq!(world.night().await.rows_written, 0);
 }
 
 #[tokio::test]
