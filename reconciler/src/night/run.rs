@@ -866,7 +866,9 @@ impl Workspace<'_> {
         let alerts = feed_back::alerts(unit, findings);
         let before = told_before.findings.get(&unit.provider).cloned().unwrap_or_default();
         let over = feed_back::over(before, &alerts);
-        let names = corrections.iter().map(|c| (c.budget.clone(), c.value.clone())).collect();
+        // What is nothing now need not be taken back.
+        let told_now = corrections.iter().filter(|c| c.amount != Usd::ZERO);
+        let names = told_now.map(|c| (c.budget.clone(), c.value.clone())).collect();
         told.corrected.insert(unit.provider.clone(), names);
         told.findings.insert(unit.provider.clone(), alerts.clone());
         let true_ups = newest
