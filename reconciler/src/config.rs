@@ -12,7 +12,9 @@ use serde_json::Value;
 use tallygate_shared::money::Usd;
 
 mod environment;
-pub use environment::{complete_storage, from_environment, secrets_in_environment, storage};
+pub use environment::{
+    Variables, complete_storage, from_environment, secrets_in_environment, storage,
+};
 
 use crate::connectors::Secret;
 use crate::connectors::anthropic::AnthropicSettings;

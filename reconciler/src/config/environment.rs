@@ -134,6 +134,9 @@ fn workspaces(
     if ids.is_empty() {
         ids = keys.keys().cloned().collect();
     }
+    if ids.is_empty() {
+        return Err(ConfigError::new(EDGE_SECRET, format!("has no workspaces in it: {example}")));
+    }
     let mut found = Vec::with_capacity(ids.len());
     for id in ids {
         let wrong = || {
@@ -322,7 +325,7 @@ mod tests {
             (World::new("sk-edge", OPENAI), "TALLYGATE_EDGE_SECRET_ARN"),
             (World::new(r#"{"ws_a": "sk-edge"}"#, OPENAI), "key_id and secret of ws_a"),
             (World::new(r#"{"ws_a": {"key_id": "n"}}"#, OPENAI), "key_id and secret of ws_a"),
-            (World::new("{}", OPENAI), "workspaces"),
+            (World::new("{}", OPENAI), "no workspaces"),
             (World::new(ONE, "sk-admin"), "TALLYGATE_PROVIDER_SECRETS.openai"),
             (World::new(ONE, r#"{"account": "o"}"#), "admin_key"),
             (World::new(ONE, r#"{"account":"o","admin_key":"k","list_keys":"sk-x"}"#), "bool"),
