@@ -13,6 +13,8 @@ use crate::night::run::{Again, Clock, Ended, Progress, RunError};
 use crate::ports::StoreError;
 use crate::report::{Report, Status};
 
+/// Of each list of a report, so many entries are answered and logged: an answer has at most 6 MB. The kept report has all.
+const SHOWN: usize = 100;
 /// Months of the look-back that a night exports.
 const NIGHT_MONTHS: usize = 2;
 
@@ -278,10 +280,11 @@ async fn reconcile(
         }
         Err(error) => return Err(error.into()),
     };
-    let more = |report| Answer { report: Some(report), ..Answer::new(Standing::More) };
+    let shown = || Some(shortened(&report));
+    let more = || Answer { report: shown(), ..Answer::new(Standing::More) };
     if ended == Ended::More {
         tracing::info!(run = report.run, "no time left: the next invocation goes on");
-        return Ok(more(report));
+        return Ok(more());
     }
     let standing = match report.status {
         Status::Complete => Standing::Complete,
@@ -289,18 +292,18 @@ async fn reconcile(
     };
     if ended == Ended::Before && deliver::is_delivered(app, &report).await? {
         tracing::info!(run = report.run, "over already");
-        return Ok(Answer { report: Some(report), already: true, ..Answer::new(standing) });
+        return Ok(Answer { report: shown(), already: true, ..Answer::new(standing) });
     }
     if ended == Ended::Done {
         print(metrics::line(Outcome::Ended(&report), app.clock.now()));
-        log(&report);
+        log(&shortened(&report));
     }
     let delivered = deliver::deliver(app, &months(app, span, &report)).await?;
     Ok(match delivered {
-        Delivered::More(exported) => Answer { exported, ..more(report) },
+        Delivered::More(exported) => Answer { exported, ..more() },
         Delivered::All(exported) => {
             deliver::note_delivered(app, &report).await?;
-            Answer { report: Some(report), exported, ..Answer::new(standing) }
+            Answer { report: shown(), exported, ..Answer::new(standing) }
         }
     })
 }
@@ -318,6 +321,32 @@ fn months(app: &App, span: &Span, report: &Report) -> Vec<String> {
             months
         }
     }
+}
+
+/// A report with as much of each list as can be shown, and how much more there is.
+fn shortened(report: &Report) -> Report {
+    let mut shown = report.clone();
+    for found in shown.workspaces.values_mut() {
+        let lists = [
+            &mut found.held,
+            &mut found.notes,
+            &mut found.findings,
+            &mut found.unknown_credentials,
+        ];
+        for list in lists {
+            let more = list.len().saturating_sub(SHOWN);
+            list.truncate(SHOWN);
+            if more > 0 {
+                list.push(format!("and {more} more, in the kept report"));
+            }
+        }
+        let more = found.missing.len().saturating_sub(SHOWN);
+        if let Some(first) = found.missing.keys().nth(SHOWN).cloned() {
+            let _cut = found.missing.split_off(&first);
+            found.missing.insert(format!("and {more} more"), "see the kept report".to_owned());
+        }
+    }
+    shown
 }
 
 fn log(report: &Report) {
@@ -400,6 +429,26 @@ mod tests {
         let event = json!({ "command": "night", "now": "2026-11-20T02:15:00Z" });
         let read = read(event, true).unwrap();
         assert_eq!(read.now, Timestamp::parse("2026-11-20T02:15:00Z"));
+    }
+
+    #[test]
+    fn a_long_report_is_shortened_and_a_short_one_is_not() {
+        use crate::report::WorkspaceReport;
+        let report = |count: usize| {
+            let words = |what| (0..count).map(|n| format!("{what} {n:03}")).collect::<Vec<_>>();
+            let one = WorkspaceReport {
+                findings: words("found"),
+                missing: words("lacks").into_iter().map(|what| (what, "late".into())).collect(),
+                ..WorkspaceReport::default()
+            };
+            Report { workspaces: [("ws_a".to_owned(), one)].into(), ..Report::default() }
+        };
+        assert_eq!(shortened(&report(SHOWN)), report(SHOWN));
+        let cut = shortened(&report(SHOWN + 7));
+        let cut = &cut.workspaces["ws_a"];
+        assert_eq!((cut.findings.len(), cut.missing.len()), (SHOWN + 1, SHOWN + 1));
+        assert!(cut.findings[SHOWN].contains("7 more") && cut.findings[SHOWN - 1] == "found 099");
+        assert!(cut.missing.contains_key("and 7 more") && cut.missing.contains_key("lacks 099"));
     }
 
     #[test]

@@ -8,8 +8,14 @@ use tallygate_reconciler::metrics::{self, Outcome};
 use tallygate_reconciler::night::run::Clock;
 
 /// What the runtime is told of a failure.
-#[derive(Debug)]
 struct Told(Failed);
+
+/// The runtime logs it: what happened stands in the reconciler's own line.
+impl std::fmt::Debug for Told {
+    fn fmt(&self, to: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        to.write_str(self.0.kind())
+    }
+}
 
 impl From<Told> for Diagnostic {
     fn from(told: Told) -> Self {

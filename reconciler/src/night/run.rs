@@ -18,7 +18,7 @@ use super::pull::{self, PullFailed, Shared};
 use super::read::{Aggregator, ReadOptions};
 use super::write::{self, Rows, Stamp, WriteFailed};
 use super::{Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, settle_stream};
-use crate::config::{Config, WorkspaceConfig};
+use crate::config::{Config, Source, WorkspaceConfig};
 use crate::connectors::cost_explorer::PaidCalls;
 use crate::connectors::http::Patience;
 use crate::connectors::{Days, PullError};
@@ -411,6 +411,12 @@ impl Workspace<'_> {
         let id = &self.config.id;
         let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
         let mut bills = Bills::default();
+        // What an earlier invocation of the run said of its pulls, this one says again.
+        let names = || self.config.sources.iter().map(Source::name);
+        let report = self.report(held);
+        report.held.clear();
+        report.missing.retain(|what, _| !names().any(|name| name == what));
+        report.notes.retain(|note| !names().any(|name| note.starts_with(&format!("{name}: "))));
         for (place, source) in self.config.sources.iter().enumerate() {
             let done = u64::try_from(place).unwrap_or(0);
             self.night.progress.step(id, &format!("pulling {}", source.name()), done, count);
