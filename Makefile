@@ -15,7 +15,7 @@ SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
 .PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \
-	lambda infra-check
+	reconciler night test-contract lambda infra-check
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -23,7 +23,7 @@ help: ## List the targets
 run: build simulator .venv/stamp ## Build and start the gateway with a working key
 	@exec $(PYTHON) tests/support/dev.py
 
-test: test-rust test-live test-sdk ## Pass all tests
+test: test-rust test-live test-sdk test-contract ## Pass all tests
 
 test-rust: .tools/wasm-target
 	cargo test --workspace --quiet
@@ -33,15 +33,26 @@ simulate: .tools/wasm-target ## Run the lease protocol's simulation: STEPS= and 
 	STEPS=$(or $(STEPS),100000000) SEED=$(or $(SEED),1) cargo test -p tallygate-shared --profile tools --quiet \
 		books_hold_in_every_world -- --nocapture
 
-test-live: build simulator .venv/stamp
+test-live: build simulator reconciler .venv/stamp
 	$(PYTHON) -m pytest tests/live tests/sdk -q
 
 test-sdk: build simulator node_modules/stamp .venv/stamp
 	$(PYTHON) tests/support/with_gateway.py node --test 'tests/sdk/*.test.mjs'
 
+test-contract: .venv/stamp
+	$(PYTHON) -m pytest tests/contract -q
+
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
 	cargo build --quiet --profile tools -p tallygate-load
 	$(PYTHON) tests/bench/bench.py
+	@$(MAKE) --no-print-directory bench-night
+
+bench-night: ## How a night grows with the day: MILLIONS="1 10 50" usage rows
+	cargo build --quiet --profile tools -p tallygate-reconciler --no-default-features --example night_scale
+	@for millions in $(or $(MILLIONS),1 10 50); do \
+		echo "==> a day of $$millions million requests"; \
+		target/tools/examples/night_scale $${millions}000000; \
+	done
 
 build: build/stamp ## Build the Worker into build/
 
@@ -55,6 +66,15 @@ build/stamp: $(shell git ls-files -co --exclude-standard edge shared Cargo.toml 
 	wasm-opt -O3 --all-features build/edge_bg.wasm -o build/edge_bg.wasm
 	cp edge/js/*.mjs build/
 	@touch $@
+
+reconciler: node_modules/stamp ## Build the reconciler for this machine
+	@echo "==> building the reconciler"
+	cargo build -p tallygate-reconciler --bins
+
+night: .venv/stamp ## After some traffic on `make run`: reconcile it with the simulator's bills
+	@echo "==> building the reconciler (without AWS)"
+	cargo build --quiet -p tallygate-reconciler --bin reconciler --no-default-features --target-dir target/night
+	@exec $(PYTHON) tests/support/make_night.py
 
 simulator: node_modules/stamp ## Build the provider simulator
 	@echo "==> building the provider simulator"

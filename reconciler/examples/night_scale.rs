@@ -1,15 +1,17 @@
 //! How one night grows with the day's usage: makes events of 50,000 users and 20 models, aggregates them with spilling,
-//! and settles the day against a bill with a leak in it. Prints time, lines and peak memory.
+//! settles the day against a bill with a leak in it, and sums the rows as the ledger has them. Every event is read from
+//! its JSON text, as in a night. Prints time, lines, peak memory, writes and what they cost.
 //!
 //! `cargo run --profile tools -p tallygate-reconciler --no-default-features --example night_scale -- 1000000 [lines in memory]`
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
 use serde_json::json;
 use tallygate_reconciler::bill::{BillLine, Meter, Quantity};
 use tallygate_reconciler::ledger::UnitId;
-use tallygate_reconciler::night::read::{Aggregator, ReadOptions, SpillOptions};
+use tallygate_reconciler::night::read::{Aggregator, OWNER_DIMENSIONS, ReadOptions, SpillOptions};
+use tallygate_reconciler::night::write::Rows;
 use tallygate_reconciler::night::{Options, ProviderEstimates, UnitBill, settle_stream};
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::money::Usd;
@@ -47,18 +49,24 @@ fn main() -> Result<(), Failure> {
     let mut aggregator = Aggregator::new(options);
     let mut dice = Dice(7);
     let mut event = template()?;
-    let mut made = std::time::Duration::ZERO;
+    let (mut made, mut bytes) = (std::time::Duration::ZERO, 0_u64);
     for _ in 0..events {
         let making = Instant::now();
         fill(&mut event, &mut dice);
+        let text = serde_json::to_string(&event)?;
         made += making.elapsed();
-        aggregator.add(&event)?;
+        bytes += text.len() as u64;
+        aggregator.add(&serde_json::from_str(&text)?)?;
     }
     let read = aggregator.finish()?;
     let aggregated = started.elapsed();
     println!("events              {events}");
     println!("making them         {made:.1?}");
-    println!("aggregating         {:.1?}", aggregated.saturating_sub(made));
+    println!(
+        "reading             {:.1?} ({} MB of JSON)",
+        aggregated.saturating_sub(made),
+        bytes / 1_000_000
+    );
     println!(
         "lines               {} (spilled: {})",
         read.estimates.len(),
@@ -89,17 +97,21 @@ fn main() -> Result<(), Failure> {
         previous: Vec::new(),
     };
     let settling = Instant::now();
-    let (mut rows, mut largest) = (0_u64, 0_usize);
+    let scratch = tempfile::tempdir()?;
+    let dimensions: BTreeSet<String> =
+        OWNER_DIMENSIONS.iter().filter(|name| **name != "user").map(|n| (*n).to_owned()).collect();
+    let mut rows = Rows::begin(scratch.path(), &dimensions)?;
     let summary = settle_stream(&bill, &source, &Options::default(), &mut |line, content| {
-        rows += 1;
-        largest = largest.max(line.digest().len() + content.hash().len());
-        Ok(())
+        rows.push(line, content)
     })?;
+    let rows = rows.finish()?;
     println!(
-        "settling            {:.1?} (with a digest and a hash for each row)",
+        "settling            {:.1?} (full rows written and hashed, summed for the ledger)",
         settling.elapsed()
     );
-    println!("rows                {rows}");
+    let file = std::fs::metadata(scratch.path().join("rows"))?.len();
+    println!("rows                {} in {} MB", rows.count, file / 1_000_000);
+    println!("ledger lines        {} (without the user)", rows.folded.len());
     println!(
         "estimated, billed   {}, {}",
         summary.totals.estimated,
@@ -110,9 +122,27 @@ fn main() -> Result<(), Failure> {
         summary.totals.unmetered,
         summary.findings.len()
     );
-    println!("whole run           {:.1?}", started.elapsed());
+    let work = started.elapsed().saturating_sub(made);
+    println!("whole run           {work:.1?} (without making the events)");
+    cost(events, rows.folded.len() as u64, work);
     println!("peak memory         {}", peak());
     Ok(())
+}
+
+/// What the night costs at AWS's list prices in us-east-1 (November 2026, as in infra/README.md): $0.625 a million writes,
+/// $0.005 a thousand PUTs, $0.0000133334 a GB-second on arm64. In millionths of a dollar.
+fn cost(events: u64, lines: u64, work: std::time::Duration) {
+    const LAMBDA_MB: u64 = 1_024;
+    let writes = lines * 625_000 / 1_000_000;
+    let puts = (events / 100_000 + 3) * 5;
+    let lambda = work.as_secs() * LAMBDA_MB * 133_334 / 1_024 / 10_000;
+    let total = writes + puts + lambda;
+    println!("writes              {lines} to DynamoDB, {} to S3", events / 100_000 + 3);
+    println!(
+        "dollars             {}.{:06} (DynamoDB {writes}, S3 {puts}, Lambda of {LAMBDA_MB} MB {lambda} millionths)",
+        total / 1_000_000,
+        total % 1_000_000
+    );
 }
 
 /// The most memory that this process ever had.

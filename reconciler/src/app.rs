@@ -30,6 +30,9 @@ pub enum AppError {
     /// The export.
     #[error(transparent)]
     Export(#[from] crate::night::export::ExportFailed),
+    /// Unit economics.
+    #[error(transparent)]
+    UnitCosts(#[from] crate::night::unit_costs::UnitCostsFailed),
     /// What was asked for.
     #[error("{0}")]
     Usage(String),
@@ -347,6 +350,22 @@ impl App {
         };
         let body = body.ok_or_else(damaged)?;
         Ok(Some(serde_json::from_slice(&body).map_err(|_| damaged())?))
+    }
+
+    /// A month's unit economics of a workspace.
+    pub async fn unit_costs(
+        &self,
+        workspace: &crate::config::WorkspaceConfig,
+        month: &str,
+    ) -> Result<crate::night::unit_costs::UnitCosts, AppError> {
+        let parsed = crate::focus::month::Month::parse(month);
+        let parsed = parsed
+            .ok_or_else(|| AppError::Usage(format!("`{month}` is no month: give YYYY-MM")))?;
+        let edge = Edge::new(&workspace.id, &workspace.edge, &self.clock, self.patience)
+            .map_err(crate::night::unit_costs::UnitCostsFailed::Edge)?;
+        let ledger = self.ledger.as_ref();
+        let now = self.clock.now();
+        Ok(crate::night::unit_costs::of_month(&workspace.id, parsed, now, &edge, ledger).await?)
     }
 
     /// Closes a month: from then on it changes by correction only.

@@ -6,6 +6,7 @@ use bytes::BytesMut;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
+use tallygate_shared::events::outcome::OutcomeEvent;
 use tallygate_shared::feedback::{ExportEnd, MAX_ITEMS, ReconcilerContext};
 use tallygate_shared::identity::signature::SignedCall;
 use tallygate_shared::time::Date;
@@ -109,6 +110,28 @@ impl<'a> Edge<'a> {
         Err(self.unavailable(what, "it breaks off again and again".to_owned()))
     }
 
+    /// A day's outcomes. They are few, and an export of them that breaks off is made again from its beginning.
+    pub async fn outcomes(&self, day: Date) -> Result<Vec<OutcomeEvent>, PullError> {
+        let mut reason = String::new();
+        for attempt in 0..=RESUMES {
+            let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
+            let mut each = |line: &str| {
+                let event = serde_json::from_str(line).map_err(|e| format!("outcome: {e}"))?;
+                found.push(event);
+                Ok(())
+            };
+            match self.export_once("outcomes", day, &mut after, &mut seen, &mut each).await {
+                Ok(()) => return Ok(found),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Again(why)) => {
+                    reason = why;
+                    tokio::time::sleep(self.wait(attempt)).await;
+                }
+            }
+        }
+        Err(self.unavailable("outcomes", reason))
+    }
+
     fn wait(&self, attempt: u32) -> Duration {
         let factor = 1_u32.checked_shl(attempt.min(5)).unwrap_or(32);
         self.patience.first_wait.saturating_mul(factor).min(Duration::from_secs(20))
@@ -144,13 +167,13 @@ impl<'a> Edge<'a> {
                     return Err(self.unreadable(what, "the closing line is of other lines"));
                 }
                 let text = text.trim_end();
-                let place = place_of(text)
-                    .ok_or_else(|| self.unreadable(what, "a line names no id and key"))?;
                 each(text).map_err(|problem| self.unreadable(what, &problem))?;
                 hash.update(&line);
                 lines += 1;
                 *seen += 1;
-                *after = Some(place);
+                if let Some(place) = place_of(text) {
+                    *after = Some(place);
+                }
             }
             if buffer.len() > MAX_LINE {
                 return Err(self.unreadable(what, "a line has no end"));
@@ -261,11 +284,11 @@ impl<'a> Edge<'a> {
     }
 }
 
-/// Where a line stands in its export: `<id>~<key>`.
+/// Where an event stands in its export: `<id>~<key>`.
 fn place_of(line: &str) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Place<'l> {
-        #[serde(alias = "subject", borrow)]
+        #[serde(borrow)]
         id: std::borrow::Cow<'l, str>,
         #[serde(borrow)]
         key: std::borrow::Cow<'l, str>,

@@ -97,6 +97,7 @@ impl Failed {
             Self::App(AppError::Config(_)) => "BadConfiguration",
             Self::App(AppError::Usage(_)) => "BadRequest",
             Self::App(AppError::Export(_)) => "ExportFailed",
+            Self::App(AppError::UnitCosts(_)) => "UnitCostsFailed",
             Self::App(AppError::Store(error) | AppError::Run(RunError::Store(error))) => {
                 match error {
                     StoreError::Unavailable { .. } => "StoreUnavailable",

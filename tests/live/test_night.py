@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from decimal import Decimal
 from pathlib import Path
@@ -248,3 +249,78 @@ def test_the_export_is_of_the_books(night):
         by_issuer[row["InvoiceIssuerName"]] = by_issuer.get(row["InvoiceIssuerName"], 0) + Decimal(row["BilledCost"])
     assert by_issuer["OpenAI"] == night.bills.invoice("openai", day, day).total
     assert by_issuer["Anthropic"] == night.bills.invoice("anthropic", day, day).total
+
+
+def test_unit_economics_are_of_models_and_harness_together(night):
+    day = night.today
+    key = night.workspace.key(actor={"feature": "answers", "app": "shop"})
+    replies = [key.chat(sim={"input_tokens": 5000, "output_tokens": 500}) for _ in range(4)]
+    for reply in replies:
+        key.event(reply.id)
+    key.ring()
+    for nth, reply in enumerate(replies[:3]):
+        verdict = "accepted" if nth < 2 else "rejected"
+        answer = key.post("/v1/outcomes", {"request": reply.id, "outcome": verdict})
+        assert answer.status == 200, answer.body
+    inbox = night.home / "books" / "objects" / "inbox" / "database"
+    inbox.mkdir(parents=True)
+    month = day.strftime("%Y-%m")
+    (inbox / "bill.csv").write_text(f"day,service,amount,feature\n{day},vectors,1.25,answers\n{day},idle,0.75,\n")
+    mapping = {
+        "files": [
+            {
+                "path": "database/*.csv",
+                "provider": "database",
+                "account": "acme",
+                "bad_rows": "hold",
+                "format": {
+                    "csv": {
+                        "period": {"day": {"column": "day", "format": "%Y-%m-%d"}},
+                        "amount": {"column": "amount", "unit": "dollars", "currency": {"fixed": "USD"}},
+                        "service": {"column": "service"},
+                        "tags": {"feature": "feature"},
+                    }
+                },
+            }
+        ]
+    }
+    night.sources.append({"connector": "inbox", "mapping": mapping})
+    night.more = {"tags": {"feature": "feature"}}
+    night.advance()
+    report = night.night()
+    assert report["status"] == "complete", report["missing"]
+    assert difference(report["providers"]["database"]) == 0
+    costs = json.loads(night.run("--json", "economics", "--month", month).stdout)
+    [answers] = [unit for unit in costs["by"]["feature"] if unit["name"] == "answers"]
+    models = night.bills.invoice("openai", day, day).total
+    assert Decimal(answers["models"]) == models and Decimal(answers["harness"]) == Decimal("1.25")
+    assert (answers["requests"], answers["accepted"], answers["rejected"]) == (4, 2, 1)
+    assert Decimal(answers["per_accepted"]) == (models + Decimal("1.25")) / 2
+    assert Decimal(costs["overall"]["total"]) == models + 2
+
+
+def test_a_bill_rounded_to_cents_with_tax_and_credit_is_allocated_whole(night):
+    day = night.today
+    traffic(night, each=6)
+    night.bills.leak("openai", night.workspace.credential, "gpt-6-luna", day, requests=2, input=7_000_001, output=900_001)
+    for provider in ("openai", "anthropic"):
+        night.bills.set(
+            provider,
+            rounding={"places": 2, "adjustment": True},
+            tax=[{"days": day.isoformat(), "amount": "0.0731"}],
+            credit=[{"days": day.isoformat(), "amount": "0.0000001"}],
+        )
+    night.advance()
+    report = night.night()
+    assert report["status"] == "complete", report["missing"]
+    for provider in ("openai", "anthropic"):
+        invoice = night.bills.invoice(provider, day, day)
+        books = report["providers"][provider]
+        assert Decimal(books["billed"]) == invoice.shown == invoice.total
+        assert difference(books) == 0
+        whole = Decimal(books["billed"]) - Decimal(books["estimated"])
+        assert whole == Decimal(books["quantity_variance"]) + Decimal(books["price_variance"])
+    # Rounding is no price: nothing is proposed.
+    assert night.workspace.admin("GET", "/price-proposals")["data"] == []
+    tokens = sum(int(a["evidence"]["tokens"]) for a in alerts_of(night, "unmetered_usage"))
+    assert tokens == 7_000_001 + 900_001

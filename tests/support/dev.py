@@ -84,7 +84,8 @@ def prepare(admin: Admin, simulator: Simulator, known: dict) -> dict:
                     "name": simulated["name"],
                     "kind": simulated["kind"],
                     "base_url": simulator.url + simulated["path"],
-                    "credential": f"sk-sim-{simulated['name']}",
+                    # Long enough that its end may be shown: so the reconciler knows it from a stranger's.
+                    "credential": f"sk-sim-{simulated['name']}-held-by-the-gateway",
                 },
             )
     if "key" not in known:
@@ -101,7 +102,29 @@ def prepare(admin: Admin, simulator: Simulator, known: dict) -> dict:
             },
         )
         known["key"] = key["key"]
+    if "reconciler_secret" not in known:
+        secret = admin("POST", f"/workspaces/{WORKSPACE}/reconciler-secrets", {"kid": "night"})
+        known["reconciler_secret"] = secret["secret"]
     return known
+
+
+def reconciler_file(gateway: Gateway, simulator: Simulator, known: dict) -> str:
+    """What `make night` reconciles: this workspace, with the simulator's bills, in a directory of its own."""
+    source = {"account": "org-sim"}
+    sources = [
+        {"connector": "openai", "base_url": f"{simulator.url}/openai/v1", "admin_key": "sk-admin-sim", **source},
+        {
+            "connector": "anthropic",
+            "base_url": f"{simulator.url}/anthropic",
+            "admin_key": "sk-ant-admin01-sim",
+            "report": "analytics",
+            **source,
+        },
+    ]
+    edge = {"url": gateway.url, "key_id": "night", "secret": known["reconciler_secret"]}
+    workspace = {"id": WORKSPACE, "edge": edge, "sources": sources}
+    books = {"local": {"directory": str(HOME / "books")}}
+    return json.dumps({"storage": books, "workspaces": [workspace]}, indent=2)
 
 
 def environment_file(gateway: Gateway, known: dict) -> str:
@@ -146,6 +169,7 @@ Node (npm install openai), in a .mjs file:
 Any SDK or tool, unconfigured:   source .dev/env
 What was used and what it cost:  curl -H "authorization: Bearer $TALLYGATE_ADMIN_TOKEN" \\
     "{gateway.url}/api/v1/workspaces/{WORKSPACE}/usage?group_by=model"
+Books that agree with the bill:  make night
 """
 
 
@@ -164,6 +188,7 @@ def main() -> int:
         known = prepare(Admin(gateway), simulator, read(known_file))
         write_private(known_file, json.dumps(known))
         write_private(HOME / "env", environment_file(gateway, known))
+        write_private(HOME / "reconciler.json", reconciler_file(gateway, simulator, known))
         print(welcome(gateway, simulator, known), flush=True)
         code = gateway.process.wait()
         print(f"The gateway ended with code {code}. Its log is {gateway.log.relative_to(ROOT)}.", file=sys.stderr)

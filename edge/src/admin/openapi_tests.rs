@@ -369,6 +369,11 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     "anyOf": [reference("UsageEvent"), reference("ExportEnd")] }),
         ),
         (
+            "OutcomeLines",
+            json!({ "description": "Lines of JSON: outcomes, then one `ExportEnd`.",
+                    "anyOf": [reference("OutcomeEvent"), reference("ExportEnd")] }),
+        ),
+        (
             "TrueUpSums",
             answer(&[
                 ("estimated_usd", money()),

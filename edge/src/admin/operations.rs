@@ -72,6 +72,7 @@ pub enum Operation {
     PutReconcilerSettings,
     ShowReconcilerContext,
     ExportEvents,
+    ExportOutcomes,
     BringTrueUps,
     CorrectBudgets,
     BringPriceCorrections,
@@ -531,6 +532,14 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .with(Act::Reconcile)
     .answers("UsageEventLines")
+    .asks(&["day", "after"]),
+    get(
+        Operation::ExportOutcomes,
+        "/workspaces/{workspace}/reconciler/outcomes",
+        "A day's outcomes as NDJSON, with a closing line that counts and hashes them (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .answers("OutcomeLines")
     .asks(&["day", "after"]),
     change(Operation::BringTrueUps, "POST", "/workspaces/{workspace}/reconciler/true-ups", "Bring reconciled lines (signed calls only)")
         .with(Act::Reconcile)

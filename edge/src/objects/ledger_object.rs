@@ -12,6 +12,7 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
+use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 
@@ -21,6 +22,8 @@ const KEPT_EVENTS: u64 = 2_000_000;
 /// that no delivery waits for a long deletion.
 const PRUNED_AT_ONCE: u64 = 5_000;
 
+/// Outcomes in one page of an export.
+const OUTCOMES_EXPORTED: u64 = 1_000;
 /// Rows of daily history in one answer: 100,000 x about 50 bytes = 5 MB.
 pub(crate) const MAX_HISTORY_ROWS: usize = 100_000;
 
@@ -242,7 +245,7 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -250,6 +253,13 @@ impl<S: Sql> LedgerObject<S> {
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "export_outcomes" => {
+                let query: ExportQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                let after = query.after.as_deref();
+                let page =
+                    self.export_outcomes(query.from_ms, query.to_ms, after, OUTCOMES_EXPORTED)?;
+                json!({ "lines": page.lines, "after": page.next })
+            }
             "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "request" => {
                 let rows =

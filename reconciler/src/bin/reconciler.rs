@@ -63,6 +63,12 @@ enum Command {
         #[arg(long, default_value = "export")]
         directory: PathBuf,
     },
+    /// Unit economics of a month: cost for each request and each accepted outcome, by feature, customer, app and team.
+    Economics {
+        /// The month, YYYY-MM.
+        #[arg(long)]
+        month: String,
+    },
     /// Show the last report.
     Show,
     /// Close a month: from then on it changes by correction only.
@@ -158,6 +164,10 @@ async fn work(arguments: Arguments) -> Result<ExitCode, AppError> {
             export(&app, &month, &directory).await?;
             true
         }
+        Command::Economics { month } => {
+            unit_costs(&app, &month, arguments.json).await?;
+            true
+        }
         Command::Show => match app.last_report().await? {
             Some(report) => print(&report, arguments.json),
             None => {
@@ -195,6 +205,46 @@ fn print(report: &Report, json: bool) -> bool {
         println!("{report}");
     }
     report.status == Status::Complete && report.balances()
+}
+
+async fn unit_costs(app: &App, month: &str, json: bool) -> Result<(), AppError> {
+    for workspace in &app.config.workspaces {
+        let costs = app.unit_costs(workspace, month).await?;
+        if json {
+            println!("{}", serde_json::to_string_pretty(&costs).unwrap_or_default());
+            continue;
+        }
+        println!("{} {month}", workspace.id);
+        let all = [("everything".to_owned(), vec![costs.overall.clone()])];
+        for (dimension, units) in all.into_iter().chain(costs.by) {
+            println!(
+                "  {:<24} {:>16} {:>16} {:>9} {:>14} {:>9} {:>14}",
+                dimension,
+                "models",
+                "harness",
+                "requests",
+                "per request",
+                "accepted",
+                "per accepted"
+            );
+            for unit in units {
+                let shown = |amount: Option<tallygate_shared::money::Usd>| {
+                    amount.map_or("-".to_owned(), |a| a.to_string())
+                };
+                let name = if unit.name.is_empty() { "(none)" } else { &unit.name };
+                println!(
+                    "    {name:<22} {:>16} {:>16} {:>9} {:>14} {:>9} {:>14}",
+                    unit.models.to_string(),
+                    unit.harness.to_string(),
+                    unit.requests,
+                    shown(unit.per_request),
+                    unit.accepted,
+                    shown(unit.per_accepted),
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 async fn export(app: &App, month: &str, directory: &std::path::Path) -> Result<(), AppError> {

@@ -10,7 +10,7 @@ use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
-use crate::bill::{BillLine, Credential, MeasuredUsage};
+use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
 use crate::config::Source;
 use crate::connectors::Days;
 use crate::ledger::UnitId;
@@ -57,6 +57,13 @@ fn days_of(start: Timestamp, end: Timestamp) -> (i64, i64) {
     (start.ms().div_euclid(DAY_MS), end.plus_ms(-1).ms().div_euclid(DAY_MS))
 }
 
+/// In what unit a bill rounds metered use. Taxes, credits and adjustments have digits of their own, and say nothing of it.
+fn resolution_of(lines: &[BillLine]) -> Option<Usd> {
+    let metered = |line: &&BillLine| line.kind == ChargeKind::Usage && line.meter != Meter::Whole;
+    let metered: Vec<BillLine> = lines.iter().filter(metered).cloned().collect();
+    (!metered.is_empty()).then(|| bill_resolution(&metered))
+}
+
 fn is_long(line: &BillLine) -> bool {
     let (first, last) = days_of(line.start, line.end);
     last > first
@@ -80,7 +87,7 @@ impl Bills {
         for name in seen {
             let provider = self.providers.entry(name).or_default();
             provider.manifests.insert(pulled.manifest.clone());
-            provider.resolution = Some(bill_resolution(&provider.lines));
+            provider.resolution = resolution_of(&provider.lines);
             provider.ranged |= ranged;
             provider.complete_until = match (provider.complete_until, bill.complete_until) {
                 (Some(a), Some(b)) => Some(a.min(b)),

@@ -35,6 +35,7 @@ mod settle;
 mod shares;
 mod spill;
 mod spread;
+pub mod unit_costs;
 mod units;
 mod usage;
 pub mod write;

@@ -86,12 +86,13 @@ pub async fn connector(source: &Source, shared: &Shared) -> Result<Box<dyn Conne
         Source::GithubCopilot(settings) => Box::new(Copilot::new(settings, patience)?),
         Source::Cursor(settings) => Box::new(Cursor::new(settings, patience)?),
         Source::Inbox { mapping } => {
-            let mapping =
-                Mapping::parse(&mapping.to_string()).map_err(|error| PullError::Refused {
-                    source_name: "inbox".into(),
-                    what: "the mapping".into(),
-                    remedy: format!("`{}` {}", error.field, error.reason),
-                })?;
+            // From a file it comes as text.
+            let text = mapping.as_str().map_or_else(|| mapping.to_string(), str::to_owned);
+            let mapping = Mapping::parse(&text).map_err(|error| PullError::Refused {
+                source_name: "inbox".into(),
+                what: "the mapping".into(),
+                remedy: format!("`{}` {}", error.field, error.reason),
+            })?;
             Box::new(Inbox::new(shared.objects.clone(), mapping))
         }
         Source::AwsCostExplorer { account, tag, endpoint } => {

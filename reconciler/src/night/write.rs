@@ -40,8 +40,8 @@ pub struct Rows<'a> {
     path: std::path::PathBuf,
     hash: Sha256,
     dimensions: &'a std::collections::BTreeSet<String>,
-    /// The sums, by line.
-    pub folded: BTreeMap<LineId, Content>,
+    /// The sums, by line as JSON text: a third of what the lines themselves take.
+    pub folded: BTreeMap<String, Content>,
     /// Full rows.
     pub count: u64,
 }
@@ -75,7 +75,9 @@ impl<'a> Rows<'a> {
         self.count += 1;
         let mut line = line;
         line.owner.retain(|name, _| name == UNMETERED || self.dimensions.contains(name));
-        match self.folded.entry(line) {
+        let key = serde_json::to_string(&line)
+            .map_err(|e| spill(&self.path, &std::io::Error::other(e)))?;
+        match self.folded.entry(key) {
             std::collections::btree_map::Entry::Vacant(empty) => {
                 empty.insert(content);
                 Ok(())
@@ -103,8 +105,8 @@ pub struct Finished {
     path: std::path::PathBuf,
     /// SHA-256 of the rows as text.
     pub sha256: String,
-    /// Their sums by the ledger's dimensions.
-    pub folded: BTreeMap<LineId, Content>,
+    /// Their sums by the ledger's dimensions, by line as JSON text.
+    pub folded: BTreeMap<String, Content>,
     /// How many there are.
     pub count: u64,
 }
@@ -165,16 +167,22 @@ pub async fn keep_rows(
 /// revisions were written.
 pub async fn write(
     unit: &UnitId,
-    folded: &BTreeMap<LineId, Content>,
+    folded: &BTreeMap<String, Content>,
     stamp: &Stamp<'_>,
     ledger: &dyn LedgerStore,
 ) -> Result<u64, StoreError> {
-    let known: BTreeMap<LineId, Revision> =
-        ledger.newest(unit).await?.into_iter().map(|row| (row.line.clone(), row)).collect();
-    let mut wanted: Vec<Revision> = Vec::new();
-    let revision = |line: &LineId, content: Content, cause: &str| Revision {
+    let damaged = |e: serde_json::Error| StoreError::Damaged {
+        store: "ledger",
+        key: unit.to_string(),
+        reason: e.to_string(),
+    };
+    let mut known: BTreeMap<String, Content> = BTreeMap::new();
+    for row in ledger.newest(unit).await? {
+        known.insert(serde_json::to_string(&row.line).map_err(damaged)?, row.content);
+    }
+    let revision = |line: LineId, content: Content, cause: &str| Revision {
         unit: unit.clone(),
-        line: line.clone(),
+        line,
         rev: 0,
         seq: stamp.seq,
         cause: if stamp.booked_in.is_some() { "correction".into() } else { cause.to_owned() },
@@ -182,26 +190,24 @@ pub async fn write(
         booked_in: stamp.booked_in.map(str::to_owned),
         content,
     };
-    for (line, content) in folded {
+    let changed = folded.iter().filter_map(|(line, content)| {
         let before = known.get(line);
-        if before.is_some_and(|row| row.content == *content) {
-            continue;
-        }
-        let cause = before.map_or("first", |row| cause(&row.content, content));
-        wanted.push(revision(line, content.clone(), cause));
-    }
-    let sources = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
-    for (line, row) in &known {
-        let gone = nothing(&row.content, &sources);
-        let mut same = row.content.clone();
-        same.source.clone_from(&gone.source);
-        if !folded.contains_key(line) && same != gone {
-            wanted.push(revision(line, gone, "usage_changed"));
-        }
-    }
+        let cause = before.map_or("first", |before| cause(before, content));
+        (before != Some(content)).then(|| (line, content.clone(), cause))
+    });
+    let source = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
+    let gone = known.iter().filter(|(line, _)| !folded.contains_key(*line));
+    let gone = gone.filter_map(|(line, before)| {
+        let nothing = nothing(before, &source);
+        let same = Content { source: source.clone(), ..before.clone() };
+        (same != nothing).then_some((line, nothing, "usage_changed"))
+    });
     let mut written = 0;
-    let mut results = futures::stream::iter(wanted.iter().map(|row| ledger.append(row)))
-        .buffer_unordered(AT_ONCE);
+    let appends = changed.chain(gone).map(|(line, content, cause)| {
+        let row = serde_json::from_str(line).map(|line| revision(line, content, cause));
+        async move { ledger.append(&row.map_err(damaged)?).await }
+    });
+    let mut results = futures::stream::iter(appends).buffer_unordered(AT_ONCE);
     while let Some(result) = results.next().await {
         if matches!(result?, Appended::Written(_)) {
             written += 1;

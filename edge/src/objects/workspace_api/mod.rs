@@ -82,6 +82,7 @@ pub(super) fn answer<S: Sql>(
         Operation::PutReconcilerSettings => api.put_reconciler_settings(),
         Operation::ShowReconcilerContext => api.reconciler_context(),
         Operation::ExportEvents => api.export_events(),
+        Operation::ExportOutcomes => api.export_outcomes(),
         Operation::BringTrueUps => api.bring_true_ups(),
         Operation::CorrectBudgets => api.correct_budgets(),
         Operation::BringPriceCorrections => api.bring_price_corrections(),

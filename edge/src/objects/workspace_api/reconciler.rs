@@ -92,13 +92,21 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn export_events(&self) -> Answer {
+        self.export("export")
+    }
+
+    pub(super) fn export_outcomes(&self) -> Answer {
+        self.export("export_outcomes")
+    }
+
+    fn export(&self, method: &'static str) -> Answer {
         let day = self.context.call.parameter("day").unwrap_or_default();
         let date = day_of("day", &day)?;
         let from = date.midnight();
         let after = self.context.call.parameter("after");
         let query = ExportQuery { from_ms: from.ms(), to_ms: from.plus_ms(DAY_MS).ms(), after };
         let ledger = self.ledger_of(date)?;
-        Ok(Step::Export { ledger, method: "export", payload: json!(query).to_string() })
+        Ok(Step::Export { ledger, method, payload: json!(query).to_string() })
     }
 
     fn ledger_of(&self, date: Date) -> Result<String, Problem> {

@@ -1,0 +1,140 @@
+//! Unit economics of a month: what each customer, feature, ... cost, models and harness together, for each request and each
+//! accepted outcome. From the books, and from the outcomes that the edge heard of.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tallygate_shared::events::outcome::{OutcomeEvent, Verdict};
+use tallygate_shared::pricing::PriceBook;
+use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+
+use super::economics::{CostRow, CostSide, OutcomeCount, UnitCost, economics, overall};
+use super::{NightError, fits};
+use crate::connectors::PullError;
+use crate::edge::Edge;
+use crate::focus::month::Month;
+use crate::ledger::Revision;
+use crate::ports::{LedgerStore, StoreError};
+
+/// The dimensions that a report is made for.
+pub const DIMENSIONS: [&str; 4] = ["feature", "customer", "app", "team"];
+
+/// A month's unit economics.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UnitCosts {
+    /// The month, `YYYY-MM`.
+    pub month: String,
+    /// Everything together.
+    pub overall: UnitCost,
+    /// By dimension, by name.
+    pub by: BTreeMap<String, Vec<UnitCost>>,
+}
+
+/// Why they cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum UnitCostsFailed {
+    /// A store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The edge.
+    #[error(transparent)]
+    Edge(#[from] PullError),
+    /// The sums.
+    #[error(transparent)]
+    Night(#[from] NightError),
+}
+
+/// The month's unit economics, up to yesterday.
+pub async fn of_month(
+    workspace: &str,
+    month: Month,
+    now: Timestamp,
+    edge: &Edge<'_>,
+    ledger: &dyn LedgerStore,
+) -> Result<UnitCosts, UnitCostsFailed> {
+    let mut outcomes = Vec::new();
+    let mut day = month.start().date();
+    while day.midnight() < month.end().min(now) {
+        outcomes.extend(edge.outcomes(day).await?);
+        day = day.midnight().plus_ms(DAY_MS).date();
+    }
+    let mut rows = Vec::new();
+    for unit in ledger.units(workspace, &month.to_string()).await? {
+        rows.extend(ledger.newest(&unit).await?);
+    }
+    Ok(of(month, &rows, &outcomes)?)
+}
+
+/// The same, from what was read.
+pub fn of(
+    month: Month,
+    rows: &[Revision],
+    outcomes: &[OutcomeEvent],
+) -> Result<UnitCosts, NightError> {
+    let costs: Vec<CostRow<'_>> = rows
+        .iter()
+        .map(|row| CostRow {
+            side: side(&row.unit.provider),
+            line: &row.line,
+            content: &row.content,
+        })
+        .collect();
+    let counts = counts(outcomes)?;
+    let mut by = BTreeMap::new();
+    for dimension in DIMENSIONS {
+        by.insert(dimension.to_owned(), economics(&costs, &counts, dimension)?);
+    }
+    Ok(UnitCosts { month: month.to_string(), overall: overall(&costs, &counts)?, by })
+}
+
+/// Who has models in the price book bills for models; everybody else for what is around them.
+fn side(provider: &str) -> CostSide {
+    let book = PriceBook::built_in().map(PriceBook::rows).unwrap_or_default();
+    if book.iter().any(|row| row.provider == provider) {
+        CostSide::Models
+    } else {
+        CostSide::Harness
+    }
+}
+
+fn counts(outcomes: &[OutcomeEvent]) -> Result<Vec<OutcomeCount>, NightError> {
+    let mut counts: BTreeMap<BTreeMap<String, String>, OutcomeCount> = BTreeMap::new();
+    for outcome in outcomes {
+        let owner = owner_of(outcome);
+        let count = counts
+            .entry(owner.clone())
+            .or_insert_with(|| OutcomeCount { owner, ..OutcomeCount::default() });
+        match outcome.outcome {
+            Verdict::Accepted => {
+                count.accepted += 1;
+                let value = outcome.value_usd.unwrap_or_default();
+                count.value = fits(count.value.checked_add(value), "outcomes")?;
+            }
+            Verdict::Rejected => count.rejected += 1,
+        }
+    }
+    Ok(counts.into_values().collect())
+}
+
+fn owner_of(outcome: &OutcomeEvent) -> BTreeMap<String, String> {
+    let actor = &outcome.actor;
+    let fields = [
+        ("user", actor.user.as_deref()),
+        ("team", actor.team.as_deref()),
+        ("app", actor.app.as_deref()),
+        ("feature", actor.feature.as_deref()),
+        ("agent", actor.agent.as_deref()),
+        ("customer", actor.customer.as_deref()),
+        ("environment", actor.environment.as_deref().or(Some(&outcome.environment))),
+        ("key", Some(outcome.key.as_str())),
+        ("owner", Some(&outcome.owner)),
+        ("cost_centre", Some(&outcome.cost_centre)),
+    ];
+    let known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+/// The month that a day is in.
+pub fn month_of(day: Date) -> Option<Month> {
+    Month::parse(&format!("{:04}-{:02}", day.year, day.month))
+}
