@@ -296,9 +296,10 @@ mod tests {
             let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
             let parts = export(one.path(), format, &rows());
             let keys: Vec<_> = parts.iter().map(|part| part.key.as_str()).collect();
-            assert!(keys[0].starts_with(
-                "export/v1/acme/focus_1_4/cost_and_usage/billing_period=2026-11/charge_day=2026-11-19/part-"
-            ));
+            let folder = if format == Format::Csv { "focus_1_4_csv" } else { "focus_1_4" };
+            let day = "billing_period=2026-11/charge_day=2026-11-19";
+            let expected = format!("export/v1/acme/{folder}/cost_and_usage/{day}/part-");
+            assert!(keys[0].starts_with(&expected), "{}", keys[0]);
             assert_eq!(keys.len(), 2);
             for part in &parts {
                 let bytes = fs::read(&part.path).unwrap();
