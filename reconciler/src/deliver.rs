@@ -14,8 +14,8 @@ use crate::night::run::{Clock, RunError, month_mark, set_mark};
 use crate::ports::{LedgerStore, StoreError};
 use crate::report::Report;
 
-/// So much time must be left for another export.
-const RESERVE_MS: i64 = 120_000;
+/// So much time must be left for another export. One that is cut off begins the next slot, with all its time.
+const RESERVE_MS: i64 = 60_000;
 /// Marks that are read at a time.
 const WIDTH: usize = 16;
 /// Corrections of closed months are booked in later ones: so many months back they are looked for.
