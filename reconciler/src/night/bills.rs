@@ -10,6 +10,7 @@ use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
+use super::spread::DAYS_MAX;
 use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
 use crate::config::Source;
 use crate::connectors::Days;
@@ -113,6 +114,11 @@ impl Bills {
         self.missing.contains(provider) || (self.anybody_missing && !self.own.contains(provider))
     }
 
+    /// Whether a source that may have anybody's bill could not be had.
+    pub const fn is_anybody_missing(&self) -> bool {
+        self.anybody_missing
+    }
+
     /// Whether any charge covers more than a day.
     pub fn has_long_lines(&self) -> bool {
         self.providers.values().any(|provider| provider.lines.iter().any(is_long))
@@ -125,30 +131,38 @@ impl Bills {
         let mut days = BTreeSet::new();
         for line in long {
             let (first, last) = days_of(line.start, line.end);
-            days.extend(first..=last);
+            // What is too long to be spread is refused there: its days need not be read.
+            if last - first < DAYS_MAX {
+                days.extend(first..=last);
+            }
         }
         days.into_iter().map(Date::from_days).collect()
     }
 
-    /// Spreads long charges over their days.
+    /// Spreads long charges over their days. A provider that has one which cannot be spread counts as missing: a part of
+    /// a bill would be taken for all of it.
     pub fn spread(
         &mut self,
         estimates: &BTreeMap<String, BTreeMap<Timestamp, Usd>>,
-    ) -> Result<(), NightError> {
+    ) -> Vec<(String, NightError)> {
         let none = BTreeMap::new();
+        let mut failed = Vec::new();
         for (name, provider) in &mut self.providers {
             let days = estimates.get(name).unwrap_or(&none);
-            let mut spread = Vec::with_capacity(provider.lines.len());
-            for line in &provider.lines {
-                if is_long(line) {
-                    spread.extend(spread_over_days(line, days)?);
-                } else {
-                    spread.push(line.clone());
+            let spread = provider.lines.iter().map(|line| {
+                if is_long(line) { spread_over_days(line, days) } else { Ok(vec![line.clone()]) }
+            });
+            match spread.collect::<Result<Vec<_>, _>>() {
+                Ok(lines) => provider.lines = lines.into_iter().flatten().collect(),
+                Err(error) => {
+                    provider.lines.clear();
+                    provider.usage.clear();
+                    self.missing.insert(name.clone());
+                    failed.push((name.clone(), error));
                 }
             }
-            provider.lines = spread;
         }
-        Ok(())
+        failed
     }
 
     /// Days outside of the range that charges lie on, of providers whose bill is whole there.
@@ -159,6 +173,20 @@ impl Bills {
         let outside = lines.filter(|line| line.start < from || line.start >= to);
         let days: BTreeSet<i64> = outside.map(|line| days_of(line.start, line.end).0).collect();
         days.into_iter().map(Date::from_days).collect::<Vec<_>>().into_iter().collect()
+    }
+
+    /// Days before the range that charges lie on of providers whose bill is not whole there, when long ones were spread:
+    /// only a run over those days books them.
+    pub fn days_left_out(&self, range: Days) -> BTreeMap<&str, BTreeSet<Date>> {
+        let mut found: BTreeMap<&str, BTreeSet<Date>> = BTreeMap::new();
+        for (name, provider) in self.providers.iter().filter(|(_, provider)| provider.ranged) {
+            let before = provider.lines.iter().filter(|line| line.start < range.start());
+            let days: BTreeSet<Date> = before.map(|line| line.start.date()).collect();
+            if !days.is_empty() {
+                found.insert(name, days);
+            }
+        }
+        found
     }
 
     /// Whether all of the provider's charges are known outside of the range too.

@@ -9,7 +9,7 @@ use tallygate_shared::feedback::{
 };
 use tallygate_shared::money::Usd;
 
-use super::outcome::{Finding, UnmeteredReason};
+use super::outcome::{Finding, PriceFinding, UnmeteredReason};
 use super::{NightError, fits};
 use crate::bill::{ChargeKind, Credential, Meter};
 use crate::connectors::PullError;
@@ -101,12 +101,18 @@ impl<'a> Corrections<'a> {
     }
 }
 
-/// The prices that a unit's findings propose. A price that the bill's own figures contradict is told, not proposed.
-pub fn prices(unit: &UnitId, findings: &[Finding]) -> Vec<PriceCorrection> {
+/// The prices that a unit's findings propose. A price that the bill's own figures contradict, or that would take the place
+/// of another one than made the difference, is told, not proposed.
+pub fn prices(
+    unit: &UnitId,
+    findings: &[Finding],
+    is_in_force: impl Fn(&PriceFinding) -> bool,
+) -> Vec<PriceCorrection> {
     let proposals = findings.iter().filter_map(|finding| match finding {
         Finding::Price(price) if price.consistent && price.meter != Meter::Calls => Some(price),
         _ => None,
     });
+    let proposals = proposals.filter(|price| is_in_force(price));
     proposals
         .map(|price| PriceCorrection {
             provider: price.provider.clone(),

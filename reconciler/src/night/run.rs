@@ -5,25 +5,26 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tallygate_shared::feedback::{FindingKind, ReconcilerContext, ReconcilerFinding};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
 use super::bills::Bills;
+use super::day_mark::{self, DayMark, Place, Told};
 use super::events::{self, DayEvents, EventsFailed};
 use super::feed_back::{self, Corrections, Feedback};
+use super::in_force::is_in_force;
 use super::pull::{self, PullFailed, Shared};
 use super::read::{Aggregator, ReadOptions};
 use super::write::{self, Rows, Stamp, WriteFailed};
 use super::{Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, settle_stream};
-use crate::config::{Config, Source, WorkspaceConfig};
+use crate::config::{Config, WorkspaceConfig};
 use crate::connectors::cost_explorer::PaidCalls;
 use crate::connectors::http::Patience;
 use crate::connectors::{Days, PullError};
 use crate::edge::{Edge, Signing};
-use crate::ledger::{Content, LineId, UnitId, hex};
+use crate::ledger::{Content, LineId, Revision, UnitId, hex};
 use crate::ports::{Lease, LedgerStore, ObjectStore, RunId, RunState, StoreError};
 use crate::report::{ProviderReport, Report, Status, WorkspaceReport};
 
@@ -33,6 +34,14 @@ const LEASE_MS: i64 = 15 * 60_000;
 const RESERVE_MS: i64 = 60_000;
 /// Lines of estimates in memory before they spill: about 250 bytes each.
 const LINES_IN_MEMORY: usize = 250_000;
+/// So often a day is looked at whose books another worker writes into.
+const LOOKS: u32 = 3;
+/// How the names of nights begin.
+const NIGHT: &str = "night#";
+/// Sentences of a kind in a report.
+const MAX_SENTENCES: usize = 300;
+/// How the content address of a bill from the inbox begins.
+const INBOX: &str = "pull/v1/inbox/";
 /// A change here has every unit settled anew.
 const ALGORITHM: &str = "1";
 
@@ -130,30 +139,6 @@ pub struct Night<'a> {
     pub holder: String,
 }
 
-/// What the ledger remembers of a settled day: the same input is not settled again.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct DayMark {
-    /// Hash of all that went in.
-    input: String,
-    /// The number of the pull.
-    seq: u64,
-    /// Whether the edge has heard of it.
-    fed: bool,
-    /// What was told, so that it can be taken back: an object's key.
-    told: String,
-}
-
-/// What was told to the edge about a day.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Told {
-    /// Budgets and values that were corrected, by provider.
-    corrected: BTreeMap<String, BTreeSet<(String, String)>>,
-    /// Findings that are open, by provider.
-    findings: BTreeMap<String, Vec<ReconcilerFinding>>,
-}
-
 /// The lease of a run, and its notes.
 struct Held {
     run: RunId,
@@ -186,7 +171,8 @@ pub async fn run(
             continue;
         }
         let paid_before = held.report.paid_calls.saturating_sub(shared.paid_calls.taken());
-        let mut one = Workspace { night, config: workspace, days, shared: &shared, paid_before };
+        let (shared, others) = (&shared, BTreeSet::new());
+        let mut one = Workspace { night, config: workspace, days, shared, paid_before, others };
         match one.run(&mut held).await? {
             Ended::More => {
                 note(&mut held)?;
@@ -332,6 +318,28 @@ struct Workspace<'a> {
     shared: &'a Shared,
     /// Paid calls of earlier invocations of the run.
     paid_before: u32,
+    /// Days that another run writes.
+    others: BTreeSet<String>,
+}
+
+/// How a look at a day ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Looked {
+    /// Its books are what they should be, or the report says what is missing.
+    Over,
+    /// Another worker has it.
+    Overtaken,
+    /// Another worker wrote into it meanwhile: it needs another look.
+    Disturbed,
+}
+
+/// A unit that is in the books, and what the edge is to hear of it.
+struct Settled {
+    feedback: Feedback,
+    told: Told,
+    books: String,
+    /// Whether the books say what this worker wanted: another one may have written too.
+    as_wanted: bool,
 }
 
 /// What a day is settled with.
@@ -358,6 +366,7 @@ impl Workspace<'_> {
             Ok(context) => context,
             Err(error) => return Ok(self.missing(held, "edge", &error.to_string())),
         };
+        self.report(held).missing.remove("edge");
         let seq = self.number(held).await?;
         let bills = self.pull(held).await?;
         let scratch = night.config.scratch.clone().unwrap_or_else(std::env::temp_dir);
@@ -366,9 +375,12 @@ impl Workspace<'_> {
         let mut whole = bills.clone();
         if whole.has_long_lines() {
             let estimates = self.daily_estimates(held, &given).await?;
-            whole.spread(&estimates)?;
+            for (provider, error) in whole.spread(&estimates) {
+                self.missing(held, &format!("long charges of {provider}"), &error.to_string());
+            }
         }
         let given = Given { bills: &whole, ..given };
+        self.left_out(held, &whole).await?;
         if self.settle_days(held, &given).await? == Ended::More {
             return Ok(Ended::More);
         }
@@ -376,6 +388,29 @@ impl Workspace<'_> {
         self.sum_up(held, &whole).await?;
         self.tell_incomplete(held, &given).await;
         Ok(Ended::Done)
+    }
+
+    /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
+    async fn left_out(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
+        for (provider, days) in bills.days_left_out(self.days) {
+            let mut without: Vec<Date> = Vec::new();
+            for day in days {
+                let (workspace, name) = (self.config.id.clone(), day.to_string());
+                let unit = UnitId { workspace, day: name, provider: provider.to_owned() };
+                let rows = self.night.ledger.newest(&unit).await?;
+                if rows.iter().all(|row| row.content.billed.is_none()) {
+                    without.push(day);
+                }
+            }
+            if let (Some(first), Some(last)) = (without.first(), without.last()) {
+                let note = format!(
+                    "{provider}: parts of its charges lie on {} days before the look-back and are not in the books: run backfill --from {first} --to {last}",
+                    without.len()
+                );
+                say(&mut self.report(held).notes, note);
+            }
+        }
+        Ok(())
     }
 
     fn report<'h>(&self, held: &'h mut Held) -> &'h mut WorkspaceReport {
@@ -406,20 +441,25 @@ impl Workspace<'_> {
         Ok(seq)
     }
 
+    /// A source's name in the report; of several of a kind each has its own.
+    fn label(&self, place: usize, source: &crate::config::Source) -> String {
+        let name = source.name();
+        if self.config.sources.iter().filter(|other| other.name() == name).count() == 1 {
+            return name.to_owned();
+        }
+        let account = source.account().map_or("", |(_, account)| account);
+        format!("{name} (source {}) {account}", place + 1).trim_end().to_owned()
+    }
+
     /// Step 1, source by source. One that fails stops no other.
     async fn pull(&self, held: &mut Held) -> Result<Bills, RunError> {
         let id = &self.config.id;
         let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
         let mut bills = Bills::default();
-        // What an earlier invocation of the run said of its pulls, this one says again.
-        let names = || self.config.sources.iter().map(Source::name);
-        let report = self.report(held);
-        report.held.clear();
-        report.missing.retain(|what, _| !names().any(|name| name == what));
-        report.notes.retain(|note| !names().any(|name| note.starts_with(&format!("{name}: "))));
         for (place, source) in self.config.sources.iter().enumerate() {
             let done = u64::try_from(place).unwrap_or(0);
-            self.night.progress.step(id, &format!("pulling {}", source.name()), done, count);
+            let label = self.label(place, source);
+            self.night.progress.step(id, &format!("pulling {label}"), done, count);
             let key = format!("pull#{id}#{place}");
             let objects = self.night.objects.as_ref();
             let pulled = match pull::connector(source, self.shared).await {
@@ -441,16 +481,24 @@ impl Workspace<'_> {
                 Ok(pulled) => {
                     held.state.done.insert(key, pulled.manifest.clone());
                     let report = self.report(held);
-                    report.held.extend(pulled.held.iter().map(ToString::to_string));
-                    let notes = pulled.bill.notes.iter();
-                    report.notes.extend(notes.map(|note| format!("{}: {note}", source.name())));
+                    report.missing.remove(&label);
+                    pulled.held.iter().for_each(|held| say(&mut report.held, held.to_string()));
+                    for note in &pulled.bill.notes {
+                        say(&mut report.notes, format!("{label}: {note}"));
+                    }
                     bills.add(source, pulled);
                     checkpoint(self.night, held).await?;
+                }
+                Err(PullFailed::Store(error @ StoreError::Damaged { .. })) => {
+                    // What was kept cannot be read: it is asked for again, now or when the run is taken up.
+                    held.state.done.remove(&key);
+                    bills.lacks(source);
+                    self.missing(held, &label, &error.to_string());
                 }
                 Err(PullFailed::Store(error)) => return Err(error.into()),
                 Err(PullFailed::Source(error)) => {
                     bills.lacks(source);
-                    self.missing(held, source.name(), &error.to_string());
+                    self.missing(held, &label, &error.to_string());
                 }
             }
         }
@@ -477,6 +525,7 @@ impl Workspace<'_> {
         match events::copy(given.edge, id, day, objects, ledger, &given.scratch).await {
             Ok(_) => {
                 held.state.done.insert(key, String::new());
+                self.report(held).missing.remove(&format!("events of {day}"));
                 Ok(events::known(id, day, objects, ledger).await?)
             }
             Err(EventsFailed::Store(error)) => Err(error.into()),
@@ -510,7 +559,23 @@ impl Workspace<'_> {
             }
             let done = u64::try_from(place).unwrap_or(0);
             self.night.progress.step(&self.config.id, &format!("settling {day}"), done, count);
-            self.settle_day(held, given, day, outside.contains(&day)).await?;
+            let mut looks = 0;
+            let looked = loop {
+                looks += 1;
+                match self.settle_day(held, given, day, outside.contains(&day)).await {
+                    Ok(Looked::Disturbed) if looks < LOOKS => {}
+                    other => break other,
+                }
+            };
+            match looked {
+                Ok(Looked::Over) => {}
+                Ok(Looked::Overtaken | Looked::Disturbed) => self.overtaken(held, day),
+                // One day that cannot be settled stops no other.
+                Err(error) if is_of_the_day(&error) => {
+                    self.missing(held, &day.to_string(), &error.to_string());
+                }
+                Err(error) => return Err(error),
+            }
             held.state.done.insert(key, String::new());
             checkpoint(self.night, held).await?;
         }
@@ -567,30 +632,113 @@ impl Workspace<'_> {
         given: &Given<'_>,
         day: Date,
         outside: bool,
-    ) -> Result<(), RunError> {
+    ) -> Result<Looked, RunError> {
         let id = self.config.id.clone();
-        let ledger = self.night.ledger.as_ref();
-        let Some((list, found)) = self.events(held, given, day).await? else { return Ok(()) };
+        let (ledger, objects) = (self.night.ledger.as_ref(), self.night.objects.as_ref());
+        let Some((list, found)) = self.events(held, given, day).await? else {
+            return Ok(Looked::Over);
+        };
         let yesterday = day.midnight().plus_ms(-DAY_MS).date();
         let before = self.events(held, given, yesterday).await?;
-        let name = format!("day#{id}#{day}");
-        let mark: DayMark = match ledger.mark(&name).await? {
-            Some(text) => serde_json::from_str(&text).unwrap_or_default(),
-            None => DayMark::default(),
-        };
+        let mut place = Place::read(&id, day, ledger).await?;
+        let mark = place.mark.clone();
         let before_list = before.as_ref().map(|(list, _)| list.as_str()).unwrap_or_default();
         let input = self.input(given, day, &list, before_list);
         if mark.seq > given.seq {
-            self.report(held).notes.push(format!("{day}: a newer pull is in the books already"));
-            return Ok(());
+            return Ok(Looked::Overtaken);
         }
-        if mark.input == input && mark.fed {
+        if mark.input == input && mark.fed && self.books_are(&mark, day).await? {
             self.report(held).days_unchanged += 1;
-            return Ok(());
+            return Ok(Looked::Over);
         }
         let mut aggregator = self.aggregator(given);
         self.aggregate(&found, before.as_ref().map(|(_, found)| found), &mut aggregator).await?;
         let read = aggregator.finish()?;
+        let providers = self.providers_of(given, &read, day, outside).await?;
+        let mut told = Told::load(&mark.told, objects).await?;
+        let opened = DayMark { input: String::new(), seq: given.seq, fed: false, ..mark.clone() };
+        if !place.set(opened, ledger).await? {
+            return Ok(Looked::Overtaken);
+        }
+        let mut books = mark.books.clone();
+        let (mut fed, mut settled) = (true, true);
+        for provider in providers {
+            let unit =
+                UnitId { workspace: id.clone(), day: day.to_string(), provider: provider.clone() };
+            if self.keeps_books(given, &unit).await? {
+                // What the books have is better than what would be written without the bill.
+                fed = false;
+                continue;
+            }
+            let facts = read.facts.get(&provider).cloned().unwrap_or_default();
+            let estimates = ProviderEstimates { estimates: &read.estimates, provider: &provider };
+            let bill = self.unit_bill(given, &unit, facts);
+            let done = match self.settle_unit(held, given, bill, &estimates, &told).await {
+                Ok(done) => done,
+                Err(RunError::Night(error)) => {
+                    // One unit that cannot be settled stops no other, and what the books have of it stays.
+                    fed = false;
+                    self.missing(held, &format!("{provider} on {day}"), &error.to_string());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            settled &= done.as_wanted;
+            books.insert(provider.clone(), done.books);
+            // Noted before it is said: what a killed worker said can be taken back.
+            told.widen(&provider, &done.told);
+            let noted = DayMark { told: told.keep(&id, objects).await?, ..place.mark.clone() };
+            if !place.set(noted, ledger).await? {
+                return Ok(Looked::Overtaken);
+            }
+            match done.feedback.bring(given.edge).await {
+                Ok(()) => told.replace(&provider, &done.told),
+                Err(error) => {
+                    fed = false;
+                    let what = format!("feedback of {day} {provider}");
+                    self.missing(held, &what, &error.to_string());
+                }
+            }
+        }
+        if !settled {
+            return Ok(Looked::Disturbed);
+        }
+        let told = told.keep(&id, objects).await?;
+        let mark = DayMark { input, seq: given.seq, fed, told, books };
+        if !place.set(mark, ledger).await? {
+            return Ok(Looked::Overtaken);
+        }
+        self.report(held).days_settled += 1;
+        Ok(Looked::Over)
+    }
+
+    /// Notes that a day is another run's. Its books are set against that run's bills, not against ours.
+    fn overtaken(&mut self, held: &mut Held, day: Date) {
+        let note = format!("{day}: another run writes it, or a newer pull is in the books already");
+        say(&mut self.report(held).notes, note);
+        self.others.insert(day.to_string());
+    }
+
+    /// Whether the books of a settled day still say what was written then.
+    async fn books_are(&self, mark: &DayMark, day: Date) -> Result<bool, RunError> {
+        for (provider, books) in &mark.books {
+            let (workspace, day) = (self.config.id.clone(), day.to_string());
+            let unit = UnitId { workspace, day, provider: provider.clone() };
+            if day_mark::books(&self.night.ledger.newest(&unit).await?) != *books {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Who has a part in a day: by use, by bill, or by what the books say already.
+    async fn providers_of(
+        &self,
+        given: &Given<'_>,
+        read: &super::read::Aggregated,
+        day: Date,
+        outside: bool,
+    ) -> Result<BTreeSet<String>, RunError> {
         let mut providers: BTreeSet<String> = read.facts.keys().cloned().collect();
         read.estimates.scan(None, &mut |estimate| {
             if !providers.contains(&estimate.provider) {
@@ -600,7 +748,7 @@ impl Workspace<'_> {
         })?;
         providers.extend(given.bills.providers_on(day));
         let month = format!("{:04}-{:02}", day.year, day.month);
-        for unit in ledger.units(&id, &month).await? {
+        for unit in self.night.ledger.units(&self.config.id, &month).await? {
             if unit.day == day.to_string() {
                 providers.insert(unit.provider);
             }
@@ -608,35 +756,7 @@ impl Workspace<'_> {
         if outside {
             providers.retain(|provider| given.bills.is_whole_outside(provider));
         }
-        let told_before = self.told(&mark).await?;
-        let mut told = Told::default();
-        let mut fed = true;
-        for provider in providers {
-            let unit =
-                UnitId { workspace: id.clone(), day: day.to_string(), provider: provider.clone() };
-            if given.bills.is_missing(&provider) && self.has_bill(&unit).await? {
-                // What the books have is better than what would be written without the bill.
-                fed = false;
-                keep_told(&mut told, &told_before, &provider);
-                continue;
-            }
-            let facts = read.facts.get(&provider).cloned().unwrap_or_default();
-            let estimates = ProviderEstimates { estimates: &read.estimates, provider: &provider };
-            let bill = self.unit_bill(given, &unit, facts);
-            let feedback =
-                self.settle_unit(held, given, bill, &estimates, &told_before, &mut told).await?;
-            if let Err(error) = feedback.bring(given.edge).await {
-                fed = false;
-                self.missing(held, &format!("feedback of {day} {provider}"), &error.to_string());
-            }
-        }
-        let told = self.keep_told(&told).await?;
-        let mark = DayMark { input, seq: given.seq, fed, told };
-        let text = serde_json::to_string(&mark)
-            .map_err(|e| RunError::Notes { run: name.clone(), reason: e.to_string() })?;
-        set_mark(ledger, &name, &text).await?;
-        self.report(held).days_settled += 1;
-        Ok(())
+        Ok(providers)
     }
 
     /// All that a day's books follow from.
@@ -660,12 +780,29 @@ impl Workspace<'_> {
             &given.context.settings,
         );
         part(&serde_json::to_string(&settings).unwrap_or_default());
+        // What is derived from listings, and from the bill's other days.
+        let mut providers: BTreeSet<String> = given.bills.providers_on(day).into_iter().collect();
+        providers.extend(given.places.values().map(|(provider, _)| provider.clone()));
+        for provider in &providers {
+            let options = self.options(given, provider);
+            part(&format!("{provider} {:?} {:?}", options.known_credentials, options.resolution));
+        }
         hex(hash.finalize().as_slice())
     }
 
-    async fn has_bill(&self, unit: &UnitId) -> Result<bool, RunError> {
+    /// Whether a unit stays as it is, because a source that has a part of its bill could not be had.
+    async fn keeps_books(&self, given: &Given<'_>, unit: &UnitId) -> Result<bool, RunError> {
+        let bills = given.bills;
+        if !bills.is_missing(&unit.provider) && !bills.is_anybody_missing() {
+            return Ok(false);
+        }
         let rows = self.night.ledger.newest(unit).await?;
-        Ok(rows.iter().any(|row| row.content.billed.is_some()))
+        let mut billed = rows.iter().map(|row| &row.content).filter(|row| row.billed.is_some());
+        Ok(if bills.is_missing(&unit.provider) {
+            billed.next().is_some()
+        } else {
+            billed.any(|content| content.source.contains(INBOX))
+        })
     }
 
     fn unit_bill(
@@ -687,11 +824,11 @@ impl Workspace<'_> {
         }
     }
 
-    fn options(&self, given: &Given<'_>, unit: &UnitId) -> Options {
+    fn options(&self, given: &Given<'_>, provider: &str) -> Options {
         let settings = &given.context.settings;
         Options {
             known_credentials: given.bills.known_credentials(
-                &unit.provider,
+                provider,
                 given.context,
                 &self.config.known_credentials,
             ),
@@ -703,9 +840,9 @@ impl Workspace<'_> {
             resolution: self
                 .config
                 .resolution
-                .get(&unit.provider)
+                .get(provider)
                 .copied()
-                .or_else(|| given.bills.resolution(&unit.provider)),
+                .or_else(|| given.bills.resolution(provider)),
             ..Options::default()
         }
     }
@@ -717,8 +854,7 @@ impl Workspace<'_> {
         bill: UnitBill,
         estimates: &ProviderEstimates<'_>,
         told_before: &Told,
-        told: &mut Told,
-    ) -> Result<Feedback, RunError> {
+    ) -> Result<Settled, RunError> {
         let unit = bill.unit.clone();
         let scratch = tempfile::tempdir_in(&given.scratch).map_err(|e| {
             let directory = given.scratch.display().to_string();
@@ -726,7 +862,7 @@ impl Workspace<'_> {
         })?;
         let mut rows = Rows::begin(scratch.path(), &self.night.config.ledger_dimensions)?;
         let mut corrections = Corrections::new(&unit, given.seq, given.context);
-        let options = self.options(given, &unit);
+        let options = self.options(given, &unit.provider);
         let summary =
             settle_stream(&bill, estimates, &options, &mut |line: LineId, content: Content| {
                 corrections.add(&line, &content)?;
@@ -737,10 +873,10 @@ impl Workspace<'_> {
             write::keep_rows(&unit, &rows, self.night.objects.as_ref()).await?;
         }
         let noted = super::fits(super::export::invoiced(&bill.lines), "an invoice")?;
-        if !noted.is_empty() {
+        let (ledger, name) = (self.night.ledger.as_ref(), super::export::invoice_mark(&unit));
+        if !noted.is_empty() || ledger.mark(&name).await?.is_some() {
             let text = serde_json::to_string(&noted).unwrap_or_default();
-            set_mark(self.night.ledger.as_ref(), &super::export::invoice_mark(&unit), &text)
-                .await?;
+            set_mark(ledger, &name, &text).await?;
         }
         let month = unit.day.get(..7).unwrap_or_default();
         let closed = self.night.ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some();
@@ -751,20 +887,32 @@ impl Workspace<'_> {
         let written = write::write(&unit, &rows.folded, &stamp, self.night.ledger.as_ref()).await?;
         let report = self.report(held);
         report.rows_written += written;
-        let words = summary.findings.iter().map(|finding| feed_back::in_words(&unit, finding));
-        report.findings.extend(words);
-        self.feedback(given, &unit, &summary.findings, corrections, told_before, told).await
+        for finding in &summary.findings {
+            say(&mut report.findings, feed_back::in_words(&unit, finding));
+        }
+        let newest = self.night.ledger.newest(&unit).await?;
+        let mut told = Told::default();
+        let feedback = self.feedback(
+            given,
+            &unit,
+            (&summary.findings, &newest),
+            corrections,
+            told_before,
+            &mut told,
+        );
+        let as_wanted = write::is_written(&rows.folded, &newest);
+        Ok(Settled { feedback, told, books: day_mark::books(&newest), as_wanted })
     }
 
-    async fn feedback(
+    fn feedback(
         &self,
         given: &Given<'_>,
         unit: &UnitId,
-        findings: &[Finding],
+        (findings, newest): (&[Finding], &[Revision]),
         corrections: Corrections<'_>,
         told_before: &Told,
         told: &mut Told,
-    ) -> Result<Feedback, RunError> {
+    ) -> Feedback {
         let nothing = BTreeSet::new();
         let corrected = told_before.corrected.get(&unit.provider).unwrap_or(&nothing);
         let corrections = corrections.finish(corrected);
@@ -774,35 +922,16 @@ impl Workspace<'_> {
         let names = corrections.iter().map(|c| (c.budget.clone(), c.value.clone())).collect();
         told.corrected.insert(unit.provider.clone(), names);
         told.findings.insert(unit.provider.clone(), alerts.clone());
-        let newest = self.night.ledger.newest(unit).await?;
         let true_ups = newest
             .iter()
             .map(|row| feed_back::true_up(unit, &row.line, &row.content, given.seq))
             .collect();
-        let prices = feed_back::prices(unit, findings);
+        let now = self.night.clock.now();
+        let prices = feed_back::prices(unit, findings, |price| {
+            Date::parse(&unit.day).is_some_and(|day| is_in_force(price, given.context, day, now))
+        });
         let findings = alerts.into_iter().chain(over).collect();
-        Ok(Feedback { true_ups, corrections, prices, findings })
-    }
-
-    async fn told(&self, mark: &DayMark) -> Result<Told, RunError> {
-        if mark.told.is_empty() {
-            return Ok(Told::default());
-        }
-        let body = self.night.objects.get(&mark.told).await?;
-        let told = body.and_then(|body| serde_json::from_slice(&body).ok());
-        told.ok_or_else(|| RunError::Notes {
-            run: mark.told.clone(),
-            reason: "what was told to the edge is gone".to_owned(),
-        })
-    }
-
-    async fn keep_told(&self, told: &Told) -> Result<String, RunError> {
-        let body = serde_json::to_vec(told)
-            .map_err(|e| RunError::Notes { run: "told".into(), reason: e.to_string() })?;
-        let name = hex(Sha256::digest(&body).as_slice());
-        let key = format!("told/v1/{}/{name}.json", self.config.id);
-        self.night.objects.put_once(&key, body.into()).await?;
-        Ok(key)
+        Feedback { true_ups, corrections, prices, findings }
     }
 
     /// Keys that providers list and the gateway does not hold.
@@ -811,21 +940,33 @@ impl Workspace<'_> {
         let unknown = given.bills.unknown_credentials(given.context, known);
         let findings: Vec<ReconcilerFinding> =
             unknown.iter().map(|credential| feed_back::unknown_credential(credential)).collect();
+        let (ledger, objects) = (self.night.ledger.as_ref(), self.night.objects.as_ref());
         let name = format!("credentials#{}", self.config.id);
-        let before: Vec<ReconcilerFinding> = match self.night.ledger.mark(&name).await? {
-            Some(text) => serde_json::from_str(&text).unwrap_or_default(),
-            None => Vec::new(),
-        };
+        let mark = ledger.mark(&name).await?.unwrap_or_default();
+        let before: Vec<ReconcilerFinding> = day_mark::load(&mark, objects).await?;
         let report = self.report(held);
-        report.unknown_credentials = findings.iter().map(|found| found.title.clone()).collect();
+        report.unknown_credentials.clear();
+        for found in &findings {
+            say(&mut report.unknown_credentials, found.title.clone());
+        }
+        // A provider that could not be asked has not said that a key is gone.
+        let is_open = |found: &ReconcilerFinding| {
+            found.evidence.get("provider").is_some_and(|name| given.bills.is_missing(name))
+        };
+        let (kept, before): (Vec<_>, Vec<_>) = before.into_iter().partition(is_open);
         let mut all = findings.clone();
         all.extend(feed_back::over(before, &findings));
+        let mut open = findings;
+        for found in kept {
+            if !open.iter().any(|other| other.subject == found.subject) {
+                open.push(found);
+            }
+        }
         match given.edge.bring("findings", &all).await {
             Ok(()) => {
-                // As many as a mark takes: the others are told again tomorrow.
-                let kept: Vec<&ReconcilerFinding> = findings.iter().take(50).collect();
-                let text = serde_json::to_string(&kept).unwrap_or_default();
-                set_mark(self.night.ledger.as_ref(), &name, &text).await?;
+                let key = day_mark::keep("credentials", &self.config.id, &open, objects).await?;
+                set_mark(ledger, &name, &key).await?;
+                self.report(held).missing.remove("feedback of credentials");
             }
             Err(error) => {
                 self.missing(held, "feedback of credentials", &error.to_string());
@@ -849,43 +990,64 @@ impl Workspace<'_> {
             Ok(())
         };
         let (from, to) = (self.days.from.to_string(), self.days.to.to_string());
+        let mut units: BTreeSet<UnitId> = BTreeSet::new();
         for month in months {
-            for unit in self.night.ledger.units(&self.config.id, &month).await? {
-                if unit.day < from || unit.day >= to {
+            units.extend(self.night.ledger.units(&self.config.id, &month).await?);
+        }
+        let mut day = self.days.from;
+        while day.midnight() < self.days.end() {
+            // A bill without books is the worst difference of all.
+            for provider in bills.providers_on(day) {
+                let workspace = self.config.id.clone();
+                units.insert(UnitId { workspace, day: day.to_string(), provider });
+            }
+            day = day.midnight().plus_ms(DAY_MS).date();
+        }
+        for unit in units {
+            if unit.day < from || unit.day >= to {
+                continue;
+            }
+            let provider = providers.entry(unit.provider.clone()).or_default();
+            let mut of_unit = Usd::ZERO;
+            let mut of_inbox = false;
+            for row in self.night.ledger.newest(&unit).await? {
+                let content = &row.content;
+                provider.rows += 1;
+                sum(&mut provider.estimated, content.estimated)?;
+                sum(&mut provider.quantity_variance, content.quantity_variance)?;
+                sum(&mut provider.price_variance, content.price_variance)?;
+                let Some(billed) = content.billed else {
+                    provider.unbilled_rows += 1;
                     continue;
+                };
+                of_inbox |= content.source.contains(INBOX);
+                sum(&mut provider.estimated_of_billed, content.estimated)?;
+                sum(&mut of_unit, billed)?;
+                if feed_back::is_unmetered(&row.line) {
+                    sum(&mut provider.unmetered, billed)?;
                 }
-                let provider = providers.entry(unit.provider.clone()).or_default();
-                for row in self.night.ledger.newest(&unit).await? {
-                    let content = &row.content;
-                    provider.rows += 1;
-                    sum(&mut provider.estimated, content.estimated)?;
-                    sum(&mut provider.quantity_variance, content.quantity_variance)?;
-                    sum(&mut provider.price_variance, content.price_variance)?;
-                    let Some(billed) = content.billed else {
-                        provider.unbilled_rows += 1;
-                        continue;
-                    };
-                    sum(&mut provider.estimated_of_billed, content.estimated)?;
-                    sum(&mut provider.ledger, billed)?;
-                    if feed_back::is_unmetered(&row.line) {
-                        sum(&mut provider.unmetered, billed)?;
-                    }
-                }
-                let lines = bills.of(&unit).lines;
-                for line in &lines {
-                    sum(&mut provider.billed, line.amount)?;
-                }
-                if lines.is_empty() && bills.is_missing(&unit.provider) {
-                    // The source is down: the books keep what it said last.
-                    provider.billed = provider.ledger;
-                }
+            }
+            sum(&mut provider.ledger, of_unit)?;
+            let kept = bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox);
+            if kept || self.others.contains(&unit.day) {
+                // A source is down, and the books keep what it said last; or they are another run's.
+                sum(&mut provider.billed, of_unit)?;
+                continue;
+            }
+            for line in &bills.of(&unit).lines {
+                sum(&mut provider.billed, line.amount)?;
             }
         }
         self.report(held).providers = providers;
         Ok(())
     }
 
+    /// Tells whether the night lacks anything. A backfill does not: it would speak for days that it has not seen, and
+    /// whoever runs it sees its report.
     async fn tell_incomplete(&self, held: &mut Held, given: &Given<'_>) {
+        if !held.run.0.starts_with(NIGHT) {
+            return;
+        }
         let run = held.run.0.clone();
         let report = self.report(held);
         let present = !report.missing.is_empty() || !report.held.is_empty();
@@ -909,20 +1071,30 @@ impl Workspace<'_> {
     }
 }
 
-fn keep_told(told: &mut Told, before: &Told, provider: &str) {
-    if let Some(corrected) = before.corrected.get(provider) {
-        told.corrected.insert(provider.to_owned(), corrected.clone());
+/// Whether an error is about what one day's books are made of, and not about a store or the run.
+const fn is_of_the_day(error: &RunError) -> bool {
+    matches!(error, RunError::Night(_) | RunError::Store(StoreError::Damaged { .. }))
+}
+
+/// Adds a sentence to a report, once, and not without end: a run's notes are one item of the ledger.
+fn say(to: &mut Vec<String>, sentence: String) {
+    match to.len() {
+        MAX_SENTENCES => {}
+        length if length + 1 == MAX_SENTENCES => to.push("and more, in the logs".to_owned()),
+        _ if to.contains(&sentence) => return,
+        _ => {
+            to.push(sentence);
+            return;
+        }
     }
-    if let Some(findings) = before.findings.get(provider) {
-        told.findings.insert(provider.to_owned(), findings.clone());
-    }
+    tracing::warn!(sentence, "the report is full");
 }
 
 /// What a run of the whole look-back is called, and its days.
 pub fn nightly(now: Timestamp, lookback_days: u32) -> (RunId, Days) {
     let today = now.date();
     let from = today.midnight().plus_ms(-i64::from(lookback_days) * DAY_MS).date();
-    (RunId(format!("night#{today}")), Days { from, to: today })
+    (RunId(format!("{NIGHT}{today}")), Days { from, to: today })
 }
 
 /// What a run of chosen days is called. The last day is included.

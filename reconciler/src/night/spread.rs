@@ -13,7 +13,7 @@ use crate::bill::{BillLine, Quantity};
 pub type DailyEstimates = BTreeMap<Timestamp, Usd>;
 
 /// More days than this are no invoice.
-const DAYS_MAX: i64 = 400;
+pub(super) const DAYS_MAX: i64 = 400;
 
 /// A line for each UTC day of `line`'s period, in proportion to the day's estimate; evenly when nothing was estimated on
 /// any of them. Amounts and quantities add up to the line's. A line within a day comes back as it is.

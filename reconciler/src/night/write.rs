@@ -11,6 +11,7 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::money::Usd;
 
 use super::NightError;
+use crate::bill::ChargeKind;
 use crate::ledger::{Content, LineId, Revision, UNMETERED, UnitId, hex};
 use crate::ports::{Appended, LedgerStore, ObjectStore, StoreError};
 
@@ -180,6 +181,8 @@ pub async fn write(
     for row in ledger.newest(unit).await? {
         known.insert(serde_json::to_string(&row.line).map_err(damaged)?, row.content);
     }
+    let before_all = billed(known.iter()).map_err(damaged)?;
+    let now_all = billed(folded.iter()).map_err(damaged)?;
     let revision = |line: LineId, content: Content, cause: &str| Revision {
         unit: unit.clone(),
         line,
@@ -192,19 +195,23 @@ pub async fn write(
     };
     let changed = folded.iter().filter_map(|(line, content)| {
         let before = known.get(line);
-        let cause = before.map_or("first", |before| cause(before, content));
-        (before != Some(content)).then(|| (line, content.clone(), cause))
+        let same = before.is_some_and(|before| says_the_same(before, content));
+        (!same).then(|| (line, content.clone(), before.cloned()))
     });
     let source = folded.values().next().map(|content| content.source.clone()).unwrap_or_default();
     let gone = known.iter().filter(|(line, _)| !folded.contains_key(*line));
     let gone = gone.filter_map(|(line, before)| {
         let nothing = nothing(before, &source);
-        let same = Content { source: source.clone(), ..before.clone() };
-        (same != nothing).then_some((line, nothing, "usage_changed"))
+        (!says_the_same(before, &nothing)).then(|| (line, nothing, Some(before.clone())))
     });
     let mut written = 0;
-    let appends = changed.chain(gone).map(|(line, content, cause)| {
-        let row = serde_json::from_str(line).map(|line| revision(line, content, cause));
+    let appends = changed.chain(gone).map(|(line, content, before)| {
+        let row = serde_json::from_str::<LineId>(line).map(|line| {
+            let bill = bill_of(&line);
+            let same_bill = before_all.get(&bill) == now_all.get(&bill);
+            let cause = before.map_or("first", |before| cause(&before, &content, same_bill));
+            revision(line, content, cause)
+        });
         async move { ledger.append(&row.map_err(damaged)?).await }
     });
     let mut results = futures::stream::iter(appends).buffer_unordered(AT_ONCE);
@@ -216,8 +223,51 @@ pub async fn write(
     Ok(written)
 }
 
-fn cause(before: &Content, after: &Content) -> &'static str {
-    if before.source != after.source || before.billed != after.billed {
+/// Whether two contents say the same, whichever pull of the bill they were read from: a bill that is pulled again, or as
+/// a part of other days, is the same bill.
+fn says_the_same(one: &Content, other: &Content) -> bool {
+    let mut moved = one.clone();
+    moved.source.clone_from(&other.source);
+    moved == *other
+}
+
+/// What a line's bill is told apart by: account, model and kind.
+type BillOf = (String, String, ChargeKind);
+
+fn bill_of(line: &LineId) -> BillOf {
+    (line.account.clone(), line.model.clone(), line.kind)
+}
+
+/// What was billed and measured: sums that only tell whether the bill has changed.
+fn billed<'l>(
+    rows: impl Iterator<Item = (&'l String, &'l Content)>,
+) -> Result<BTreeMap<BillOf, (i128, i128)>, serde_json::Error> {
+    let mut sums: BTreeMap<BillOf, (i128, i128)> = BTreeMap::new();
+    for (line, content) in rows {
+        let sum = sums.entry(bill_of(&serde_json::from_str(line)?)).or_default();
+        sum.0 = sum.0.saturating_add(content.billed.map_or(0, Usd::pico));
+        let quantity = content.billed_quantity.map_or(0, crate::bill::Quantity::pico);
+        sum.1 = sum.1.saturating_add(quantity);
+    }
+    Ok(sums)
+}
+
+/// Whether the books say of a unit what was to be written, and nothing else.
+pub fn is_written(folded: &BTreeMap<String, Content>, newest: &[Revision]) -> bool {
+    let mut there = 0_usize;
+    let as_wanted = newest.iter().all(|row| {
+        let wanted = serde_json::to_string(&row.line).ok().and_then(|line| folded.get(&line));
+        there += usize::from(wanted.is_some());
+        match wanted {
+            Some(content) => says_the_same(&row.content, content),
+            None => says_the_same(&row.content, &nothing(&row.content, "")),
+        }
+    });
+    as_wanted && there == folded.len()
+}
+
+fn cause(before: &Content, after: &Content, same_bill: bool) -> &'static str {
+    if !same_bill || before.billed.is_some() != after.billed.is_some() {
         "bill_changed"
     } else if before.price_version != after.price_version {
         "prices_changed"

@@ -21,7 +21,7 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use self::mapping::{BadRows, FileRule, Format, Mapping};
 use self::table::{BadRow, Rows};
@@ -86,6 +86,7 @@ impl Inbox {
         let mut sorted = Sorted::default();
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         let mut covered = Covered::new();
+        let mut files: Vec<(&str, &FileRule, Rows)> = Vec::new();
         let by_key: BTreeMap<&str, &RawPage> =
             pages.iter().map(|page| (page.label.as_str(), page)).collect();
         for listed in listing(pages)? {
@@ -119,30 +120,70 @@ impl Inbox {
                 continue;
             }
             seen.insert(identity, &page.label);
-            take(&mut sorted, &mut covered, (days, rule), (&page.label, &body));
+            let rows = match &rule.format {
+                Format::Csv(csv) => mapped::read(rule, csv, &body),
+                Format::Focus(format) => focus::read(rule, format, &body),
+            };
+            files.push((&page.label, rule, rows));
+        }
+        let good = files.iter().filter(|(_, rule, rows)| !waits(rule, rows));
+        let spans = spans(days, || good.clone().flat_map(|(.., rows)| &rows.lines));
+        for (key, rule, rows) in files {
+            take(&mut sorted, &mut covered, &spans, (key, rule, rows));
         }
         overlaps(&covered, &mut sorted.bill.notes);
         Ok(sorted)
     }
 }
 
+/// Whether a file waits for a person as a whole.
+fn waits(rule: &FileRule, rows: &Rows) -> bool {
+    let as_a_whole = rows.bad.iter().any(|bad| bad.line == 0);
+    as_a_whole || (rule.bad_rows == BadRows::Hold && !rows.bad.is_empty())
+}
+
+/// From when to when each provider's charges are taken: the days asked for, and all days of each charge that reaches into
+/// them. On those days too the bill is whole then: a part of it would be booked as all of it.
+fn spans<'l, L: Iterator<Item = &'l BillLine>>(
+    days: Days,
+    lines: impl Fn() -> L,
+) -> BTreeMap<String, (Timestamp, Timestamp)> {
+    let mut spans: BTreeMap<String, (Timestamp, Timestamp)> = BTreeMap::new();
+    loop {
+        let mut widened = false;
+        for line in lines() {
+            let whole = (days.start(), days.end());
+            let span = spans.entry(line.provider.clone()).or_insert(whole);
+            let first = line.start.date().midnight();
+            let after = line.end.plus_ms(DAY_MS - 1).date().midnight();
+            if reaches_into(line, *span) && (first < span.0 || after > span.1) {
+                *span = (first.min(span.0), after.max(span.1));
+                widened = true;
+            }
+        }
+        if !widened {
+            return spans;
+        }
+    }
+}
+
+fn reaches_into(line: &BillLine, span: (Timestamp, Timestamp)) -> bool {
+    line.start < span.1 && line.end > span.0
+}
+
 fn take<'a>(
     sorted: &mut Sorted,
     covered: &mut Covered<'a>,
-    (days, rule): (Days, &FileRule),
-    (key, body): (&'a str, &[u8]),
+    spans: &BTreeMap<String, (Timestamp, Timestamp)>,
+    (key, rule, rows): (&'a str, &FileRule, Rows),
 ) {
-    let rows = match &rule.format {
-        Format::Csv(csv) => mapped::read(rule, csv, body),
-        Format::Focus(format) => focus::read(rule, format, body),
-    };
-    let as_a_whole = rows.bad.iter().any(|bad| bad.line == 0);
-    if as_a_whole || (rule.bad_rows == BadRows::Hold && !rows.bad.is_empty()) {
+    if waits(rule, &rows) {
         sorted.held.push(bad_file(key, &rows));
         return;
     }
     let empty = rows.lines.is_empty();
-    let within = |line: &BillLine| line.start < days.end() && line.end > days.start();
+    let within =
+        |line: &BillLine| spans.get(&line.provider).is_some_and(|span| reaches_into(line, *span));
     let lines: Vec<BillLine> = rows.lines.into_iter().filter(within).collect();
     if lines.is_empty() && !empty {
         // A file of other days: what there is to say about it was said when they were read.

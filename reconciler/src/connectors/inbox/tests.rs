@@ -258,6 +258,20 @@ async fn the_same_content_counts_once_and_other_days_not_at_all() {
     assert!(sorted.held[0].to_string().contains("huge.csv") && sorted.held.len() == 1);
 }
 
+#[tokio::test]
+async fn on_each_day_that_a_taken_charge_covers_the_bill_is_whole() {
+    let with = |document: &mut Value| {
+        csv(document)["period"] = json!({"range": {"start": "From", "end": "To", "format": "%Y-%m-%d",
+            "end_is_last_day": true}});
+    };
+    // The first reaches into the days asked for, the fee lies on one of its days, the third shares the 20th with it, and
+    // the last has no day in common with any of them.
+    let body = "From,To,Cost\n2026-10-20,2026-11-02,5\n2026-10-21,2026-10-21,0.5\n\
+        2026-10-10,2026-10-20,3\n2026-10-01,2026-10-09,9\n";
+    let sorted = one(with, body).await;
+    assert_eq!(amounts(&sorted), ["5", "0.5", "3"]);
+}
+
 fn gzip(content: &[u8]) -> Bytes {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packer, content).unwrap();
