@@ -9,13 +9,14 @@ use tallygate_shared::time::{DAY_MS, Date};
 use crate::app::{App, AppError};
 use crate::focus::month::Month;
 use crate::ledger::hex;
+use crate::night::day_mark::DayMark;
 use crate::night::export::{Delivery, export};
 use crate::night::run::{Clock, RunError, month_mark, set_mark};
 use crate::ports::{LedgerStore, StoreError};
 use crate::report::Report;
 
-/// So much time must be left for another export.
-const RESERVE_MS: i64 = 120_000;
+/// So much time must be left for another export. One that is cut off begins the next slot, with all its time.
+const RESERVE_MS: i64 = 60_000;
 /// Marks that are read at a time.
 const WIDTH: usize = 16;
 /// Corrections of closed months are booked in later ones: so many months back they are looked for.
@@ -125,7 +126,7 @@ async fn state(
         .await?;
     let mut hash = Sha256::new();
     for (name, mark) in names.iter().zip(marks) {
-        for text in [name.as_str(), &input(mark)] {
+        for text in [name.as_str(), &books(mark)] {
             hash.update(u64::try_from(text.len()).unwrap_or(0).to_be_bytes());
             hash.update(text.as_bytes());
         }
@@ -133,12 +134,13 @@ async fn state(
     Ok(hex(hash.finalize().as_slice()))
 }
 
-/// What a day was settled with, of its mark: the rest of the mark changes when nothing is written.
-fn input(mark: Option<String>) -> String {
+/// What a day was settled with and what its books say, of its mark: the rest of the mark changes when nothing is written.
+fn books(mark: Option<String>) -> String {
     let Some(mark) = mark else { return String::new() };
-    let day: Option<serde_json::Value> = serde_json::from_str(&mark).ok();
-    let input = day.as_ref().and_then(|day| day.get("input")).and_then(|input| input.as_str());
-    input.map_or(mark.clone(), str::to_owned)
+    match serde_json::from_str::<DayMark>(&mark) {
+        Ok(day) => serde_json::to_string(&(day.input, day.books)).unwrap_or(mark),
+        Err(_) => mark,
+    }
 }
 
 /// The mark of the last run whose exports are made.
@@ -211,11 +213,15 @@ mod tests {
         mark(&app, "day#ws_a#2026-11-30", &settled("a", 2)).await;
         mark(&app, "day#ws_b#2026-11-30", &settled("b", 2)).await;
         assert_eq!(numbers(&app, &both).await, of(&[]));
+        // Another worker's rows came in between.
+        let other = settled("a", 2).replace("\"seq\"", "\"books\":{\"openai\":\"x\"},\"seq\"");
+        mark(&app, "day#ws_a#2026-11-30", &other).await;
+        assert_eq!(numbers(&app, &both).await, of(&[("2026-11", 3)]));
         mark(&app, &month_mark("ws_a", "2026-10"), "now").await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 2), ("2026-11", 3)]));
+        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 2), ("2026-11", 4)]));
         // A correction of a closed month is booked in the open one.
         mark(&app, "day#ws_a#2026-10-01", &settled("c", 3)).await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 3), ("2026-11", 4)]));
+        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 3), ("2026-11", 5)]));
         assert_eq!(numbers(&app, &both).await, of(&[]));
     }
 
