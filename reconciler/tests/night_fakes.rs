@@ -3,10 +3,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test, its helpers included")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tallygate_reconciler::bill::Quantity;
@@ -15,11 +18,14 @@ use tallygate_reconciler::connectors::http::Patience;
 use tallygate_reconciler::edge::Signing;
 use tallygate_reconciler::ledger::{Revision, UnitId, hex};
 use tallygate_reconciler::night::run::{Again, Clock, Night, Progress, backfill, nightly, run};
-use tallygate_reconciler::ports::{Appended, LedgerStore, ObjectStore};
+use tallygate_reconciler::ports::{
+    Appended, LedgerStore, ObjectMeta, ObjectStore, Put, StoreError,
+};
 use tallygate_reconciler::report::WorkspaceReport;
 use tallygate_reconciler::stores::local;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+use tokio::sync::Notify;
 use wiremock::matchers::any;
 use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
 
@@ -35,6 +41,8 @@ struct State {
     true_ups: BTreeMap<String, (u64, Option<String>)>,
     alerts: BTreeMap<String, bool>,
     prices: Vec<Value>,
+    /// The call that is taken and gets no answer, and who is told when it comes.
+    silent: Option<(&'static str, Arc<Notify>)>,
 }
 
 impl Respond for Played {
@@ -91,7 +99,14 @@ impl Respond for Played {
             "price-corrections" => state.prices.extend(items()),
             other => return ResponseTemplate::new(404).set_body_string(other.to_owned()),
         }
-        ResponseTemplate::new(200).set_body_json(json!({}))
+        let answer = ResponseTemplate::new(200).set_body_json(json!({}));
+        match state.silent.as_ref().filter(|(silent, _)| what == *silent) {
+            Some((_, called)) => {
+                called.notify_one();
+                answer.set_delay(Duration::from_secs(3600))
+            }
+            None => answer,
+        }
     }
 }
 
@@ -126,9 +141,46 @@ impl Progress for Quiet {
     fn step(&self, _: &str, _: &str, _: u64, _: u64) {}
 }
 
+/// An object store whose lists can be switched off: then the inbox cannot be had.
+struct Switched {
+    inner: local::LocalObjects,
+    off: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl ObjectStore for Switched {
+    async fn put_once(&self, key: &str, body: Bytes) -> Result<Put, StoreError> {
+        self.inner.put_once(key, body).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        if self.off.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable {
+                store: "objects",
+                reason: "switched off".into(),
+            });
+        }
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn put_file_once(&self, key: &str, path: &Path) -> Result<Put, StoreError> {
+        self.inner.put_file_once(key, path).await
+    }
+}
+
 /// A workspace, its books on disk, and time.
 struct World {
     directory: tempfile::TempDir,
+    off: Arc<AtomicBool>,
     objects: Arc<dyn ObjectStore>,
     ledger: Arc<dyn LedgerStore>,
     edge: Played,
@@ -143,6 +195,7 @@ impl World {
     async fn new(lookback: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
         let (ledger, objects) = local::open(&directory.path().join("books")).await.unwrap();
+        let off = Arc::new(AtomicBool::new(false));
         let (server, edge) = (MockServer::start().await, Played::default());
         Mock::given(any()).respond_with(edge.clone()).mount(&server).await;
         let rule = |name: &str| {
@@ -164,7 +217,8 @@ impl World {
                     "mapping": { "files": [rule("google"), rule("groq")] } }] }] });
         let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap().ms();
         Self {
-            objects: Arc::new(objects),
+            objects: Arc::new(Switched { inner: objects, off: off.clone() }),
+            off,
             ledger: Arc::new(ledger),
             edge,
             _server: server,
@@ -250,6 +304,11 @@ impl World {
         said.map(|(name, (_, amount))| format!("{name} {amount}")).collect()
     }
 
+    /// Whether an alert is open.
+    fn alert(&self, name: &str) -> bool {
+        self.edge.0.lock().unwrap().alerts.get(name).copied().unwrap_or(false)
+    }
+
     fn refuse(&self, what: &[&'static str]) {
         self.edge.0.lock().unwrap().refused = what.iter().copied().collect();
     }
@@ -258,26 +317,77 @@ impl World {
 const DAY: &str = "2026-11-20";
 
 #[tokio::test]
-async fn a_correction_whose_recall_was_refused_is_recalled_later() {
+async fn what_could_not_be_taken_back_at_once_is_taken_back_later() {
     let world = World::new(2).await;
     world.event(DAY, 1, "a", 100, "0.01");
-    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.03\n").await;
+    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,3\n").await;
     let report = world.night().await;
     assert_eq!(report.missing, BTreeMap::new());
     let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
-    assert!(correction.contains("\"a\"") && correction.ends_with("0.02"), "{correction}");
-    // The request was another team's, and the edge does not listen that night.
+    assert!(correction.contains("\"a\"") && correction.ends_with("2.99"), "{correction}");
+    assert!(world.alert("bill_variance google:2026-11-20"));
+    // The request was another team's and rated as it is billed, and the edge does not listen that night.
     world.forget_events(DAY);
-    world.event(DAY, 1, "b", 100, "0.01");
+    world.event(DAY, 1, "b", 100, "3");
     world.refuse(&["budget-corrections"]);
     let report = world.night().await;
     assert!(report.missing.keys().any(|what| what.starts_with("feedback of 2026-11-20")));
+    assert!(world.alert("bill_variance google:2026-11-20"));
     world.refuse(&[]);
-    let report = world.night().await;
-    assert_eq!(report.missing, BTreeMap::new());
-    let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
-    assert!(correction.contains("\"b\"") && correction.ends_with("0.02"), "{correction}");
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.corrections(), Vec::<String>::new());
+    assert!(!world.alert("bill_variance google:2026-11-20"));
     assert_eq!(world.night().await.days_settled, 0);
+}
+
+#[tokio::test]
+async fn what_a_killed_worker_said_is_taken_back() {
+    let world = World::new(3).await;
+    world.event(DAY, 1, "a", 100, "0.01");
+    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.03\n").await;
+    // It is killed when budgets are corrected, and before it hears so.
+    let called = Arc::new(Notify::new());
+    world.edge.0.lock().unwrap().silent = Some(("budget-corrections", called.clone()));
+    tokio::select! {
+        report = world.night() => panic!("{report:?}"),
+        () = called.notified() => {}
+    }
+    assert!(world.corrections()[0].contains("\"a\""), "{:?}", world.corrections());
+    // Nobody takes this run up. On the next day the request turns out to be another team's.
+    world.edge.0.lock().unwrap().silent = None;
+    world.forget_events(DAY);
+    world.event(DAY, 1, "b", 100, "0.01");
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
+    assert!(correction.contains("\"b\""), "{correction}");
+}
+
+#[tokio::test]
+async fn books_stay_when_the_inbox_cannot_be_had_and_new_days_wait_for_their_bill() {
+    let world = World::new(3).await;
+    world.event(DAY, 1, "a", 100, "0.01");
+    world
+        .drop(
+            "google/1",
+            "2026-11-20,2026-11-20,m,in,100,0.03\n2026-11-21,2026-11-21,m,in,50,0.02\n",
+        )
+        .await;
+    world.night().await;
+    let before = world.rows(DAY, "google").await;
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    world.event("2026-11-21", 2, "a", 50, "0.005");
+    world.off.store(true, Ordering::SeqCst);
+    let report = world.night().await;
+    assert!(report.missing["inbox"].contains("switched off"), "{:?}", report.missing);
+    assert_eq!(world.rows(DAY, "google").await, before);
+    assert_eq!(report.providers["google"].difference(), Some(Usd::ZERO));
+    assert_eq!(report.providers["google"].unbilled_rows, 1, "the new day is estimated");
+    world.off.store(false, Ordering::SeqCst);
+    let report = world.night().await;
+    assert_eq!((report.missing, report.providers["google"].unbilled_rows), (BTreeMap::new(), 0));
+    assert_eq!(world.billed("google").await, "0.05".parse().unwrap());
+    assert_eq!(world.night().await.rows_written, 0);
 }
 
 #[tokio::test]
@@ -369,13 +479,75 @@ async fn an_edge_that_does_not_export_a_day_is_said_and_the_day_taken_up() {
     assert!(report.missing.contains_key("events of 2026-11-20"), "{:?}", report.missing);
     // A bill without books is no agreement.
     assert_eq!(report.providers["google"].difference(), Some("-0.01".parse().unwrap()));
-    assert!(world.edge.0.lock().unwrap().alerts["reconciliation_incomplete ws_a"]);
+    assert!(world.alert("reconciliation_incomplete ws_a"));
     world.refuse(&[]);
     let report = world.night().await;
     assert_eq!(report.missing, BTreeMap::new());
     assert_eq!(report.providers["google"].difference(), Some(Usd::ZERO));
-    assert!(!world.edge.0.lock().unwrap().alerts["reconciliation_incomplete ws_a"]);
+    assert!(!world.alert("reconciliation_incomplete ws_a"));
     assert!(world.directory.path().exists());
     let row = &world.rows(DAY, "google").await[0];
     assert_eq!(row.content.billed_quantity, Some(Quantity::whole(100)));
+}
+
+/// What an export says was billed, by file of charges.
+async fn exported(world: &World, month: &str) -> Usd {
+    let directory = world.directory.path().join("export").join(month);
+    let (ledger, objects) = (world.ledger.as_ref(), world.objects.as_ref());
+    let made = tallygate_reconciler::night::export::export(
+        "ws_a",
+        month,
+        world.watch.now(),
+        &directory,
+        ledger,
+        objects,
+    )
+    .await
+    .unwrap();
+    let mut sum = Usd::ZERO;
+    for part in made.parts.iter().filter(|part| part.key.contains("focus_1_4_csv/cost_and_usage")) {
+        let mut rows = csv::Reader::from_path(&part.path).unwrap();
+        let at = rows.headers().unwrap().iter().position(|name| name == "BilledCost").unwrap();
+        for row in rows.records() {
+            sum = sum.checked_add(row.unwrap()[at].parse().unwrap()).unwrap();
+        }
+    }
+    sum
+}
+
+#[tokio::test]
+async fn a_closed_month_changes_by_correction_in_the_open_one_only() {
+    let world = World::new(20).await;
+    let usd = |text: &str| text.parse::<Usd>().unwrap();
+    world.event(DAY, 1, "a", 100, "0.01");
+    world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.01\n").await;
+    world.night().await;
+    assert_eq!(exported(&world, "2026-11").await, usd("0.01"));
+    let name = tallygate_reconciler::night::run::month_mark("ws_a", "2026-11");
+    assert!(world.ledger.set_mark(&name, None, "closed").await.unwrap());
+    // In December the bill of November grows, by more for what there was and by a model that was not there.
+    world.watch.now_ms.fetch_add(12 * DAY_MS, Ordering::SeqCst);
+    world
+        .drop(
+            "google/2",
+            "2026-11-20,2026-11-20,m,in,0,0.002\n2026-11-20,2026-11-20,n,in,7,0.0005\n",
+        )
+        .await;
+    let report = world.night().await;
+    assert_eq!(report.missing, BTreeMap::new());
+    assert_eq!(report.providers["google"].difference(), Some(Usd::ZERO));
+    assert_eq!(world.billed("google").await, usd("0.0125"));
+    let corrected: Vec<_> = world.rows(DAY, "google").await;
+    assert!(
+        corrected.iter().all(|row| {
+            row.cause == "correction" && row.booked_in.as_deref() == Some("2026-12")
+        })
+    );
+    assert_eq!(exported(&world, "2026-11").await, usd("0.01"), "it is closed");
+    assert_eq!(
+        exported(&world, "2026-12").await,
+        usd("0.0025"),
+        "what was taken back and stated anew"
+    );
+    assert_eq!(world.night().await.rows_written, 0);
 }

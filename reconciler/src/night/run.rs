@@ -369,24 +369,25 @@ impl Workspace<'_> {
         };
         self.report(held).missing.remove("edge");
         let seq = self.number(held).await?;
-        let bills = self.pull(held).await?;
+        let mut bills = self.pull(held).await?;
         let scratch = night.config.scratch.clone().unwrap_or_else(std::env::temp_dir);
         let places = events::places(&context, &self.config.accounts, &self.config.sources);
-        let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
-        let mut whole = bills.clone();
-        if whole.has_long_lines() {
+        if bills.has_long_lines() {
+            let (edge, context, bills_before) = (&edge, &context, &bills);
+            let (places, scratch) = (places.clone(), scratch.clone());
+            let given = Given { edge, context, bills: bills_before, places, seq, scratch };
             let estimates = self.daily_estimates(held, &given).await?;
-            for (provider, error) in whole.spread(&estimates) {
+            for (provider, error) in bills.spread(&estimates) {
                 self.missing(held, &format!("long charges of {provider}"), &error.to_string());
             }
         }
-        let given = Given { bills: &whole, ..given };
-        self.left_out(held, &whole).await?;
+        let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
+        self.left_out(held, &bills).await?;
         if self.settle_days(held, &given).await? == Ended::More {
             return Ok(Ended::More);
         }
         self.credentials(held, &given).await?;
-        self.sum_up(held, &whole).await?;
+        self.sum_up(held, &bills).await?;
         self.tell_incomplete(held, &given).await;
         Ok(Ended::Done)
     }
