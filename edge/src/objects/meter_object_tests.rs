@@ -168,6 +168,7 @@ impl Run {
             actor_token: None,
             labels: BTreeMap::new(),
             draw: "0".to_owned(),
+            trace: None,
         };
         let (spent, held) = (self.spent(), self.held());
         if let Ok(AdmitAnswer::Admit(admitted)) =

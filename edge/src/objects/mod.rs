@@ -32,6 +32,9 @@ pub mod meter_store;
 pub mod meter_sublets;
 pub mod migrations;
 pub mod sql;
+pub mod telemetry_object;
+pub mod telemetry_plan;
+pub mod telemetry_store;
 mod workspace_api;
 pub mod workspace_object;
 

@@ -3,6 +3,7 @@
 use crate::dialects::Endpoint;
 use crate::providers::{Auth, ProviderKind};
 use crate::request::calls::{LimitState, Limits};
+use tallygate_shared::telemetry::trace::{Span, passed_state};
 
 /// Headers as a list, names in lower case, as the runtime gives them.
 #[derive(Clone, Debug, Default)]
@@ -85,6 +86,21 @@ pub fn forwarded_headers(
     headers.push(("accept-encoding".to_owned(), "identity".to_owned()));
     headers.push(("x-tallygate-request-id".to_owned(), request_id.to_owned()));
     headers
+}
+
+/// Adds the request's trace: the provider's work is a child of the gateway's span. Without a span there is nothing to
+/// add: what the caller sent could not be read, and is not passed on. Every attempt has the same span; the usage event
+/// tells them apart.
+pub fn trace_headers(incoming: &Headers, span: Option<&Span>, to: &mut Vec<(String, String)>) {
+    let Some(span) = span else { return };
+    to.push(("traceparent".to_owned(), span.traceparent()));
+    // A state belongs to its `traceparent`: with one that could not be read, it is dropped too.
+    let continues =
+        incoming.get("traceparent").is_some_and(|parent| parent.contains(span.trace_id.as_str()));
+    let state = incoming.get("tracestate").filter(|_| continues).and_then(passed_state);
+    if let Some(state) = state {
+        to.push(("tracestate".to_owned(), state));
+    }
 }
 
 /// Adds the provider's headers that the caller may see.
