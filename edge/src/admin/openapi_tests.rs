@@ -468,6 +468,10 @@ fn exports() -> Value {
 }
 
 fn content(schema: &str) -> Value {
+    if schema == "Metrics" {
+        let text = json!({ "schema": reference(schema) });
+        return json!({ "text/plain": text, "application/openmetrics-text": text });
+    }
     json!({ "application/json": { "schema": reference(schema) } })
 }
 
