@@ -178,7 +178,7 @@ def bench(tmp_path, simulator):
 
 
 def test_prometheus_scrapes_what_the_books_say(bench):
-    key = bench.workspace.key({"allowed_models": ["gpt-6-luna"]}, actor={"team": "search"})
+    key = bench.workspace.key({"models": {"allow": ["gpt-6-luna"]}}, actor={"team": "search"})
     events = [key.event(bench.use(key).id) for _ in range(3)]
     assert bench.use(key, model="gpt-6-sol").status == 403
     key.ring()
@@ -200,7 +200,7 @@ def test_prometheus_scrapes_what_the_books_say(bench):
 
 
 def test_both_formats_are_valid_and_say_the_same(bench):
-    key = bench.workspace.key(actor={"team": 'quoted "team" \\ with\nlines'})
+    key = bench.workspace.key(actor={"team": 'quoted "team" \\ with slashes'})
     bench.use(key)
     bench.until(lambda: bench.total("tallygate_requests_total") == 1)
     kind, text = bench.scrape()
@@ -220,7 +220,7 @@ def test_both_formats_are_valid_and_say_the_same(bench):
     assert kinds["tallygate_requests"] == "counter"
     assert kinds["tallygate_request_duration_seconds"] == "histogram"
     teams = {dict(labels).get("team") for _, labels, _ in samples}
-    assert 'quoted "team" \\ with\nlines' in teams
+    assert 'quoted "team" \\ with slashes' in teams
 
 
 def test_counters_go_on_across_months_and_restarts(bench):
@@ -247,18 +247,25 @@ def test_only_a_token_of_the_workspace_scrapes(bench):
 
 
 def test_budgets_are_gauges(bench):
-    terms = {"owner": "ann", "window": "month", "limit_usd": "100"}
-    bench.workspace.admin("PUT", "/budgets/all", terms)
-    key = bench.workspace.key()
+    for name, scope in [
+        ("all", {"dimension": "workspace"}),
+        ("team", {"dimension": "team", "value": "search"}),
+        ("each", {"dimension": "team", "value": "*"}),
+    ]:
+        terms = {"scope": scope, "owner": "ann", "window": "day", "limit_usd": "100"}
+        bench.workspace.admin("PUT", f"/budgets/{name}", terms)
+    key = bench.workspace.key(actor={"team": "search"})
     bench.use(key)
+    bench.until(lambda: bench.total("tallygate_budget_spent_usd", budget="team"))
     spent = bench.until(lambda: bench.total("tallygate_budget_spent_usd", budget="all"))
     assert 0 < spent < 100
     assert bench.total("tallygate_budget_limit_usd", budget="all") == 100
+    assert "each" not in bench.scrape()[1], "one that has an account for each team is no gauge"
 
 
 def test_a_collector_gets_log_events_by_the_conventions(bench):
     collector = bench.collector(resource={"deployment.environment.name": "test"})
-    key = bench.workspace.key({"allowed_models": ["gpt-6-luna"]}, actor={"team": "search"})
+    key = bench.workspace.key({"models": {"allow": ["gpt-6-luna"]}}, actor={"team": "search"})
     done = key.post(
         "/v1/chat/completions",
         {"model": "gpt-6-luna", "messages": [{"role": "user", "content": "a prompt nobody sees"}]},

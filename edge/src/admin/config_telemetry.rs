@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::alerts::target::check_target;
+use tallygate_shared::budget::terms::{BudgetTerms, Dimension, EACH};
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::telemetry::attributes::provider_name;
 
@@ -62,6 +63,11 @@ fn yes() -> bool {
 /// Everything there is.
 pub fn all_signals() -> BTreeSet<Signal> {
     Signal::ALL.into_iter().collect()
+}
+
+/// Whether a budget has one account, and not one for each user, team, ...: only then it is a series of its own.
+fn has_one_account((_, terms): &(&String, &BudgetTerms)) -> bool {
+    terms.scope.dimension == Dimension::Workspace || terms.scope.value != EACH
 }
 
 impl TelemetryConfig {
@@ -181,7 +187,12 @@ impl Config {
                 .iter()
                 .map(|(name, provider)| (name.clone(), name_of(&provider.kind)))
                 .collect(),
-            budgets: self.budgets.keys().cloned().collect(),
+            budgets: self
+                .budgets
+                .iter()
+                .filter(has_one_account)
+                .map(|(name, _)| name.clone())
+                .collect(),
         }
     }
 }

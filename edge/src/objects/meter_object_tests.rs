@@ -342,6 +342,32 @@ fn a_flood_of_refusals_is_sampled_and_still_counted() {
 }
 
 #[test]
+fn telemetry_gets_every_event_once_and_hears_of_the_ledger_s_queue() {
+    let mut run = Run::new("1");
+    for nth in 0..3 {
+        run.admit(100, 100);
+        run.settle(nth, 50);
+    }
+    let first = run.meter.telemetry_delivery().unwrap().unwrap();
+    let batch: Value = serde_json::from_str(&first.payload).unwrap();
+    let seqs: Vec<u64> =
+        batch["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert_eq!((seqs, first.up_to), (vec![1, 2, 3], Some(3)));
+    assert_eq!((&batch["waiting"], first.waiting), (&Value::from(3), 3));
+    // It did not arrive: it comes again, after a restart too.
+    run.reopen();
+    assert_eq!(run.meter.telemetry_delivery().unwrap().unwrap().payload, first.payload);
+    run.meter.exported(first.up_to, first.waiting).unwrap();
+    assert!(run.meter.telemetry_delivery().unwrap().is_none(), "nothing is new");
+    // The Ledger took them: that alone is news.
+    run.meter.delivered(3).unwrap();
+    let second = run.meter.telemetry_delivery().unwrap().unwrap();
+    assert_eq!((second.up_to, second.waiting), (None, 0));
+    run.meter.exported(second.up_to, second.waiting).unwrap();
+    assert!(run.meter.telemetry_delivery().unwrap().is_none());
+}
+
+#[test]
 fn usage_event_v1_format_unchanged() {
     let mut run = Run::new("1");
     run.admit(100, 100);

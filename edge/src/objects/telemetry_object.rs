@@ -200,9 +200,14 @@ impl<S: Sql> TelemetryObject<S> {
     }
 
     /// Takes a budget's figures. One that has an account for each user or team is not kept: its values are no labels.
+    /// Before the first plan, only a workspace's budget is surely none of those.
     pub fn budget(&mut self, snapshot: &str) -> Result<(), SqlError> {
         let snapshot: BudgetSnapshot = stored(snapshot)?;
-        if snapshot.value.is_empty() {
+        let has_one_account = match &self.plan {
+            Some(plan) => plan.budgets.contains(&snapshot.budget),
+            None => snapshot.value.is_empty(),
+        };
+        if has_one_account {
             self.store.save_budget(&snapshot)?;
         }
         Ok(())

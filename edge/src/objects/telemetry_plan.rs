@@ -62,7 +62,7 @@ pub struct TelemetryPlan {
     pub collector: Option<CollectorPlan>,
     /// `gen_ai.provider.name` by the workspace's name for the provider.
     pub providers: BTreeMap<String, String>,
-    /// Shared budgets that there are.
+    /// Shared budgets that have one account, and not one for each user, team, ...
     pub budgets: BTreeSet<String>,
 }
 
