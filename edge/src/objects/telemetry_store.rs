@@ -19,9 +19,7 @@ const MIGRATIONS: &[&str] = &["
         meter TEXT PRIMARY KEY, seq INTEGER NOT NULL, waiting INTEGER NOT NULL
     ) WITHOUT ROWID, STRICT;
     CREATE TABLE budgets (name TEXT PRIMARY KEY, body TEXT NOT NULL) WITHOUT ROWID, STRICT;
-    CREATE TABLE outbox (
-        n INTEGER PRIMARY KEY AUTOINCREMENT, at_ms INTEGER NOT NULL, body TEXT NOT NULL
-    ) STRICT;
+    CREATE TABLE outbox (n INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, body TEXT NOT NULL) STRICT;
 "];
 
 /// How far it has come, beside its tables.
@@ -170,7 +168,7 @@ impl<S: Sql> TelemetryStore<S> {
         self.sql.exec("DELETE FROM budgets WHERE name = ?", &[Some(name)]).map(|_| ())
     }
 
-    /// Queues an event for the collector.
+    /// Queues an event for the collector. Places begin anew when the outbox was empty: nothing is under way then.
     pub fn queue(&self, at: Timestamp, event: &str) -> Result<(), SqlError> {
         let insert = "INSERT INTO outbox (at_ms, body) VALUES (CAST(? AS INTEGER), ?)";
         self.sql.exec(insert, &[Some(&at.ms().to_string()), Some(event)]).map(|_| ())
