@@ -14,8 +14,8 @@ WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
-.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \ reconciler night test-contract
-	lambda infra-check
+.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \
+	reconciler night test-contract lambda infra-check
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20

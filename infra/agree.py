@@ -1,5 +1,5 @@
 """Compares what the Terraform says twice with what the reconciler's code says: exported columns, key prefixes of the
-ledger, settings and metrics. Exits with 1 when they differ; says what it could not compare."""
+ledger, folders of the bucket, settings and metrics. Exits with 1 when they differ; says what it could not compare."""
 
 import pathlib
 import re
@@ -45,6 +45,17 @@ def compare_keys() -> list[str] | None:
     ]
 
 
+def compare_folders() -> list[str] | None:
+    used = set(re.findall(r'format!\(\s*"([a-z-]+)/v1/', code()))
+    if not used:
+        return None
+    [written] = re.findall(r"^\s*written_once = \[(.*)\]", terraform("iam.tf"), re.M)
+    allowed = set(re.findall(r'"([a-z-]+)"', written))
+    return [f"the role may write {name}/, nothing does" for name in sorted(allowed - used)] + [
+        f"{name}/ is written, the role may not" for name in sorted(used - allowed)
+    ]
+
+
 def compare_settings() -> list[str] | None:
     text = code()
     if "TALLYGATE_TABLE" not in text:
@@ -67,6 +78,7 @@ def main() -> int:
     for what, compare in {
         "columns of the export": compare_columns,
         "keys of the ledger": compare_keys,
+        "folders of the bucket": compare_folders,
         "settings": compare_settings,
         "metrics": compare_metrics,
     }.items():

@@ -111,19 +111,14 @@ data "aws_iam_policy_document" "books" {
     sid     = "ReadObjects"
     actions = ["s3:GetObject"]
     resources = [
-      "${local.bucket_arn}/export/*",
-      "${local.bucket_arn}/inbox/*",
-      "${local.bucket_arn}/raw/*",
+      for prefix in concat(["config", "inbox"], local.written_once) : "${local.bucket_arn}/${prefix}/*"
     ]
   }
 
   statement {
-    sid     = "WriteObjectsOnce"
-    actions = ["s3:AbortMultipartUpload", "s3:PutObject"]
-    resources = [
-      "${local.bucket_arn}/export/*",
-      "${local.bucket_arn}/raw/*",
-    ]
+    sid       = "WriteObjectsOnce"
+    actions   = ["s3:AbortMultipartUpload", "s3:PutObject"]
+    resources = [for prefix in local.written_once : "${local.bucket_arn}/${prefix}/*"]
   }
 
   # Said outright, so that a policy that somebody attaches later does not open it.
@@ -149,6 +144,9 @@ data "aws_iam_policy_document" "books" {
 }
 
 locals {
+  # The folders of the bucket that the reconciler writes in, each object once.
+  written_once = ["doctor", "events", "export", "export-list", "pull", "raw", "report", "rows", "told"]
+
   # What a partition key begins with: see ledger.tf.
   ledger_prefixes = {
     put    = ["K#*", "L#*", "R#*", "T#*"]

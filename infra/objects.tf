@@ -1,7 +1,15 @@
-# Objects. Everything here is written once:
+# Objects. What the reconciler writes is written once (`written_once` in iam.tf):
 #   raw/     what providers answered, byte for byte, named by its content
-#   export/  FOCUS files, named by revision and content
-#   inbox/   bills that people drop: the only prefix that is written by others
+#   pull/    which answers one pull got
+#   events/  the gateway's events of a day
+#   rows/    a day's full rows
+#   told/    what the gateway was told of a day
+#   report/  the runs' reports
+#   export/  FOCUS files, named by revision and content; export-list/ says which belong together
+#   doctor/  probes
+# Written by people:
+#   inbox/   bills that they drop
+#   config/  reconciler.json, the configuration beyond the variables (README)
 
 resource "aws_s3_bucket" "books" {
   # checkov:skip=CKV_AWS_18: Object writes are rare and named in the reconciler's report; add CloudTrail data events where an audit asks for reads.
@@ -157,7 +165,7 @@ data "aws_iam_policy_document" "bucket" {
     sid       = "WrittenOnce"
     effect    = "Deny"
     actions   = ["s3:PutObject"]
-    resources = ["${local.bucket_arn}/raw/*", "${local.bucket_arn}/export/*"]
+    resources = [for prefix in local.written_once : "${local.bucket_arn}/${prefix}/*"]
 
     principals {
       type        = "*"
@@ -182,7 +190,7 @@ data "aws_iam_policy_document" "bucket" {
     sid       = "NeverDeleted"
     effect    = "Deny"
     actions   = ["s3:DeleteObject", "s3:DeleteObjectVersion"]
-    resources = ["${local.bucket_arn}/raw/*", "${local.bucket_arn}/export/*"]
+    resources = [for prefix in local.written_once : "${local.bucket_arn}/${prefix}/*"]
 
     principals {
       type        = "*"

@@ -5,7 +5,7 @@ resource "aws_secretsmanager_secret" "provider" {
   for_each = var.provider_secrets
 
   name                    = "${var.name}/provider/${each.key}"
-  description             = "Admin credential of ${each.key}: reads costs and usage"
+  description             = "Settings and admin credential of ${each.key}: JSON, see the README"
   kms_key_id              = aws_kms_key.books.arn
   recovery_window_in_days = 30
   tags                    = local.tags
@@ -14,7 +14,7 @@ resource "aws_secretsmanager_secret" "provider" {
 resource "aws_secretsmanager_secret" "edge" {
   # checkov:skip=CKV2_AWS_57: The gateway holds the same secret outside AWS: it is changed by hand on both sides (README).
   name                    = "${var.name}/edge"
-  description             = "Signs the reconciler's calls to the gateway (HMAC-SHA256)"
+  description             = "Signs the reconciler's calls to the gateway (HMAC-SHA256): JSON by workspace, see the README"
   kms_key_id              = aws_kms_key.books.arn
   recovery_window_in_days = 30
   tags                    = local.tags

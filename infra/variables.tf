@@ -62,7 +62,7 @@ variable "provider_secrets" {
 
   validation {
     condition     = alltrue([for provider in var.provider_secrets : can(regex("^[a-z][a-z0-9_]{1,39}$", provider))])
-    error_message = "provider_secrets must be connector names such as openai, anthropic, openrouter, azure, vercel, atlas, copilot, cursor, claude_code: lower-case letters, digits and _."
+    error_message = "provider_secrets must be connector names such as openai, anthropic, openrouter, azure, vercel, mongodb_atlas, github_copilot, cursor, claude_code: lower-case letters, digits and _."
   }
 }
 

@@ -25,6 +25,7 @@ export async function administer(request, env) {
           body: body ?? "",
           body_too_large: body === null,
           authorization: headers.get("authorization"),
+          accept: headers.get("accept") ?? "",
           signed: signatureOf(headers),
           request_id: requestId,
         }),
@@ -62,6 +63,9 @@ async function carryOut(first, env) {
           content_type: "application/json",
           body: await env.BUDGET.getByName(step.name).status(step.call),
         };
+      case "telemetry":
+        step = JSON.parse(await env.TELEMETRY.getByName(step.name).query(step.name, step.method, step.payload));
+        break;
       case "alerts":
         step = JSON.parse(await env.ALERTS.getByName(step.name).query(step.method, step.payload));
         break;

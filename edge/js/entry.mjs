@@ -4,7 +4,7 @@ import { advanceClock, configure, inCore, now, random } from "./core.mjs";
 import { administer } from "./admin.mjs";
 import { serve } from "./guard.mjs";
 
-export { Alerts, Budget, Directory, Ledger, Meter, Workspace } from "./objects.mjs";
+export { Alerts, Budget, Directory, Ledger, Meter, Telemetry, Workspace } from "./objects.mjs";
 
 export default {
   fetch(request, env, ctx) {
@@ -32,6 +32,11 @@ async function test(request, env) {
   }
   const meter = env.METER.getByName(url.searchParams.get("key") ?? "");
   const account = url.searchParams.get("budget");
+  const telemetry = url.searchParams.get("telemetry");
+  if (telemetry !== null && url.pathname === "/_test/alarm") {
+    await env.TELEMETRY.getByName(telemetry).ring();
+    return Response.json({});
+  }
   const alerts = url.searchParams.get("alerts");
   if (alerts !== null && url.pathname === "/_test/alarm") {
     await env.ALERTS.getByName(alerts).ring();

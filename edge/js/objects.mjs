@@ -10,12 +10,25 @@ const PUSH_GRACE_MS = 5_000;
 /** An alarm that rings this soon is soon enough: arming it anew would be one more write. */
 const ALARM_SLACK_MS = 1_000;
 
-/** How long a Meter waits for the Alerts object: its alarm has other work. */
-const ALERTS_WAIT_MS = 10_000;
-/** How long a receiver of alerts may take. */
+/** How long a Meter waits for the Alerts and Telemetry objects: its alarm has other work. */
+const ASIDE_WAIT_MS = 10_000;
+/** Calls to the Telemetry object in one alarm. */
+const TELEMETRY_CALLS = 20;
+/** How long a receiver of alerts, or a collector, may take. */
 const RECEIVER_TIMEOUT_MS = 15_000;
+/** What is read of a collector's answer: a partial success says less than this. */
+const ANSWER_MAX_BYTES = 16_384;
 /** Messages to one receiver before the others have their turn at the alarm. */
 const MESSAGES_IN_A_ROW = 20;
+
+/** A call to an object that nothing of a request depends on. */
+async function inTime(call) {
+  let timer;
+  const late = new Promise((_, fail) => {
+    timer = setTimeout(() => fail(new Error("no answer")), ASIDE_WAIT_MS);
+  });
+  return Promise.race([call, late]).finally(() => clearTimeout(timer));
+}
 
 /** What the core sees of an object's SQLite: one statement with text parameters, rows as JSON. */
 function sqlPort(storage) {
@@ -229,15 +242,33 @@ export class Meter extends CoreObject {
       await Promise.all(accounts.map((account) => this.#sync(account)));
       await this.#arm();
     } finally {
-      if (alerts) await this.#alert(alerts);
+      await Promise.all([alerts && this.#alert(alerts), this.#export()]);
+    }
+  }
+
+  /** Has the Telemetry object count what it lacks, likewise behind all that money depends on. */
+  async #export() {
+    try {
+      for (let calls = 0; calls < TELEMETRY_CALLS; calls += 1) {
+        const next = this.use((meter) => meter.telemetry());
+        if (next === undefined) return;
+        const { workspace, payload, up_to, waiting } = JSON.parse(next);
+        await inTime(this.env.TELEMETRY.getByName(workspace).ingest(payload));
+        this.use((meter) => meter.exported(up_to === null ? undefined : String(up_to), String(waiting)));
+        this.exportFailures = 0;
+      }
+      await this.armAt(Date.now() + ALARM_SLACK_MS);
+    } catch (error) {
+      console.error(JSON.stringify({ event: "telemetry_delivery_failed", error: String(error) }));
+      this.exportFailures = (this.exportFailures ?? 0) + 1;
+      await this.armAt(Date.now() + Math.min(RETRY_CEILING_MS, 1_000 * 2 ** Math.min(this.exportFailures, 6)));
     }
   }
 
   /** Shows events to the Alerts object, behind all that money depends on. A failure is its own: the alarm tries again. */
   async #alert({ workspace, payload, up_to }) {
     try {
-      const late = new Promise((_, fail) => setTimeout(() => fail(new Error("no answer")), ALERTS_WAIT_MS));
-      await Promise.race([this.env.ALERTS.getByName(workspace).ingest(payload), late]);
+      await inTime(this.env.ALERTS.getByName(workspace).ingest(payload));
       this.transact((meter) => meter.alerted(String(up_to)));
       this.alertFailures = 0;
     } catch (error) {
@@ -285,7 +316,11 @@ export class Budget extends CoreObject {
   async #tell(news) {
     const { workspace, snapshot } = JSON.parse(news);
     try {
-      await this.env.ALERTS.getByName(workspace).budget(JSON.stringify(snapshot));
+      const text = JSON.stringify(snapshot);
+      await Promise.all([
+        this.env.ALERTS.getByName(workspace).budget(text),
+        this.env.TELEMETRY.getByName(workspace).budget(text),
+      ]);
     } catch (error) {
       console.error(JSON.stringify({ event: "budget_news_failed", error: String(error) }));
       this.use((budget) => budget.untold());
@@ -361,8 +396,9 @@ export class Workspace extends CoreObject {
 
   async #push(effects) {
     const results = await Promise.allSettled(
-      effects.map(async ({ key, version, plan, alerts_of }) => {
+      effects.map(async ({ key, version, plan, alerts_of, telemetry_of }) => {
         if (alerts_of) await this.env.ALERTS.getByName(alerts_of).applyConfig(plan);
+        else if (telemetry_of) await this.env.TELEMETRY.getByName(telemetry_of).applyConfig(plan);
         else await this.env.METER.getByName(key).applyPlan(plan);
         this.transact((workspace) => workspace.pushed(key, version));
       }),
@@ -516,17 +552,137 @@ export class Alerts extends CoreObject {
   }
 }
 
+/** One workspace's counters, and what waits for its OpenTelemetry collector. */
+export class Telemetry extends CoreObject {
+  /** Signals whose export is under way: one call at a time each. */
+  #sending = new Set();
+
+  open(glue, sql) {
+    return new glue.Telemetry(sql);
+  }
+
+  async ingest(batch) {
+    this.transact((telemetry) => telemetry.ingest(batch, now()));
+    await this.#send();
+  }
+
+  budget(snapshot) {
+    this.use((telemetry) => telemetry.budget(snapshot));
+  }
+
+  async applyConfig(plan) {
+    this.transact((telemetry) => telemetry.apply_config(plan, now()));
+    await this.#send();
+  }
+
+  /** Answers the control plane. Open alerts are the Alerts object's to count; without its answer they are left out. */
+  async query(name, method, payload) {
+    const question = JSON.parse(payload);
+    if (method === "metrics") question.alerts = await this.#openAlerts(name);
+    return this.use((telemetry) => telemetry.query(method, JSON.stringify(question), now()));
+  }
+
+  async #openAlerts(name) {
+    try {
+      return JSON.parse(JSON.parse(await inTime(this.env.ALERTS.getByName(name).query("open", ""))).body);
+    } catch (error) {
+      console.error(JSON.stringify({ event: "alerts_not_counted", error: String(error) }));
+      return undefined;
+    }
+  }
+
+  async alarm() {
+    this.alarmAt = undefined;
+    try {
+      await this.ring();
+      this.failures = 0;
+    } catch (error) {
+      console.error(JSON.stringify({ event: "telemetry_failed", error: String(error) }));
+      await this.armAt(Date.now() + this.backOffMs());
+    }
+  }
+
+  ring() {
+    return this.#send();
+  }
+
+  /** Starts what is due, and waits for none of it. */
+  async #send() {
+    for (const signal of JSON.parse(this.use((telemetry) => telemetry.due(now())))) {
+      if (this.#sending.has(signal)) continue;
+      this.#sending.add(signal);
+      this.ctx.waitUntil(this.#drain(signal));
+    }
+    await this.#arm();
+  }
+
+  /** While an export is on its way, what is due behind it is no reason to ring at once. */
+  async #arm() {
+    const at = this.use((telemetry) => telemetry.alarm_at());
+    if (at === undefined) return;
+    await this.armAt(this.#sending.size > 0 ? Math.max(at, Date.now() + ALARM_SLACK_MS) : at);
+  }
+
+  /** Makes one export after the other, until one is not taken. */
+  async #drain(signal) {
+    try {
+      for (let sent = 0; sent < MESSAGES_IN_A_ROW; sent += 1) {
+        const next = this.transact((telemetry) => telemetry.take(signal, draw(), now()));
+        if (next === undefined) break;
+        const ended = await post(JSON.parse(next), ANSWER_MAX_BYTES);
+        const answer = JSON.stringify(ended);
+        const followed = this.transact((telemetry) => telemetry.ended(signal, answer, draw(), now()));
+        const { again, note } = JSON.parse(followed);
+        if (note !== undefined) {
+          console.error(JSON.stringify({ event: "telemetry_export", signal, status: ended.status, note }));
+        }
+        if (!again) break;
+      }
+    } catch (error) {
+      console.error(JSON.stringify({ event: "telemetry_export_failed", signal, error: String(error) }));
+      await this.armAt(Date.now() + this.backOffMs());
+      return;
+    } finally {
+      this.#sending.delete(signal);
+    }
+    await this.#arm();
+  }
+}
+
 /** 32 random bits. */
 const draw = () => new DataView(random(4).buffer).getUint32(0);
 
-/** Makes one attempt at a message. Where it is redirected to is nobody's address: it is not followed. */
-async function post({ url, headers, body }) {
+/**
+ * Makes one attempt at a message, and reads so many bytes of the answer. Where it is redirected to is nobody's address: it
+ * is not followed.
+ */
+async function post({ url, headers, body }, answerBytes = 0) {
   try {
     const signal = AbortSignal.timeout(RECEIVER_TIMEOUT_MS);
     const response = await fetch(url, { method: "POST", headers, body, redirect: "manual", signal });
-    await response.body?.cancel();
-    return { status: response.status };
+    if (answerBytes === 0) {
+      await response.body?.cancel();
+      return { status: response.status };
+    }
+    const answer = await firstText(response.body, answerBytes);
+    return { status: response.status, retry_after: response.headers.get("retry-after"), body: answer };
   } catch (error) {
     return { error: error?.name === "TimeoutError" ? "timeout" : "connection_failed" };
   }
+}
+
+/** The beginning of a body as text. */
+async function firstText(body, most) {
+  if (body === null) return "";
+  const decoder = new TextDecoder();
+  const reader = body.getReader();
+  let text = "";
+  for (let read = 0; read < most; ) {
+    const { done, value } = await reader.read();
+    if (done) return text;
+    read += value.byteLength;
+    text += decoder.decode(value, { stream: true });
+  }
+  await reader.cancel();
+  return text;
 }

@@ -14,6 +14,7 @@ use crate::objects::ledger_object::LedgerObject;
 use crate::objects::meter_object::MeterObject;
 use crate::objects::meter_sublets::Offer;
 use crate::objects::sql::{Row, Sql, SqlError};
+use crate::objects::telemetry_object::TelemetryObject;
 use crate::objects::workspace_object::{Context, WorkspaceObject};
 use crate::request::exchange::{Exchange as Core, Incoming};
 use crate::request::headers::Headers;
@@ -403,6 +404,17 @@ impl Meter {
         self.core.alerted(up_to).map_err(failed)
     }
 
+    /// What the Telemetry object lacks.
+    pub fn telemetry(&self) -> Result<Option<String>, JsValue> {
+        self.core.telemetry_delivery().map_err(failed)?.map(|delivery| json(&delivery)).transpose()
+    }
+
+    /// The Telemetry object has counted up to here, and knows how many events wait for the Ledger.
+    pub fn exported(&mut self, up_to: Option<String>, waiting: &str) -> Result<(), JsValue> {
+        let up_to = up_to.map(|text| text.parse()).transpose().map_err(failed)?;
+        self.core.exported(up_to, waiting.parse().map_err(failed)?).map_err(failed)
+    }
+
     /// When the alarm must ring next.
     pub fn alarm_at(&self, now: f64) -> Option<f64> {
         millis(self.core.alarm_at(moment(now)))
@@ -489,6 +501,69 @@ impl Budget {
 #[wasm_bindgen]
 pub struct Alerts {
     core: AlertsObject<JsSql>,
+}
+
+/// The telemetry of one workspace.
+#[wasm_bindgen]
+pub struct Telemetry {
+    core: TelemetryObject<JsSql>,
+}
+
+#[wasm_bindgen]
+impl Telemetry {
+    /// Opens it from its storage.
+    #[wasm_bindgen(constructor)]
+    pub fn new(sql: JsSql) -> Result<Telemetry, JsValue> {
+        Ok(Telemetry { core: TelemetryObject::open(sql).map_err(failed)? })
+    }
+
+    /// A workspace's plan.
+    pub fn apply_config(&mut self, plan: &str, now: f64) -> Result<(), JsValue> {
+        self.core.apply_config(plan, moment(now)).map_err(failed)
+    }
+
+    /// A Meter's events.
+    pub fn ingest(&mut self, batch: &str, now: f64) -> Result<(), JsValue> {
+        self.core.ingest(batch, moment(now)).map_err(failed)
+    }
+
+    /// A budget's figures.
+    pub fn budget(&mut self, snapshot: &str) -> Result<(), JsValue> {
+        self.core.budget(snapshot).map_err(failed)
+    }
+
+    /// Signals that an export is due for.
+    pub fn due(&self, now: f64) -> Result<String, JsValue> {
+        json(&self.core.due(moment(now)).map_err(failed)?)
+    }
+
+    /// The export to make now.
+    pub fn take(&mut self, signal: &str, random: u32, now: f64) -> Result<Option<String>, JsValue> {
+        let taken = with_sender(random, |sender| self.core.take(signal, sender, moment(now)));
+        taken.map_err(failed)?.map(|outgoing| json(&outgoing)).transpose()
+    }
+
+    /// How that went, and what follows.
+    pub fn ended(
+        &mut self,
+        signal: &str,
+        ended: &str,
+        random: u32,
+        now: f64,
+    ) -> Result<String, JsValue> {
+        let ended = serde_json::from_str(ended).map_err(failed)?;
+        json(&self.core.ended(signal, &ended, random, moment(now)).map_err(failed)?)
+    }
+
+    /// A question of the control plane.
+    pub fn query(&self, method: &str, payload: &str, now: f64) -> Result<String, JsValue> {
+        json(&self.core.query(method, payload, moment(now)).map_err(failed)?)
+    }
+
+    /// When the alarm must ring next.
+    pub fn alarm_at(&self) -> Result<Option<f64>, JsValue> {
+        Ok(millis(self.core.alarm_at().map_err(failed)?))
+    }
 }
 
 fn with_sender<T>(random: u32, work: impl FnOnce(&Sender<'_>) -> T) -> T {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use tallygate_shared::time::Timestamp;
 
-use crate::config::{Config, ConfigError, Machine, Storage, from_value, resolve, secrets_of};
+use crate::config::{self, Config, ConfigError, Machine, Storage, from_value, resolve, secrets_of};
 use crate::connectors::http::Patience;
 use crate::connectors::{Connector, Days};
 use crate::edge::{Edge, Signing};
 use crate::ledger::hex;
 use crate::night::pull::{self, Shared};
-use crate::night::run::{Clock, Ended, Night, Progress, RunError, backfill, nightly, run};
+use crate::night::run::{Again, Clock, Ended, Night, Progress, RunError, backfill, nightly, run};
 use crate::ports::{LedgerStore, ObjectStore, RunId, StoreError};
 use crate::report::Report;
 
@@ -102,11 +102,33 @@ pub struct App {
 
 /// Reads a configuration, secrets included.
 pub async fn read_config(text: &str) -> Result<Config, AppError> {
-    let mut document: serde_json::Value = serde_json::from_str(text)
+    let document: serde_json::Value = serde_json::from_str(text)
         .map_err(|e| ConfigError::new(".", format!("is no JSON: {e}")))?;
+    complete(document).await
+}
+
+async fn complete(mut document: serde_json::Value) -> Result<Config, AppError> {
     let secrets = secrets(secrets_of(&document)).await?;
     resolve(&mut document, ".", &Machine { secrets })?;
     Ok(from_value(document)?)
+}
+
+/// Where the bucket may hold a configuration.
+const CONFIG_OBJECT: &str = "config/reconciler.json";
+
+/// The configuration of a Lambda, secrets included: the document `config/reconciler.json` of the bucket if it is there
+/// (its storage may be left out), else what the environment says.
+pub async fn config_of_lambda() -> Result<Config, AppError> {
+    let variables = |name: &str| std::env::var(name).ok();
+    let (_, objects) = open(&config::storage(&variables)?).await?;
+    let Some(body) = objects.get(CONFIG_OBJECT).await? else {
+        let secrets = secrets(config::secrets_in_environment(&variables)?).await?;
+        return Ok(config::from_environment(&variables, &secrets)?);
+    };
+    let mut document: serde_json::Value = serde_json::from_slice(&body)
+        .map_err(|e| ConfigError::new(CONFIG_OBJECT, format!("is no JSON: {e}")))?;
+    config::complete_storage(&mut document, &variables)?;
+    complete(document).await
 }
 
 #[cfg(feature = "aws")]
@@ -183,11 +205,11 @@ impl App {
         Ok(Self { config, objects, ledger, clock, patience: Patience::default() })
     }
 
-    /// Reconciles until it is done or the time is up. `anew`: a run that is over is made again.
+    /// Reconciles until it is done or the time is up.
     pub async fn reconcile(
         &self,
         span: &Span,
-        anew: bool,
+        again: Again,
         progress: &dyn Progress,
     ) -> Result<(Ended, Report), AppError> {
         let (name, days) = self.span(span);
@@ -200,7 +222,7 @@ impl App {
             patience: self.patience,
             holder: random(),
         };
-        Ok(run(&night, name, days, anew).await?)
+        Ok(run(&night, name, days, again).await?)
     }
 
     fn span(&self, span: &Span) -> (RunId, Days) {

@@ -11,6 +11,11 @@ use serde::Deserialize;
 use serde_json::Value;
 use tallygate_shared::money::Usd;
 
+mod environment;
+pub use environment::{
+    Variables, complete_storage, from_environment, secrets_in_environment, storage,
+};
+
 use crate::connectors::Secret;
 use crate::connectors::anthropic::AnthropicSettings;
 use crate::connectors::atlas::AtlasSettings;
@@ -266,9 +271,20 @@ pub fn parse(text: &str, lookup: &dyn Lookup) -> Result<Config, ConfigError> {
 /// Reads a configuration from its document, when nothing in it is left to be looked up.
 pub fn from_value(document: Value) -> Result<Config, ConfigError> {
     let config: Config = serde_path_to_error::deserialize(document)
-        .map_err(|e| ConfigError::new(e.path().to_string(), e.inner().to_string()))?;
+        .map_err(|e| ConfigError::new(e.path().to_string(), unquoted(&e.inner().to_string())))?;
     config.check()?;
     Ok(config)
+}
+
+/// What a reader says of a text that does not fit holds the text, which may be a secret.
+fn unquoted(problem: &str) -> String {
+    match (problem.find('"'), problem.rfind('"')) {
+        (Some(from), Some(to)) if from < to => {
+            let (before, after) = (problem.get(..from), problem.get(to + 1..));
+            format!("{}(not shown){}", before.unwrap_or_default(), after.unwrap_or_default())
+        }
+        _ => problem.to_owned(),
+    }
 }
 
 /// Puts texts in the place of names.

@@ -17,7 +17,7 @@ use tallygate_reconciler::config::{Config, from_value};
 use tallygate_reconciler::connectors::http::Patience;
 use tallygate_reconciler::edge::Signing;
 use tallygate_reconciler::ledger::{Revision, UnitId, hex};
-use tallygate_reconciler::night::run::{Clock, Night, Progress, backfill, nightly, run};
+use tallygate_reconciler::night::run::{Again, Clock, Night, Progress, backfill, nightly, run};
 use tallygate_reconciler::ports::{
     Appended, LedgerStore, ObjectMeta, ObjectStore, Put, StoreError,
 };
@@ -269,7 +269,7 @@ impl World {
             patience: Patience { retries: 0, first_wait: Duration::from_millis(1) },
             holder: self.watch.nonce(),
         };
-        let (_, report) = run(&night, name, days, true).await.unwrap();
+        let (_, report) = run(&night, name, days, Again::Always).await.unwrap();
         report.workspaces["ws_a"].clone()
     }
 

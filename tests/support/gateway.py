@@ -23,7 +23,7 @@ BUILD = ROOT / "build"
 WORKERD = ROOT / "node_modules" / ".bin" / "workerd"
 SIMULATOR = ROOT / "target" / "tools" / "tallygate-simulator"
 COMPATIBILITY_DATE = "2026-11-01"
-OBJECTS = ["Alerts", "Meter", "Budget", "Workspace", "Ledger", "Directory"]
+OBJECTS = ["Alerts", "Telemetry", "Meter", "Budget", "Workspace", "Ledger", "Directory"]
 SETTINGS = [
     "TALLYGATE_KEY_RING",
     "TALLYGATE_OPERATOR_TOKEN",

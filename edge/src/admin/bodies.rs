@@ -1,6 +1,6 @@
 //! What the admin API takes in. Unknown fields are refused: a limit that is misspelt would be no limit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 use tallygate_shared::alerts::alert::{AlertKind, Severity};
@@ -8,8 +8,10 @@ use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::WorkspaceId;
 
 use super::config::PolicyRef;
+use super::config_telemetry::all_signals;
 use super::roles::Role;
 use crate::objects::alerts_plan::ReceiverKind;
+use crate::objects::telemetry_plan::Signal;
 
 /// A workspace to create.
 #[derive(Deserialize)]
@@ -248,6 +250,33 @@ pub struct ReceiverBody {
     /// Whether it hears anything.
     #[serde(default = "yes")]
     pub enabled: bool,
+}
+
+/// Where metrics and log events go.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TelemetryBody {
+    /// The OpenTelemetry collector's address, to which `/v1/metrics` and `/v1/logs` are added: https, and public unless
+    /// the operator allows private addresses. Without it nothing is exported.
+    #[serde(default)]
+    pub endpoint: Option<String>,
+    /// Headers for the collector, such as its authorization: write-only. Where they are absent the old ones stay, unless
+    /// the address changes; `{}` removes them.
+    #[serde(default)]
+    pub headers: Option<BTreeMap<String, String>>,
+    /// What it gets; both where it is absent.
+    #[serde(default = "all_signals")]
+    pub signals: BTreeSet<Signal>,
+    /// Attributes of the resource.
+    #[serde(default)]
+    pub resource: BTreeMap<String, String>,
+    /// Whether anything is exported.
+    #[serde(default = "yes")]
+    pub enabled: bool,
+    /// Whether a request without a `traceparent` that can be read starts a trace towards its provider.
+    #[serde(default)]
+    pub start_traces: bool,
 }
 
 fn yes() -> bool {

@@ -35,6 +35,9 @@ pub struct Call {
     /// The id of this request.
     #[serde(default)]
     pub request_id: String,
+    /// The `accept` header.
+    #[serde(default)]
+    pub accept: String,
     /// The signature, where the call is signed.
     #[serde(default)]
     pub signed: Option<Signed>,
@@ -102,6 +105,15 @@ pub enum Step {
         name: String,
         /// Its terms, as a call without reports.
         call: String,
+    },
+    /// Ask a workspace's Telemetry object likewise.
+    Telemetry {
+        /// The workspace.
+        name: String,
+        /// `metrics` or `show`.
+        method: &'static str,
+        /// The question.
+        payload: String,
     },
     /// Ask a workspace's Alerts object; it says the next step, which is the answer.
     Alerts {
@@ -172,6 +184,9 @@ pub struct Push {
     /// The workspace whose Alerts object it is for, where it is for that and not for a Meter.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alerts_of: Option<String>,
+    /// The same for a Telemetry object.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry_of: Option<String>,
 }
 
 impl Step {
@@ -194,7 +209,8 @@ impl Step {
         self
     }
 
-    fn respond(status: u16, content_type: &'static str, body: String) -> Self {
+    /// An answer of any kind.
+    pub fn respond(status: u16, content_type: &'static str, body: String) -> Self {
         Self::Respond { status, content_type, body, effects: Vec::new(), more: false }
     }
 

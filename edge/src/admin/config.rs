@@ -19,6 +19,7 @@ use tallygate_shared::time::Timestamp;
 use tallygate_shared::feedback::ReconcilerSettings;
 
 use super::config_alerts::{AlertSettings, ReceiverConfig};
+use super::config_telemetry::TelemetryConfig;
 use crate::objects::alerts_plan::SealedSecret;
 use crate::providers::ProviderKind;
 
@@ -46,6 +47,9 @@ pub struct Config {
     /// Receivers of messages about alerts, by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub receivers: BTreeMap<String, ReceiverConfig>,
+    /// Where metrics and log events go.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub telemetry: Option<TelemetryConfig>,
     /// What to do with differences between estimates and bills.
     #[serde(skip_serializing_if = "is_usual")]
     pub reconciler: ReconcilerSettings,
@@ -187,6 +191,8 @@ pub struct Secrets {
     pub reconcilers: Vec<SealedActorSecret>,
     /// Sealed secrets of receivers, the newest first.
     pub receivers: BTreeMap<String, Vec<SealedSecret>>,
+    /// The collector's headers, sealed.
+    pub collector: Option<String>,
 }
 
 impl Config {
@@ -245,6 +251,7 @@ impl Config {
                 .collect(),
             price_overrides: self.prices.values().cloned().collect(),
             default_price: self.default_price.clone(),
+            start_traces: self.starts_traces(),
         })
     }
 
@@ -285,7 +292,7 @@ pub struct Change {
 }
 
 /// Sections that are one entry.
-const WHOLE: [&str; 3] = ["default_price", "alerts", "reconciler"];
+const WHOLE: [&str; 4] = ["default_price", "alerts", "reconciler", "telemetry"];
 
 /// The configuration's entries by path: what is stored, compared and audited one by one.
 pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {

@@ -20,7 +20,7 @@ use tallygate_shared::pricing::{PriceRow, Skipped};
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
-    ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, Thought,
+    ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, TelemetryBody, Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
@@ -80,6 +80,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<ProviderConfig>();
     generator.subschema_for::<AlertSettings>();
     generator.subschema_for::<ReceiverBody>();
+    generator.subschema_for::<TelemetryBody>();
     generator.subschema_for::<ReceiverRotation>();
     generator.subschema_for::<Snooze>();
     generator.subschema_for::<Figure>();
@@ -328,6 +329,12 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 "delivered": { "type": "boolean" }, "status": { "type": ["integer", "null"] },
                 "error": { "type": ["string", "null"] } } }),
         ),
+        ("Metrics", described_as(text(), "Prometheus' text format 0.0.4, or OpenMetrics 1.0.0")),
+        ("Telemetry", all_of("TelemetryConfig", &[("has_headers", flag())])),
+        (
+            "TelemetryStatus",
+            all_of("TelemetryConfig", &[("has_headers", flag()), ("exports", exports())]),
+        ),
         ("Delivery", delivery()),
         ("DeliveryList", pages_of("Delivery")),
         ("RouteMap", json!({ "type": "object", "additionalProperties": reference("Route") })),
@@ -448,7 +455,28 @@ fn parameters(path: &str, query: &[&str]) -> Vec<Value> {
     path.map(|name| one(name, "path")).chain(query.iter().map(|name| one(name, "query"))).collect()
 }
 
+/// How the export of each signal stands.
+fn exports() -> Value {
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let moment = || json!({ "type": ["string", "null"] });
+    let export = answer(&[
+        ("waiting", described_as(count(), "Events that wait for the collector")),
+        ("delivered", described_as(count(), "Events, or pictures of the metrics, that it took")),
+        ("dropped", described_as(count(), "What it refused, or that had no room")),
+        ("failures", described_as(count(), "Attempts that failed in a row")),
+        ("delivered_at", moment()),
+        ("next_attempt_at", moment()),
+        ("status", json!({ "type": ["integer", "null"] })),
+        ("error", json!({ "type": ["string", "null"] })),
+    ]);
+    answer(&[("metrics", export.clone()), ("logs", export)])
+}
+
 fn content(schema: &str) -> Value {
+    if schema == "Metrics" {
+        let text = json!({ "schema": reference(schema) });
+        return json!({ "text/plain": text, "application/openmetrics-text": text });
+    }
     json!({ "application/json": { "schema": reference(schema) } })
 }
 

@@ -57,6 +57,10 @@ pub enum Operation {
     AcknowledgeAlert,
     SnoozeAlert,
     ResolveAlert,
+    ShowMetrics,
+    ShowTelemetry,
+    PutTelemetry,
+    DeleteTelemetry,
     ListReceivers,
     ShowReceiver,
     PutReceiver,
@@ -187,6 +191,7 @@ const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
 const ALERT_SETTINGS: &str = "/workspaces/{workspace}/alert-settings";
 const RECONCILER_SECRETS: &str = "/workspaces/{workspace}/reconciler-secrets";
 const RECONCILER_SETTINGS: &str = "/workspaces/{workspace}/reconciler-settings";
+const TELEMETRY: &str = "/workspaces/{workspace}/telemetry";
 const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
@@ -460,6 +465,19 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .with(Act::HandleAlerts)
     .answers("Alert"),
+    get(
+        Operation::ShowMetrics,
+        "/workspaces/{workspace}/metrics",
+        "Counters and gauges for Prometheus, in its text format or, by `accept`, as OpenMetrics",
+    )
+    .with(Act::ReadUsage)
+    .answers("Metrics"),
+    get(Operation::ShowTelemetry, TELEMETRY, "Describe where metrics and log events go, and how their export stands")
+        .answers("TelemetryStatus"),
+    change(Operation::PutTelemetry, "PUT", TELEMETRY, "Set where metrics and log events go (OTLP/HTTP, JSON)")
+        .takes("TelemetryBody")
+        .answers("Telemetry"),
+    change(Operation::DeleteTelemetry, "DELETE", TELEMETRY, "Export nothing any more; what waits is let go"),
     get(Operation::ListReceivers, "/workspaces/{workspace}/receivers", "List the receivers of alerts").answers("ReceiverList"),
     get(Operation::ShowReceiver, RECEIVER, "Describe a receiver of alerts").answers("Receiver"),
     change(

@@ -81,6 +81,9 @@ impl Config {
         for (name, receiver) in &self.receivers {
             found.note(receiver.validate(name));
         }
+        if let Some(telemetry) = &self.telemetry {
+            found.note(telemetry.validate());
+        }
         for (id, key) in &self.keys {
             found.note(self.validate_key(id, key));
         }

@@ -323,6 +323,7 @@ impl<S: Sql> AlertsObject<S> {
         self.now = now;
         let step = match method {
             "list" => Step::json(200, &self.store.list_alerts(&parsed::<AlertsQuery>(payload)?)?),
+            "open" => Step::json(200, &json!(self.store.open_by_severity()?)),
             "show" => match self.store.alert(payload)? {
                 Some(alert) => Step::json(200, &shown(&alert)),
                 None => Problem::not_found("alert", payload).into(),

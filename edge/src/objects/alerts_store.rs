@@ -1,5 +1,7 @@
 //! The storage of the Alerts object: its tables and the statements on them. Decides nothing.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tallygate_shared::alerts::alert::Alert;
@@ -177,6 +179,18 @@ impl<S: Sql> AlertsStore<S> {
     pub(super) fn has_present(&self) -> Result<bool, SqlError> {
         let rows = self.sql.exec("SELECT '1' FROM alerts WHERE present = 1 LIMIT 1", &[])?;
         Ok(!rows.is_empty())
+    }
+
+    /// How many alerts are not resolved, by severity.
+    pub(super) fn open_by_severity(&self) -> Result<BTreeMap<String, u64>, SqlError> {
+        let count = "SELECT severity, CAST(COUNT(*) AS TEXT) FROM alerts
+            WHERE state <> 'resolved' GROUP BY severity";
+        let mut open: BTreeMap<String, u64> =
+            ["info", "warning", "critical"].map(|severity| (severity.to_owned(), 0)).into();
+        for row in &self.sql.exec(count, &[])? {
+            open.insert(text(row, 0)?.to_owned(), integer(row, 1)?);
+        }
+        Ok(open)
     }
 
     pub(super) fn list_alerts(&self, query: &AlertsQuery) -> Result<Value, SqlError> {

@@ -160,6 +160,7 @@ impl Net {
             actor_token: None,
             labels: BTreeMap::new(),
             draw: "0".to_owned(),
+            trace: None,
         };
         let mut progress = Progress::default();
         loop {

@@ -194,6 +194,7 @@ impl<S: Sql> MeterObject<S> {
             sublet: None,
             network: call.facts.ip.map(network_of),
             watched: shares.watched,
+            trace: call.span(plan),
         };
         if near {
             self.store.remember_ticket(&ticket)?;
@@ -235,6 +236,8 @@ impl<S: Sql> MeterObject<S> {
         event.actor = actor.clone();
         event.labels = call.labels.clone();
         event.stream = call.stream;
+        let span = call.span(plan);
+        (event.trace_id, event.span_id) = span.map(|span| (span.trace_id, span.span_id)).unzip();
         event.code = Some(refusal.code().to_owned());
         event.status = status_of(refusal);
         self.refusals.note(event, now);

@@ -54,6 +54,8 @@ pub(super) fn blank_event(
         hold: Usd::ZERO,
         duration_ms: 0,
         first_byte_ms: None,
+        trace_id: None,
+        span_id: None,
         sampled: 1,
     }
 }
@@ -66,6 +68,7 @@ pub(super) fn event_of(
     now: Timestamp,
 ) -> UsageEvent {
     let ticket = settlement.ticket;
+    let (trace_id, span_id) = ticket.trace.map(|span| (span.trace_id, span.span_id)).unzip();
     UsageEvent {
         at: ticket.hold.at,
         settled_at: now,
@@ -90,6 +93,8 @@ pub(super) fn event_of(
         hold: ticket.hold.amount,
         duration_ms: settlement.duration_ms,
         first_byte_ms: settlement.first_byte_ms,
+        trace_id,
+        span_id,
         ..blank_event(plan, ticket.hold.id, &RequestFacts::default(), now)
     }
 }

@@ -95,6 +95,7 @@ fn call(secret: &str, fingerprint: u64, count: u64, now: Timestamp) -> AdmitCall
         actor_token: None,
         labels: BTreeMap::new(),
         draw: "0".to_owned(),
+        trace: None,
     }
 }
 

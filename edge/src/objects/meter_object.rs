@@ -71,6 +71,8 @@ pub struct MeterObject<S> {
     pub(super) unsaved: BTreeMap<[String; 4], Usd>,
     pub(super) next_seq: u64,
     pub(super) undelivered: bool,
+    /// How many events wait for the Ledger, as the Telemetry object was told last.
+    pub(super) told_waiting: u64,
     pub(super) refusals: Refusals,
     pub(super) loops: Loops,
 }
@@ -107,6 +109,7 @@ impl<S: Sql> MeterObject<S> {
             unsaved: BTreeMap::new(),
             next_seq: store.last_seq()? + 1,
             undelivered: store.has_undelivered()?,
+            told_waiting: 0,
             refusals: Refusals::default(),
             loops: Loops::open(&store, now)?,
             store,

@@ -168,6 +168,7 @@ impl Run {
             actor_token: None,
             labels: BTreeMap::new(),
             draw: "0".to_owned(),
+            trace: None,
         };
         let (spent, held) = (self.spent(), self.held());
         if let Ok(AdmitAnswer::Admit(admitted)) =
@@ -338,6 +339,36 @@ fn a_flood_of_refusals_is_sampled_and_still_counted() {
     assert!(events.len() < 70, "{}", events.len());
     assert_eq!(events.iter().map(|event| event.sampled).sum::<u64>(), 1_000);
     assert!(events.iter().all(|event| event.code.as_deref() == Some("budget_exceeded")));
+}
+
+#[test]
+fn telemetry_gets_every_event_once_and_hears_of_the_ledger_s_queue() {
+    let mut run = Run::new("1");
+    for nth in 0..3 {
+        run.admit(100, 100);
+        run.settle(nth, 50);
+    }
+    let first = run.meter.telemetry_delivery().unwrap().unwrap();
+    let batch: Value = serde_json::from_str(&first.payload).unwrap();
+    let seqs: Vec<u64> =
+        batch["events"].as_array().unwrap().iter().map(|e| e["seq"].as_u64().unwrap()).collect();
+    assert_eq!((seqs, first.up_to), (vec![1, 2, 3], Some(3)));
+    assert_eq!((&batch["waiting"], first.waiting), (&Value::from(3), 3));
+    // It did not arrive: it comes again, after a restart too.
+    run.reopen();
+    let again = run.meter.telemetry_delivery().unwrap().unwrap();
+    let repeated: Value = serde_json::from_str(&again.payload).unwrap();
+    for place in 0..3 {
+        assert_eq!(repeated["events"][place], batch["events"][place]);
+    }
+    run.meter.exported(again.up_to, again.waiting).unwrap();
+    assert!(run.meter.telemetry_delivery().unwrap().is_none(), "nothing is new");
+    // The Ledger took them: that alone is news.
+    run.meter.delivered(again.up_to.unwrap()).unwrap();
+    let second = run.meter.telemetry_delivery().unwrap().unwrap();
+    assert_eq!((second.up_to, second.waiting), (None, 0));
+    run.meter.exported(second.up_to, second.waiting).unwrap();
+    assert!(run.meter.telemetry_delivery().unwrap().is_none());
 }
 
 #[test]

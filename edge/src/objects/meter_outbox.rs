@@ -18,6 +18,9 @@ const IDLE_MS: i64 = 5_000;
 
 /// Events delivered in one call to a Ledger: 200 x about 1.5 KB stays far below the 32 MiB limit of a call.
 const DELIVERY_BATCH: usize = 200;
+/// How far events that wait for the Ledger are counted: beyond it, how many more says nothing new.
+const WAITING_TOLD: u64 = 10_000;
+
 /// Leases that stay in memory although they are done with. Beyond these, a budget for each of very many users costs
 /// storage and no memory. Tests let go of them all.
 const LEASES_KEPT: usize = if cfg!(test) { 0 } else { 1_024 };
@@ -44,6 +47,19 @@ pub struct AlertsDelivery {
     pub up_to: u64,
 }
 
+/// One call to a Telemetry object.
+#[derive(Debug, Serialize)]
+pub struct TelemetryDelivery {
+    /// Its name: the workspace.
+    pub workspace: String,
+    /// The batch as JSON text.
+    pub payload: String,
+    /// The sequence number that it has counted when the call returns, where it gets events.
+    pub up_to: Option<u64>,
+    /// Events that wait for the Ledger, as the batch says.
+    pub waiting: u64,
+}
+
 /// One call to a Ledger.
 #[derive(Debug, Serialize)]
 pub struct Delivery {
@@ -59,6 +75,13 @@ pub struct Delivery {
 struct Batch<'a> {
     meter: &'a KeyId,
     events: Vec<&'a RawValue>,
+}
+
+#[derive(Serialize)]
+struct TelemetryBatch<'a> {
+    meter: &'a KeyId,
+    events: Vec<&'a RawValue>,
+    waiting: u64,
 }
 
 impl<S: Sql> MeterObject<S> {
@@ -133,6 +156,36 @@ impl<S: Sql> MeterObject<S> {
     /// The Alerts object has looked at everything up to this sequence number.
     pub fn alerted(&mut self, up_to: u64) -> Result<(), MeterError> {
         Ok(self.store.set_alerted(up_to)?)
+    }
+
+    /// What the Telemetry object lacks: events, or word of how many wait for the Ledger. Its mark is its own too. `None`
+    /// when it lacks nothing.
+    pub fn telemetry_delivery(&self) -> Result<Option<TelemetryDelivery>, MeterError> {
+        let Some(plan) = &self.plan else { return Ok(None) };
+        let events = self.store.unexported(DELIVERY_BATCH)?;
+        let waiting =
+            if self.undelivered { self.store.count_undelivered(WAITING_TOLD)? } else { 0 };
+        if events.is_empty() && waiting == self.told_waiting {
+            return Ok(None);
+        }
+        let bodies: Result<Vec<&RawValue>, _> =
+            events.iter().map(|(_, body)| serde_json::from_str(body)).collect();
+        let batch = TelemetryBatch { meter: &plan.key, events: bodies?, waiting };
+        Ok(Some(TelemetryDelivery {
+            workspace: plan.workspace.to_string(),
+            payload: serde_json::to_string(&batch)?,
+            up_to: events.last().map(|(seq, _)| *seq),
+            waiting,
+        }))
+    }
+
+    /// The Telemetry object took a delivery in.
+    pub fn exported(&mut self, up_to: Option<u64>, waiting: u64) -> Result<(), MeterError> {
+        self.told_waiting = waiting;
+        if let Some(up_to) = up_to {
+            self.store.set_exported(up_to)?;
+        }
+        Ok(())
     }
 
     /// The Ledger has everything up to this sequence number.

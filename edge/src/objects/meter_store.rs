@@ -275,15 +275,38 @@ impl<S: Sql> MeterStore<S> {
     /// The oldest events that the Alerts object lacks: sequence number, JSON text.
     pub fn unalerted(&self, limit: usize) -> Result<Vec<(u64, String)>, SqlError> {
         let mark = self.meta("alerted_up_to")?.unwrap_or_else(|| "0".to_owned());
-        let select = "SELECT CAST(seq AS TEXT), body FROM events WHERE seq > CAST(? AS INTEGER)
-            ORDER BY seq LIMIT CAST(? AS INTEGER)";
-        let rows = self.sql.exec(select, &[Some(&mark), Some(&limit.to_string())])?;
-        rows.iter().map(|row| Ok((integer(row, 0)?, text(row, 1)?.to_owned()))).collect()
+        self.events_after(&mark, limit)
     }
 
     /// The Alerts object has these.
     pub fn set_alerted(&self, up_to: u64) -> Result<(), SqlError> {
         self.set_meta("alerted_up_to", &up_to.to_string())
+    }
+
+    /// The oldest events that the Telemetry object lacks: sequence number, JSON text.
+    pub fn unexported(&self, limit: usize) -> Result<Vec<(u64, String)>, SqlError> {
+        let mark = self.meta("exported_up_to")?.unwrap_or_else(|| "0".to_owned());
+        self.events_after(&mark, limit)
+    }
+
+    /// The Telemetry object has these.
+    pub fn set_exported(&self, up_to: u64) -> Result<(), SqlError> {
+        self.set_meta("exported_up_to", &up_to.to_string())
+    }
+
+    /// How many events the Ledger lacks, counted up to a limit.
+    pub fn count_undelivered(&self, limit: u64) -> Result<u64, SqlError> {
+        let count = "SELECT CAST(COUNT(*) AS TEXT) FROM
+            (SELECT 1 FROM events WHERE delivered = 0 LIMIT CAST(? AS INTEGER))";
+        let rows = self.sql.exec(count, &[Some(&limit.to_string())])?;
+        rows.first().map_or(Ok(0), |row| integer(row, 0))
+    }
+
+    fn events_after(&self, mark: &str, limit: usize) -> Result<Vec<(u64, String)>, SqlError> {
+        let select = "SELECT CAST(seq AS TEXT), body FROM events WHERE seq > CAST(? AS INTEGER)
+            ORDER BY seq LIMIT CAST(? AS INTEGER)";
+        let rows = self.sql.exec(select, &[Some(mark), Some(&limit.to_string())])?;
+        rows.iter().map(|row| Ok((integer(row, 0)?, text(row, 1)?.to_owned()))).collect()
     }
 
     /// Marks events as delivered, and lets the oldest of the delivered go.

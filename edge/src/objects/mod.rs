@@ -32,6 +32,11 @@ pub mod meter_store;
 pub mod meter_sublets;
 pub mod migrations;
 pub mod sql;
+pub mod telemetry_object;
+#[cfg(test)]
+mod telemetry_object_tests;
+pub mod telemetry_plan;
+pub mod telemetry_store;
 mod workspace_api;
 pub mod workspace_object;
 

@@ -13,6 +13,7 @@ use super::budget_object::BudgetObject;
 use super::directory_object::DirectoryObject;
 use super::ledger_object::LedgerObject;
 use super::meter_object::MeterObject;
+use super::telemetry_object::TelemetryObject;
 use super::test_sql::TestSql;
 use super::workspace_object::{Context, WorkspaceObject};
 use crate::admin::call::{Call, Push, Step, failed, push_pending, route};
@@ -33,6 +34,7 @@ pub(crate) struct Shell {
     ledgers: RefCell<BTreeMap<String, TestSql>>,
     budgets: RefCell<BTreeMap<String, TestSql>>,
     alerts: RefCell<BTreeMap<String, TestSql>>,
+    telemetry: RefCell<BTreeMap<String, TestSql>>,
     /// Meters that cannot be reached.
     pub(crate) unreachable: RefCell<BTreeSet<String>>,
     draws: Cell<u64>,
@@ -57,6 +59,7 @@ impl Shell {
             ledgers: RefCell::default(),
             budgets: RefCell::default(),
             alerts: RefCell::default(),
+            telemetry: RefCell::default(),
             unreachable: RefCell::default(),
             draws: Cell::new(0),
             answered: RefCell::default(),
@@ -118,6 +121,11 @@ impl Shell {
         LedgerObject::open(Self::stored(&self.ledgers, name)).unwrap()
     }
 
+    /// A workspace's Telemetry object, opened from its storage.
+    pub(crate) fn telemetry(&self, name: &str) -> TelemetryObject<TestSql> {
+        TelemetryObject::open(Self::stored(&self.telemetry, name)).unwrap()
+    }
+
     /// A workspace's Alerts object, opened from its storage.
     pub(crate) fn alerts(&self, name: &str) -> AlertsObject<TestSql> {
         AlertsObject::open(Self::stored(&self.alerts, name)).unwrap()
@@ -136,7 +144,14 @@ impl Shell {
 
     /// Everything that any object has stored, as text.
     pub(crate) fn dump(&self) -> String {
-        let maps = [&self.workspaces, &self.meters, &self.ledgers, &self.budgets, &self.alerts];
+        let maps = [
+            &self.workspaces,
+            &self.meters,
+            &self.ledgers,
+            &self.budgets,
+            &self.alerts,
+            &self.telemetry,
+        ];
         let dumps = maps
             .iter()
             .flat_map(|map| map.borrow().values().map(TestSql::dump).collect::<Vec<_>>());
@@ -174,6 +189,9 @@ impl Shell {
                     self.answered
                         .borrow_mut()
                         .push_str(&format!("{method} {target} {status} {body}\n"));
+                    if content_type.starts_with("text/plain") {
+                        return (status, Value::String(body));
+                    }
                     let expected =
                         if status < 400 { "application/json" } else { "application/problem+json" };
                     assert_eq!(content_type, expected);
@@ -198,6 +216,9 @@ impl Shell {
                     let call = serde_json::from_str(&call).unwrap();
                     let status = budget.status(Some(&call), self.now()).unwrap();
                     Step::text(200, serde_json::to_string(&status).unwrap())
+                }
+                Step::Telemetry { name, method, payload } => {
+                    self.telemetry(&name).query(method, &payload, self.now()).unwrap()
                 }
                 Step::Alerts { name, method: "test", payload } => {
                     self.test_receiver(&name, &payload)
@@ -264,7 +285,7 @@ impl Shell {
 
     fn push(&self, workspace: &WorkspaceObject<TestSql>, effects: &[Push]) -> bool {
         let mut all = true;
-        for Push { key, version, plan, alerts_of } in effects {
+        for Push { key, version, plan, alerts_of, telemetry_of } in effects {
             if self.unreachable.borrow().contains(key) {
                 all = false;
                 continue;
@@ -272,6 +293,11 @@ impl Shell {
             if alerts_of.is_some() && !self.unreachable.borrow().contains("alerts") {
                 let name = alerts_of.as_deref().unwrap();
                 self.alerts(name).apply_config(plan, self.now()).unwrap();
+                all &= workspace.pushed(key, version).is_ok();
+                continue;
+            }
+            if let Some(name) = telemetry_of {
+                self.telemetry(name).apply_config(plan, self.now()).unwrap();
                 all &= workspace.pushed(key, version).is_ok();
                 continue;
             }

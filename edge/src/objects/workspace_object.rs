@@ -43,6 +43,8 @@ pub const MIGRATIONS: &[&str] = &["
 /// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
 /// The Alerts object's place in the queue of pushes. No key has this id.
 const ALERTS: &str = "alerts";
+/// The Telemetry object's, likewise.
+const TELEMETRY: &str = "telemetry";
 const PUSHES_AT_ONCE: usize = 200;
 /// Plans handed over at once, in bytes, where plans are large: an isolate has 128 MB, and a plan crosses three times.
 const PUSHED_BYTES: usize = 8 * 1024 * 1024;
@@ -189,6 +191,7 @@ impl<S: Sql> WorkspaceObject<S> {
                 "receiver" => {
                     self.secrets.receivers.insert(name, stored(body)?);
                 }
+                "telemetry" => self.secrets.collector = Some(body.to_owned()),
                 "reconciler" => self.secrets.reconcilers.push(stored(body)?),
                 _ => self.secrets.actors.push(stored(body)?),
             }
@@ -428,6 +431,7 @@ impl<S: Sql> WorkspaceObject<S> {
     ) -> Result<Delivery, Refused> {
         config.validate()?;
         config.check_receivers(&self.config, context.allow_private)?;
+        config.check_collector(&self.config, context.allow_private)?;
         self.check_plan_size(&config, &secrets)?;
         // After this point the change must succeed: a problem now would leave half of it.
         let changes = self.config.diff(&config);
@@ -486,20 +490,36 @@ impl<S: Sql> WorkspaceObject<S> {
                 // The reconciler's secrets and settings are in no plan.
                 Some(("reconciler", _)) => {}
                 None if path == "reconciler" => {}
+                Some(("telemetry", _)) => {
+                    touched.insert(TELEMETRY.to_owned());
+                }
+                None if path == TELEMETRY => {
+                    touched.insert(TELEMETRY.to_owned());
+                    if self.config.starts_traces() != config.starts_traces() {
+                        touched.extend(config.keys.keys().cloned());
+                    }
+                }
                 Some(("receivers", _)) | None if path != "default_price" => {
                     touched.insert(ALERTS.to_owned());
                 }
                 Some(("budgets", name)) => {
+                    touched.insert(TELEMETRY.to_owned());
                     let terms = [self.config.budgets.get(name), config.budgets.get(name)];
                     let has_it = |(id, key): &(&String, &KeyConfig)| {
                         terms.iter().flatten().any(|terms| terms.may_apply_to(id, &key.actor))
                     };
                     touched.extend(config.keys.iter().filter(has_it).map(|(id, _)| id.clone()));
                 }
-                _ => touched.extend(config.keys.keys().cloned()),
+                section => {
+                    // Providers have names by the conventions.
+                    if section.is_some_and(|(section, _)| section == "providers") {
+                        touched.insert(TELEMETRY.to_owned());
+                    }
+                    touched.extend(config.keys.keys().cloned());
+                }
             }
         }
-        touched.retain(|id| id == ALERTS || config.keys.contains_key(id));
+        touched.retain(|id| id == ALERTS || id == TELEMETRY || config.keys.contains_key(id));
         touched
     }
 
@@ -513,6 +533,10 @@ impl<S: Sql> WorkspaceObject<S> {
                 pushes.extend(self.alerts_push(workspace));
                 continue;
             }
+            if key == TELEMETRY {
+                pushes.extend(self.telemetry_push(workspace));
+                continue;
+            }
             let plan = self.config.compile(workspace, self.version, key, &self.secrets);
             let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else {
                 continue;
@@ -523,6 +547,7 @@ impl<S: Sql> WorkspaceObject<S> {
                 version: self.version.to_string(),
                 plan,
                 alerts_of: None,
+                telemetry_of: None,
             });
             if left == 0 {
                 break;
@@ -539,6 +564,18 @@ impl<S: Sql> WorkspaceObject<S> {
             version: self.version.to_string(),
             plan: serde_json::to_string(&plan).ok()?,
             alerts_of: Some(workspace.to_string()),
+            telemetry_of: None,
+        })
+    }
+
+    fn telemetry_push(&self, workspace: &WorkspaceId) -> Option<Push> {
+        let plan = self.config.compile_telemetry(workspace, self.version, &self.secrets);
+        Some(Push {
+            key: TELEMETRY.to_owned(),
+            version: self.version.to_string(),
+            plan: serde_json::to_string(&plan).ok()?,
+            alerts_of: None,
+            telemetry_of: Some(workspace.to_string()),
         })
     }
 
@@ -659,6 +696,7 @@ fn secret_path(kind: &str, name: &str) -> String {
         "credential" => format!("providers.{name}"),
         "receiver" => format!("receivers.{name}"),
         "reconciler" => format!("reconciler.{name}"),
+        "telemetry" => format!("telemetry.{name}"),
         _ => format!("actor_secrets.{name}"),
     }
 }
@@ -685,5 +723,10 @@ fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
         .receivers
         .iter()
         .map(|(name, list)| (("receiver", name.clone()), json(serde_json::to_string(list))));
-    credentials.chain(keys).chain(actors).chain(reconcilers).chain(receivers).collect()
+    let collector = secrets
+        .collector
+        .iter()
+        .map(|sealed| (("telemetry", "collector".to_owned()), sealed.clone()));
+    let shared = actors.chain(reconcilers).chain(receivers).chain(collector);
+    credentials.chain(keys).chain(shared).collect()
 }

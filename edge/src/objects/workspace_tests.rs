@@ -8,6 +8,7 @@ mod outcomes;
 mod proposals;
 mod resources;
 mod secrecy;
+mod telemetry;
 
 use serde_json::{Value, json};
 

@@ -12,8 +12,10 @@ use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::RequestFacts;
+use tallygate_shared::policy::key_plan::KeyPlan;
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::pricing::{Cost, PriceRow};
+use tallygate_shared::telemetry::trace::Span;
 use tallygate_shared::tokens::Usage;
 
 /// "May this request go ahead?"
@@ -34,6 +36,17 @@ pub struct AdmitCall {
     pub labels: BTreeMap<String, String>,
     /// A random number, as text, for weighted routes.
     pub draw: String,
+    /// The gateway's span in the caller's trace, where the caller sent one that can be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Span>,
+}
+
+impl AdmitCall {
+    /// The request's span: in the caller's trace, or in one of its own where the workspace wants that.
+    pub fn span(&self, plan: &KeyPlan) -> Option<Span> {
+        let started = || plan.start_traces.then(|| Span::started_by(&self.id));
+        self.trace.clone().or_else(started)
+    }
 }
 
 /// The Meter's answer.
@@ -154,6 +167,9 @@ pub struct Ticket {
     /// What the loop breaker wants to hear of the request when it is over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub watched: Option<Watched>,
+    /// The gateway's span, where the request belongs to a trace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<Span>,
 }
 
 impl Ticket {
@@ -173,6 +189,7 @@ impl Ticket {
             sublet: Some(requests),
             network: None,
             watched: None,
+            trace: None,
         }
     }
 }

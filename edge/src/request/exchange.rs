@@ -12,6 +12,7 @@ use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::policy::decide::{Problem, RequestFacts};
 use tallygate_shared::policy::refusal::Refusal;
+use tallygate_shared::telemetry::trace::Span;
 use tallygate_shared::time::Timestamp;
 
 use crate::dialects::{Dialect, Endpoint};
@@ -21,7 +22,7 @@ use crate::request::body::{Body, Edits};
 use crate::request::calls::{
     AdmitAnswer, AdmitAnswerRef, AdmitCall, Admitted, AdmittedTarget, Limits,
 };
-use crate::request::headers::{Headers, forwarded_headers, returned_headers};
+use crate::request::headers::{Headers, forwarded_headers, returned_headers, trace_headers};
 use crate::request::isolate::Isolate;
 use crate::request::labels::labels_of;
 use crate::request::outcomes::{self, OutcomesCall};
@@ -267,6 +268,7 @@ impl Exchange {
             actor_token: self.headers.get("x-tallygate-actor").map(str::to_owned),
             labels,
             draw: self.draw.to_string(),
+            trace: self.headers.get("traceparent").and_then(|text| Span::under(text, &self.id)),
         }
     }
 
@@ -421,7 +423,7 @@ impl Exchange {
             Deployment { name: &target.model, api_version: target.api_version.as_deref() };
         let url = upstream_url(kind, Some(&target.base_url), endpoint, Some(deployment))
             .map_err(|error| error.to_string())?;
-        let headers = forwarded_headers(
+        let mut headers = forwarded_headers(
             &self.headers,
             kind,
             endpoint,
@@ -429,6 +431,7 @@ impl Exchange {
             credential.as_deref(),
             self.id.as_str(),
         );
+        trace_headers(&self.headers, admitted.ticket.trace.as_ref(), &mut headers);
         let step = Step::Fetch {
             url,
             method: endpoint.method(),

@@ -3,6 +3,7 @@
 use crate::dialects::Endpoint;
 use crate::providers::{Auth, ProviderKind};
 use crate::request::calls::{LimitState, Limits};
+use tallygate_shared::telemetry::trace::{Span, passed_state};
 
 /// Headers as a list, names in lower case, as the runtime gives them.
 #[derive(Clone, Debug, Default)]
@@ -87,6 +88,21 @@ pub fn forwarded_headers(
     headers
 }
 
+/// Adds the request's trace: the provider's work is a child of the gateway's span. Without a span there is nothing to
+/// add: what the caller sent could not be read, and is not passed on. Every attempt has the same span; the usage event
+/// tells them apart.
+pub fn trace_headers(incoming: &Headers, span: Option<&Span>, to: &mut Vec<(String, String)>) {
+    let Some(span) = span else { return };
+    to.push(("traceparent".to_owned(), span.traceparent()));
+    // A state belongs to its `traceparent`: with one that could not be read, it is dropped too.
+    let continues =
+        incoming.get("traceparent").is_some_and(|parent| parent.contains(span.trace_id.as_str()));
+    let state = incoming.get("tracestate").filter(|_| continues).and_then(passed_state);
+    if let Some(state) = state {
+        to.push(("tracestate".to_owned(), state));
+    }
+}
+
 /// Adds the provider's headers that the caller may see.
 pub fn returned_headers(upstream: &Headers, to: &mut Vec<(String, String)>) {
     for name in RETURNED {
@@ -103,5 +119,54 @@ pub fn limit_headers(limits: &Limits, to: &mut Vec<(String, String)>) {
         to.push((format!("x-ratelimit-limit-{unit}"), limit.to_string()));
         to.push((format!("x-ratelimit-remaining-{unit}"), remaining.to_string()));
         to.push((format!("x-ratelimit-reset-{unit}"), format!("{reset_ms}ms")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tallygate_shared::ids::RequestId;
+    use tallygate_shared::time::Timestamp;
+
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+
+    fn passed(headers: &[(&str, &str)], start: bool) -> Vec<(String, String)> {
+        let list = headers.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        let incoming = Headers::new(list.collect());
+        let id = RequestId::mint(Timestamp::from_ms(1_790_000_000_000), &[3; 10]);
+        let span = incoming.get("traceparent").and_then(|text| Span::under(text, &id));
+        let span = span.or_else(|| start.then(|| Span::started_by(&id)));
+        let mut headers = forwarded_headers(
+            &incoming,
+            ProviderKind::Openai,
+            Endpoint::ChatCompletions,
+            None,
+            None,
+            id.as_str(),
+        );
+        trace_headers(&incoming, span.as_ref(), &mut headers);
+        headers.retain(|(name, _)| name.starts_with("trace"));
+        headers
+    }
+
+    #[test]
+    fn the_provider_s_work_is_a_child_of_the_gateway_s_span() {
+        let headers = passed(&[("traceparent", PARENT), ("tracestate", "a=1, b=2")], false);
+        let [(_, parent), (name, state)] = headers.as_slice() else { panic!("{headers:?}") };
+        assert!(parent.starts_with("00-4bf92f3577b34da6a3ce929d0e0e4736-"));
+        assert!(!parent.contains("00f067aa0ba902b7"), "{parent}");
+        assert_eq!((name.as_str(), state.as_str()), ("tracestate", "a=1,b=2"));
+        let without_state = passed(&[("traceparent", PARENT), ("tracestate", "A=!,")], false);
+        assert_eq!(without_state.len(), 1, "a state that cannot be read is dropped alone");
+    }
+
+    #[test]
+    fn without_a_trace_nothing_starts_unless_the_workspace_wants_it() {
+        let malformed = [("traceparent", "00-zz"), ("tracestate", "a=1")];
+        assert_eq!(passed(&[], false), []);
+        assert_eq!(passed(&malformed, false), []);
+        let started = passed(&malformed, true);
+        assert_eq!(started.len(), 1, "the state of a trace that cannot be read is dropped with it");
+        assert!(started[0].1.ends_with("-03"), "{started:?}");
     }
 }

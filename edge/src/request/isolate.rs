@@ -131,6 +131,7 @@ impl Isolate {
             sublet: None,
             network: call.facts.ip.map(network_of),
             watched: None,
+            trace: call.span(plan),
         };
         Some(Box::new(Admitted {
             hot: false,

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tallygate_reconciler::app::{App, AppError, Span, SystemClock, read_config};
-use tallygate_reconciler::night::run::{Ended, Progress};
+use tallygate_reconciler::night::run::{Again, Ended, Progress};
 use tallygate_reconciler::report::{Report, Status};
 use tallygate_shared::time::{Date, Timestamp};
 
@@ -189,8 +189,8 @@ async fn work(arguments: Arguments) -> Result<ExitCode, AppError> {
 async fn reconcile(app: &App, span: &Span, json: bool) -> Result<bool, AppError> {
     let bar = Bar::new();
     loop {
-        let (ended, report) = app.reconcile(span, true, &bar).await?;
-        if ended == Ended::Done {
+        let (ended, report) = app.reconcile(span, Again::Always, &bar).await?;
+        if ended != Ended::More {
             bar.0.finish_and_clear();
             return Ok(print(&report, json));
         }

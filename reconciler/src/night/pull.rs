@@ -161,6 +161,12 @@ pub async fn pull(
     read(connector, days, &pages, key)
 }
 
+/// Whether a kept pull is this source's.
+pub fn is_of(manifest: &str, source: &str) -> bool {
+    let rest = manifest.strip_prefix("pull/v1/").and_then(|rest| rest.strip_prefix(source));
+    rest.is_some_and(|rest| rest.starts_with('/'))
+}
+
 /// Reads a pull that was kept.
 pub async fn pull_again(
     connector: &dyn Connector,

@@ -106,8 +106,19 @@ pub trait Progress: Send + Sync {
 pub enum Ended {
     /// The run is over.
     Done,
+    /// The run was over before: nothing was done.
+    Before,
     /// There was no time left: call again.
     More,
+}
+
+/// What becomes of a run that is over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Again {
+    /// It is made again.
+    Always,
+    /// It is made again when something was missing, with what it has: only what is missing is asked for.
+    IfPartial,
 }
 
 /// All that a run needs.
@@ -136,20 +147,22 @@ struct Held {
     report: Report,
 }
 
-/// Runs, or goes on with a run. `anew`: a run that is over is made again.
+/// Runs, or goes on with a run.
 pub async fn run(
     night: &Night<'_>,
     run: RunId,
     days: Days,
-    anew: bool,
+    again: Again,
 ) -> Result<(Ended, Report), RunError> {
-    let mut held = match take(night, &run, days, anew).await? {
+    let mut held = match take(night, &run, days, again).await? {
         Ok(held) => held,
-        Err(report) => return Ok((Ended::Done, report)),
+        Err(report) => return Ok((Ended::Before, report)),
     };
+    // What an earlier invocation of the same run has spent is spent.
+    let left = night.config.max_paid_calls.saturating_sub(held.report.paid_calls);
     let shared = Shared {
         objects: night.objects.clone(),
-        paid_calls: Arc::new(PaidCalls::new(night.config.max_paid_calls)),
+        paid_calls: Arc::new(PaidCalls::new(left)),
         patience: night.patience,
     };
     for workspace in &night.config.workspaces {
@@ -157,21 +170,22 @@ pub async fn run(
         if held.state.done.contains_key(&key) {
             continue;
         }
+        let paid_before = held.report.paid_calls.saturating_sub(shared.paid_calls.taken());
+        let others = BTreeSet::new();
         let mut one =
-            Workspace { night, config: workspace, days, shared: &shared, others: BTreeSet::new() };
+            Workspace { night, config: workspace, days, shared: &shared, others, paid_before };
         match one.run(&mut held).await? {
             Ended::More => {
                 note(&mut held)?;
                 let kept = night.ledger.release(&held.run, held.token, &held.state).await?;
                 return if kept { Ok((Ended::More, held.report)) } else { Err(superseded(&held)) };
             }
-            Ended::Done => {
+            Ended::Done | Ended::Before => {
                 held.state.done.insert(key, String::new());
                 checkpoint(night, &mut held).await?;
             }
         }
     }
-    held.report.paid_calls = shared.paid_calls.taken();
     held.report.status = if held.report.is_whole() { Status::Complete } else { Status::Partial };
     note(&mut held)?;
     keep_report(night, &held.report).await?;
@@ -186,26 +200,56 @@ async fn take(
     night: &Night<'_>,
     run: &RunId,
     days: Days,
-    anew: bool,
+    again: Again,
 ) -> Result<Result<Held, Report>, RunError> {
-    let mut anew = anew;
+    let mut kept = BTreeMap::new();
+    let mut reopened = false;
     loop {
         let now = night.clock.now();
         let until = now.plus_ms(LEASE_MS);
         match night.ledger.lease(run, &night.holder, now, until).await? {
             Lease::Held { until } => return Err(RunError::Held { run: run.0.clone(), until }),
-            Lease::Done(_) if anew => {
+            Lease::Done(state) => {
+                let report = report_of(run, &state, days)?;
+                let partial = report.status != Status::Complete;
+                if reopened || (again == Again::IfPartial && !partial) {
+                    return Ok(Err(report));
+                }
+                if again == Again::IfPartial {
+                    kept = what_it_has(night.config, state);
+                }
                 night.ledger.reopen(run).await?;
-                anew = false;
+                reopened = true;
             }
-            Lease::Done(state) => return Ok(Err(report_of(run, &state, days)?)),
             Lease::Granted { token, state } => {
-                let state = state.unwrap_or_default();
+                let mut state = state.unwrap_or_default();
+                if state.report.is_none() {
+                    state.done.extend(kept);
+                }
                 let report = report_of(run, &state, days)?;
                 return Ok(Ok(Held { run: run.clone(), token, state, report }));
             }
         }
     }
+}
+
+/// What a partial run need not ask for again: answers that it has. Dropped files are looked at again: a person may have
+/// mended them.
+fn what_it_has(config: &Config, state: RunState) -> BTreeMap<String, String> {
+    let mut kept = state.done;
+    let files: BTreeSet<String> = config
+        .workspaces
+        .iter()
+        .flat_map(|workspace| {
+            let sources = workspace.sources.iter().enumerate();
+            let files = sources.filter(|(_, source)| source.name() == "inbox");
+            files.map(|(place, _)| format!("pull#{}#{place}", workspace.id))
+        })
+        .collect();
+    kept.retain(|key, _| {
+        (key.starts_with("pull#") && !files.contains(key)) || key.starts_with("events#")
+    });
+    kept
 }
 
 fn report_of(run: &RunId, state: &RunState, days: Days) -> Result<Report, RunError> {
@@ -247,7 +291,11 @@ async fn keep_report(night: &Night<'_>, report: &Report) -> Result<(), RunError>
     Ok(())
 }
 
-async fn set_mark(ledger: &dyn LedgerStore, name: &str, value: &str) -> Result<(), StoreError> {
+pub(crate) async fn set_mark(
+    ledger: &dyn LedgerStore,
+    name: &str,
+    value: &str,
+) -> Result<(), StoreError> {
     loop {
         let before = ledger.mark(name).await?;
         if before.as_deref() == Some(value)
@@ -271,6 +319,8 @@ struct Workspace<'a> {
     shared: &'a Shared,
     /// Days that another run writes.
     others: BTreeSet<String>,
+    /// Paid calls of earlier invocations of the run.
+    paid_before: u32,
 }
 
 /// How a look at a day ended.
@@ -408,6 +458,15 @@ impl Workspace<'_> {
         let id = &self.config.id;
         let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
         let mut bills = Bills::default();
+        // What an earlier invocation of the run said of its pulls, this one says again.
+        let sources = self.config.sources.iter().enumerate();
+        let names: Vec<String> = sources.map(|(place, source)| self.label(place, source)).collect();
+        let report = self.report(held);
+        report.held.clear();
+        report.missing.retain(|what, _| !names.contains(what));
+        report
+            .notes
+            .retain(|note| !names.iter().any(|name| note.starts_with(&format!("{name}: "))));
         for (place, source) in self.config.sources.iter().enumerate() {
             let done = u64::try_from(place).unwrap_or(0);
             let label = self.label(place, source);
@@ -416,7 +475,10 @@ impl Workspace<'_> {
             let objects = self.night.objects.as_ref();
             let pulled = match pull::connector(source, self.shared).await {
                 Err(error) => Err(PullFailed::Source(error)),
-                Ok(connector) => match held.state.done.get(&key) {
+                Ok(connector) => match held.state.done.get(&key).filter(|manifest| {
+                    // The configuration may have changed since.
+                    pull::is_of(manifest, connector.name())
+                }) {
                     Some(manifest) => pull::pull_again(connector.as_ref(), manifest, objects).await,
                     None => {
                         let today = self.night.clock.now().date();
@@ -424,6 +486,8 @@ impl Workspace<'_> {
                     }
                 },
             };
+            let paid = self.shared.paid_calls.taken();
+            held.report.paid_calls = self.paid_before.saturating_add(paid);
             match pulled {
                 Ok(pulled) => {
                     held.state.done.insert(key, pulled.manifest.clone());

@@ -234,15 +234,21 @@ pub async fn secrets(
                     action,
                     reason: format!("for {name}"),
                 },
+                Some("ResourceNotFoundException") => crate::ports::StoreError::Failed {
+                    store: "Secrets Manager",
+                    reason: format!("{name} does not exist or has no value: put one in"),
+                },
                 _ => crate::ports::StoreError::Unavailable {
                     store: "Secrets Manager",
                     reason: format!("{reason} for {name}"),
                 },
             }
         })?;
-        if let Some(text) = answer.secret_string() {
-            found.insert(name, text.to_owned());
-        }
+        let Some(text) = answer.secret_string() else {
+            let reason = format!("{name} is binary: put its value in as text");
+            return Err(crate::ports::StoreError::Failed { store: "Secrets Manager", reason });
+        };
+        found.insert(name, text.to_owned());
     }
     Ok(found)
 }

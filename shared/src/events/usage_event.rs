@@ -98,6 +98,12 @@ pub struct UsageEvent {
     /// Milliseconds to the provider's first byte.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_byte_ms: Option<u64>,
+    /// The caller's trace, 32 hex digits, where it sent a `traceparent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace_id: Option<String>,
+    /// The gateway's span in that trace, 16 hex digits: the parent of what the provider records.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub span_id: Option<String>,
     /// How many requests this record stands for: more than 1 where a flood of refusals is sampled.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub sampled: u64,

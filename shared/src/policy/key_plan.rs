@@ -54,6 +54,9 @@ pub struct KeyPlan {
     /// The price of a model that nothing else prices. Without it such a model is refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_price: Option<PriceRow>,
+    /// Whether a request that belongs to no trace starts one towards its provider.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub start_traces: bool,
 }
 
 impl KeyPlan {

@@ -57,6 +57,10 @@ impl<S: Sql> Api<'_, S> {
         self.edit(|config, secrets| {
             secrets.credentials.retain(|name, _| target.providers.contains_key(name));
             secrets.receivers.retain(|name, _| target.receivers.contains_key(name));
+            // Headers are for one collector: they stay where it stays.
+            if config.collector_address() != target.collector_address() {
+                secrets.collector = None;
+            }
             *config = target;
             Ok(json!({ "changes": changes }))
         })

@@ -11,6 +11,7 @@ mod reconciler;
 mod reports;
 mod rules;
 mod secrets;
+mod telemetry;
 
 use serde_json::{Value, json};
 
@@ -114,6 +115,10 @@ pub(super) fn answer<S: Sql>(
         Operation::AcknowledgeAlert => api.act_on_alert("acknowledge", name),
         Operation::SnoozeAlert => api.snooze_alert(name),
         Operation::ResolveAlert => api.act_on_alert("resolve", name),
+        Operation::ShowMetrics => api.metrics(),
+        Operation::ShowTelemetry => api.telemetry(),
+        Operation::PutTelemetry => api.put_telemetry(),
+        Operation::DeleteTelemetry => api.delete_telemetry(),
         Operation::ListReceivers => api.receivers(),
         Operation::ShowReceiver => api.receiver(name),
         Operation::PutReceiver => api.put_receiver(name),

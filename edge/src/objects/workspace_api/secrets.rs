@@ -198,10 +198,14 @@ impl<S: Sql> Api<'_, S> {
         let receivers = secrets.receivers.iter().flat_map(|(name, list)| {
             list.iter().map(move |secret| ("receiver", name, &secret.sealed))
         });
+        let collector_name = "collector".to_owned();
+        let collector = secrets.collector.iter();
+        let collector = collector.map(|sealed| ("telemetry", &collector_name, sealed));
         let old = providers
             .chain(actors)
             .chain(reconcilers)
             .chain(receivers)
+            .chain(collector)
             .filter(|(_, _, sealed)| self.context.ring.needs_reseal(sealed));
         let mut anew = Vec::new();
         for (place, (kind, name, sealed)) in old.enumerate() {
@@ -223,6 +227,8 @@ impl<S: Sql> Api<'_, S> {
             for (kind, name, old, sealed) in anew {
                 if kind == "provider" {
                     secrets.credentials.insert(name, sealed);
+                } else if kind == "telemetry" {
+                    secrets.collector = Some(sealed);
                 } else if kind == "receiver" {
                     let list = secrets.receivers.entry(name).or_default();
                     for secret in list.iter_mut().filter(|secret| secret.sealed == old) {
