@@ -23,9 +23,14 @@ impl<S: Sql> Api<'_, S> {
         let mut applied = 0_u64;
         for correction in &corrections {
             let id = id_of(correction);
-            // What was decided once stays decided: the same price is not proposed again.
-            if self.proposal(&id)?.is_some_and(|(state, _)| state != "proposed") {
-                continue;
+            // What a person turned down stays turned down. What was applied is proposed again when another price has
+            // taken its place since.
+            let state = self.proposal(&id)?.map(|(state, _)| state);
+            let holds = || is_in_force(&config, correction, self.context.now);
+            match state.as_deref() {
+                Some("dismissed") => continue,
+                Some("applied") if holds() => continue,
+                _ => {}
             }
             let done = apply && put_price(&mut config, correction, self.context.now).is_ok();
             self.save_proposal(&id, if done { "applied" } else { "proposed" }, correction)?;
@@ -113,6 +118,24 @@ fn id_of(correction: &PriceCorrection) -> String {
     let digest = Sha256::digest(name.as_bytes());
     let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
     format!("pp_{hex}")
+}
+
+/// Whether all of the workspace's own prices that hold from tomorrow on are the billed one.
+fn is_in_force(config: &Config, correction: &PriceCorrection, now: Timestamp) -> bool {
+    let start = now.plus_ms(DAY_MS).date().midnight();
+    let mut asked = config.clone();
+    put_price(&mut asked, correction, now).is_err()
+        || asked.prices.iter().all(|(name, row)| {
+            let before = config.prices.get(name);
+            !row.is_effective(start)
+                || before.is_some_and(|before| before.prices == row.prices)
+                || config.prices.values().any(|known| {
+                    known.provider == row.provider
+                        && known.model == row.model
+                        && known.is_effective(start)
+                        && known.prices == row.prices
+                })
+        })
 }
 
 /// Puts a billed price into the configuration, for every provider that is billed by this price, from the next day on:
@@ -218,6 +241,20 @@ mod tests {
             config.prices.values().filter(|row| row.is_effective(later.plus_ms(DAY_MS))).count();
         assert_eq!(in_force, 1);
         config.validate().unwrap();
+    }
+
+    #[test]
+    fn a_price_that_came_back_is_known_to_be_another_than_the_one_in_force() {
+        let mut config = config();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        let (one, other) = (correction("input", "0.12"), correction("input", "0.13"));
+        assert!(!is_in_force(&config, &one, now));
+        put_price(&mut config, &one, now).unwrap();
+        assert!(is_in_force(&config, &one, now));
+        let later = now.plus_ms(3 * DAY_MS);
+        assert!(is_in_force(&config, &one, later) && !is_in_force(&config, &other, later));
+        put_price(&mut config, &other, later).unwrap();
+        assert!(!is_in_force(&config, &one, later) && is_in_force(&config, &other, later));
     }
 
     #[test]
