@@ -309,6 +309,29 @@ fn a_meter_of_the_first_schema_opens_and_spends_from_a_shared_budget() {
 }
 
 #[test]
+fn a_budget_of_the_first_schema_opens_remembers_and_takes_corrections() {
+    let sql = TestSql::new();
+    migrate(&sql, &super::budget_object::MIGRATIONS[..1]).unwrap();
+    let stored = terms("1").to_string();
+    for (name, value) in [("account", ACCOUNT), ("version", "1"), ("terms", stored.as_str())] {
+        let insert = "INSERT INTO meta (name, value) VALUES (?, ?)";
+        sql.exec(insert, &[Some(name), Some(value)]).unwrap();
+    }
+    let share = "INSERT INTO shares (line, holder, version, authorised, spent, keep, quota, quota_bound, at_ms)
+        VALUES ('usd:lifetime', '0123456789abcde7', 3, 42, 42, 0, 0, 0, 1)";
+    sql.exec(share, &[]).unwrap();
+    let mut net = Net::new(1, &terms("1"));
+    net.budget_sql = sql.clone();
+    net.budget = BudgetObject::open(sql).unwrap();
+    assert_eq!(net.spent(), Usd::from_nanos(42));
+    let correction = json!({
+        "terms": { "account": ACCOUNT, "meter": "", "plan_version": 1, "terms": terms("1"), "reports": [] },
+        "corrections": [{ "line": "usd:lifetime", "source": "d#p", "revision": 1, "units": 8 }] });
+    net.budget.correct(&serde_json::from_value(correction).unwrap(), net.now).unwrap();
+    assert_eq!(net.spent(), Usd::from_nanos(50));
+}
+
+#[test]
 fn a_plan_without_budgets_from_an_earlier_build_is_read() {
     let mut old: Value = serde_json::from_str(&plan(0, 1, &terms("1"))).unwrap();
     old.as_object_mut().unwrap().remove("budgets");
