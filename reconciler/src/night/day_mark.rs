@@ -137,11 +137,11 @@ impl Told {
         workspace: &str,
         objects: &dyn ObjectStore,
     ) -> Result<String, StoreError> {
-        keep("told", workspace, self, objects).await
+        keep("day", workspace, self, objects).await
     }
 }
 
-/// Keeps a small document under its content's address.
+/// Keeps what the edge was told, a small document, under its content's address.
 pub async fn keep<T: Serialize>(
     kind: &'static str,
     workspace: &str,
@@ -151,7 +151,7 @@ pub async fn keep<T: Serialize>(
     let failed = |e: serde_json::Error| StoreError::Failed { store: kind, reason: e.to_string() };
     let body = serde_json::to_vec(document).map_err(failed)?;
     let name = hex(Sha256::digest(&body).as_slice());
-    let key = format!("{kind}/v1/{workspace}/{name}.json");
+    let key = format!("told/v1/{workspace}/{kind}-{name}.json");
     objects.put_once(&key, body.into()).await?;
     Ok(key)
 }
