@@ -431,10 +431,6 @@ export class Ledger extends CoreObject {
     return this.transact((ledger) => ledger.record_outcomes(call));
   }
 
-  exportOutcomes(from, to, after, limit) {
-    return this.use((ledger) => ledger.export_outcomes(from, to, after, limit));
-  }
-
   query(method, payload) {
     return this.use((ledger) => ledger.query(method, payload));
   }

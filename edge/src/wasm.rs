@@ -752,19 +752,6 @@ impl Ledger {
         self.core.record_outcomes(call).map_err(failed)
     }
 
-    /// A page of the outcomes of a span of time.
-    pub fn export_outcomes(
-        &self,
-        from: f64,
-        to: f64,
-        after: Option<String>,
-        limit: u32,
-    ) -> Result<String, JsValue> {
-        let (from, to) = (moment(from).ms(), moment(to).ms());
-        let page = self.core.export_outcomes(from, to, after.as_deref(), limit.into());
-        json(&page.map_err(failed)?)
-    }
-
     /// Answers a question.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, JsValue> {
         self.core.query(method, payload).map_err(failed)

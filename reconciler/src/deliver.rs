@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::time::{DAY_MS, Date};
 
 use crate::app::{App, AppError};
+use crate::connectors::Days;
 use crate::focus::month::Month;
 use crate::ledger::hex;
 use crate::night::day_mark::DayMark;
@@ -111,11 +112,8 @@ async fn state(
     for back in 0..=MONTHS_BACK {
         let closed = month_mark(workspace, &month.to_string());
         if back == 0 || ledger.mark(&closed).await?.is_some() {
-            let mut day = month.start().date();
-            while day.midnight() < month.end() {
-                names.push(format!("day#{workspace}#{day}"));
-                day = day.midnight().plus_ms(DAY_MS).date();
-            }
+            let days = Days { from: month.start().date(), to: month.end().date() };
+            names.extend(days.each().map(|day| format!("day#{workspace}#{day}")));
         }
         month = Month::of(month.start().plus_ms(-DAY_MS).date());
     }

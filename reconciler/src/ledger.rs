@@ -6,6 +6,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+pub use tallygate_shared::hex::hex;
 use tallygate_shared::money::Usd;
 
 use crate::bill::{ChargeKind, Meter, Quantity};
@@ -131,11 +132,6 @@ pub struct Revision {
     pub booked_in: Option<String>,
     /// What it says.
     pub content: Content,
-}
-
-/// Bytes as lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod budget;
 pub mod events;
 pub mod feedback;
+pub mod hex;
 pub mod identity;
 pub mod ids;
 pub mod money;

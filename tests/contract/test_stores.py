@@ -1,4 +1,4 @@
-"""The stores' conformance suite against moto's DynamoDB and S3; on local disk `cargo test` runs it anyway."""
+"""What speaks to AWS, against moto: the stores' conformance suite (`cargo test` runs it on local disk), and Cost Explorer."""
 
 from __future__ import annotations
 
@@ -40,17 +40,29 @@ def moto():
     server.wait()
 
 
-def test_dynamodb_and_s3_keep_the_promises_of_the_ports(moto):
-    environment = os.environ | {
-        "TALLYGATE_TEST_DYNAMODB_ENDPOINT": moto,
-        "TALLYGATE_TEST_S3_ENDPOINT": moto,
-        # moto looks whether a multipart upload may be written, and writes it, in two steps.
-        "TALLYGATE_TEST_KNOWN_GAPS": "racing_large_files_are_written_once",
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-    }
-    command = ["cargo", "test", "-p", "tallygate-reconciler", "--test", "conformance", "--", "--nocapture"]
+def cargo_test(*arguments: str, **more: str) -> str:
+    """What a test of the reconciler prints, run with AWS's credentials for tests."""
+    credentials = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_REGION": "us-east-1"}
+    command = ["cargo", "test", "-p", "tallygate-reconciler", *arguments, "--nocapture"]
+    environment = os.environ | credentials | more
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=1800)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "SKIPPED" not in done.stdout, done.stdout
+    return done.stdout
+
+
+def test_dynamodb_and_s3_keep_the_promises_of_the_ports(moto):
+    printed = cargo_test(
+        "--test",
+        "conformance",
+        "--",
+        TALLYGATE_TEST_DYNAMODB_ENDPOINT=moto,
+        TALLYGATE_TEST_S3_ENDPOINT=moto,
+        # moto looks whether a multipart upload may be written, and writes it, in two steps.
+        TALLYGATE_TEST_KNOWN_GAPS="racing_large_files_are_written_once",
+    )
+    assert "SKIPPED" not in printed, printed
+
+
+def test_cost_explorer_is_read_whole(moto):
+    printed = cargo_test("--lib", "a_night_against_moto", "--", "--ignored", TALLYGATE_TEST_AWS_ENDPOINT=moto)
+    assert "1 passed" in printed, printed

@@ -3,6 +3,7 @@
 
 use sha2::{Digest, Sha256};
 use tallygate_shared::feedback::ExportEnd;
+use tallygate_shared::hex::hex;
 
 /// Counts and hashes lines as they are sent.
 #[derive(Default)]
@@ -21,8 +22,7 @@ impl ExportSum {
 
     /// The closing line, with its line break.
     pub fn end(&self) -> String {
-        let sha256 =
-            self.hash.clone().finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let sha256 = hex(&self.hash.clone().finalize());
         let end = ExportEnd { end: true, lines: self.lines, sha256 };
         // Plain fields: serialising them cannot fail.
         let mut line = serde_json::to_string(&end).unwrap_or_default();

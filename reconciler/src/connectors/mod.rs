@@ -41,6 +41,12 @@ impl Days {
         self.from.midnight()
     }
 
+    /// Each of the days, in order.
+    pub fn each(&self) -> impl Iterator<Item = Date> + use<> {
+        let (first, end) = (self.from.days(), self.to.days());
+        (first..end).map(Date::from_days)
+    }
+
     /// Midnight after the last day.
     pub fn end(&self) -> Timestamp {
         self.to.midnight()

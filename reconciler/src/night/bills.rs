@@ -171,8 +171,7 @@ impl Bills {
         let whole = self.providers.values().filter(|provider| !provider.ranged);
         let lines = whole.flat_map(|provider| &provider.lines);
         let outside = lines.filter(|line| line.start < from || line.start >= to);
-        let days: BTreeSet<i64> = outside.map(|line| days_of(line.start, line.end).0).collect();
-        days.into_iter().map(Date::from_days).collect::<Vec<_>>().into_iter().collect()
+        outside.map(|line| line.start.date()).collect()
     }
 
     /// Days before the range that charges lie on of providers whose bill is not whole there, when long ones were spread:

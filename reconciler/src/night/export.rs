@@ -154,8 +154,7 @@ async fn units_of(
             }
             found.insert(unit, revisions);
         }
-        let Some(earlier) = earlier(month) else { break };
-        month = earlier;
+        month = earlier(month);
     }
     Ok(found)
 }
@@ -163,9 +162,8 @@ async fn units_of(
 /// Corrections of months longer ago than this are not looked for.
 const MONTHS_BACK: u32 = 13;
 
-fn earlier(month: Month) -> Option<Month> {
-    let day: Date = month.start().plus_ms(-1).date();
-    Month::parse(&format!("{:04}-{:02}", day.year, day.month))
+fn earlier(month: Month) -> Month {
+    Month::of(month.start().plus_ms(-1).date())
 }
 
 /// What of a unit's bill names an invoice, as the books note it.

@@ -20,10 +20,11 @@ use super::read::{Aggregator, ReadOptions};
 use super::write::{self, Rows, Stamp, WriteFailed};
 use super::{Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, settle_stream};
 use crate::config::{Config, WorkspaceConfig};
+use crate::connectors::Days;
 use crate::connectors::cost_explorer::PaidCalls;
 use crate::connectors::http::Patience;
-use crate::connectors::{Days, PullError};
 use crate::edge::{Edge, Signing};
+use crate::focus::month::Month;
 use crate::ledger::{Content, LineId, Revision, UnitId, hex};
 use crate::ports::{Lease, LedgerStore, ObjectStore, RunId, RunState, StoreError};
 use crate::report::{ProviderReport, Report, Status, WorkspaceReport};
@@ -549,16 +550,9 @@ impl Workspace<'_> {
     }
 
     async fn settle_days(&mut self, held: &mut Held, given: &Given<'_>) -> Result<Ended, RunError> {
-        let mut days: Vec<Date> = Vec::new();
-        let mut day = self.days.from;
-        while day.midnight() < self.days.end() {
-            days.push(day);
-            day = day.midnight().plus_ms(DAY_MS).date();
-        }
         let outside = given.bills.days_outside(self.days);
+        let mut days: BTreeSet<Date> = self.days.each().collect();
         days.extend(outside.iter().copied());
-        days.sort_by_key(|day| day.midnight());
-        days.dedup();
         let count = u64::try_from(days.len()).unwrap_or(0);
         for (place, day) in days.into_iter().enumerate() {
             let key = format!("day#{}#{day}", self.config.id);
@@ -758,7 +752,7 @@ impl Workspace<'_> {
             Ok(())
         })?;
         providers.extend(given.bills.providers_on(day));
-        let month = format!("{:04}-{:02}", day.year, day.month);
+        let month = Month::of(day).to_string();
         for unit in self.night.ledger.units(&self.config.id, &month).await? {
             if unit.day == day.to_string() {
                 providers.insert(unit.provider);
@@ -891,8 +885,7 @@ impl Workspace<'_> {
         }
         let month = unit.day.get(..7).unwrap_or_default();
         let closed = self.night.ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some();
-        let today = self.night.clock.now().date();
-        let open = format!("{:04}-{:02}", today.year, today.month);
+        let open = Month::of(self.night.clock.now().date()).to_string();
         let booked_in = closed.then_some(open.as_str());
         let stamp = Stamp { seq: given.seq, run: &held.run.0, booked_in };
         let written = write::write(&unit, &rows.folded, &stamp, self.night.ledger.as_ref()).await?;
@@ -991,12 +984,7 @@ impl Workspace<'_> {
     /// Reads the books again and sets them against the bills: the run's own proof.
     async fn sum_up(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
         let mut providers: BTreeMap<String, ProviderReport> = BTreeMap::new();
-        let mut months: BTreeSet<String> = BTreeSet::new();
-        let mut day = self.days.from;
-        while day.midnight() < self.days.end() {
-            months.insert(format!("{:04}-{:02}", day.year, day.month));
-            day = day.midnight().plus_ms(DAY_MS).date();
-        }
+        let months: BTreeSet<Month> = self.days.each().map(Month::of).collect();
         let overflow = || NightError::Overflow { what: "a provider's sum" };
         let sum = |to: &mut Usd, amount: Usd| -> Result<(), NightError> {
             *to = to.checked_add(amount).ok_or_else(overflow)?;
@@ -1005,16 +993,14 @@ impl Workspace<'_> {
         let (from, to) = (self.days.from.to_string(), self.days.to.to_string());
         let mut units: BTreeSet<UnitId> = BTreeSet::new();
         for month in months {
-            units.extend(self.night.ledger.units(&self.config.id, &month).await?);
+            units.extend(self.night.ledger.units(&self.config.id, &month.to_string()).await?);
         }
-        let mut day = self.days.from;
-        while day.midnight() < self.days.end() {
+        for day in self.days.each() {
             // A bill without books is the worst difference of all.
             for provider in bills.providers_on(day) {
                 let workspace = self.config.id.clone();
                 units.insert(UnitId { workspace, day: day.to_string(), provider });
             }
-            day = day.midnight().plus_ms(DAY_MS).date();
         }
         for unit in units {
             if unit.day < from || unit.day >= to {
@@ -1114,9 +1100,4 @@ pub fn nightly(now: Timestamp, lookback_days: u32) -> (RunId, Days) {
 pub fn backfill(from: Date, last: Date) -> (RunId, Days) {
     let to = last.midnight().plus_ms(DAY_MS).date();
     (RunId(format!("backfill#{from}..{last}")), Days { from, to })
-}
-
-/// A problem with a source that a report names.
-pub fn in_report(error: &PullError) -> String {
-    error.to_string()
 }

@@ -6,11 +6,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tallygate_shared::events::outcome::{OutcomeEvent, Verdict};
 use tallygate_shared::pricing::PriceBook;
-use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+use tallygate_shared::time::Timestamp;
 
 use super::economics::{CostRow, CostSide, OutcomeCount, UnitCost, economics, overall};
 use super::{NightError, fits};
-use crate::connectors::PullError;
+use crate::connectors::{Days, PullError};
 use crate::edge::Edge;
 use crate::focus::month::Month;
 use crate::ledger::Revision;
@@ -53,10 +53,9 @@ pub async fn of_month(
     ledger: &dyn LedgerStore,
 ) -> Result<UnitCosts, UnitCostsFailed> {
     let mut outcomes = Vec::new();
-    let mut day = month.start().date();
-    while day.midnight() < month.end().min(now) {
+    let days = Days { from: month.start().date(), to: month.end().date() };
+    for day in days.each().take_while(|day| day.midnight() < now) {
         outcomes.extend(edge.outcomes(day).await?);
-        day = day.midnight().plus_ms(DAY_MS).date();
     }
     let mut rows = Vec::new();
     for unit in ledger.units(workspace, &month.to_string()).await? {
@@ -132,9 +131,4 @@ fn owner_of(outcome: &OutcomeEvent) -> BTreeMap<String, String> {
     ];
     let known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
-}
-
-/// The month that a day is in.
-pub fn month_of(day: Date) -> Option<Month> {
-    Month::parse(&format!("{:04}-{:02}", day.year, day.month))
 }

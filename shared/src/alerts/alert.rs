@@ -246,8 +246,7 @@ pub fn dedupe_key(kind: AlertKind, subject: &str) -> String {
 /// The alert's id: `al_` and 24 characters that follow from the dedupe key, so that a link to it lasts.
 pub fn alert_id(dedupe: &str) -> String {
     let digest = Sha256::digest(dedupe.as_bytes());
-    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("al_{hex}")
+    format!("al_{}", crate::hex::hex(digest.iter().take(12)))
 }
 
 /// Where an alert stands.

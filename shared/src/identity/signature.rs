@@ -3,11 +3,10 @@
 //! The signature is HMAC-SHA-256 over a version, the method, path and query, a time, a nonce and the hash of the body, each
 //! on a line of its own. Whoever verifies it remembers nonces for as long as a time is believed.
 
-use std::fmt::Write as _;
-
 use hmac::{Hmac, Mac};
 use sha2::{Digest, Sha256};
 
+use crate::hex::hex;
 use crate::time::Timestamp;
 
 /// How far the signer's clock may be off, and so for how long a nonce must be remembered (twice this).
@@ -83,14 +82,6 @@ impl SignedCall<'_> {
         let mac = self.mac(secret).ok_or(SignatureError::Mismatch)?;
         mac.verify_slice(&bytes).map_err(|_| SignatureError::Mismatch)
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
-        // Writing to a String cannot fail.
-        let _infallible = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 fn unhex(text: &str) -> Option<Vec<u8>> {

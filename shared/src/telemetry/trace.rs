@@ -128,7 +128,7 @@ fn is_state_value(value: &str) -> bool {
 /// An id that follows from the request's: no more randomness is needed, and each part of the gateway finds the same.
 fn derived(request: &RequestId, what: &str, bytes: usize) -> String {
     let digest = Sha256::digest(format!("{what}\n{}", request.as_str()));
-    digest.iter().take(bytes).map(|byte| format!("{byte:02x}")).collect()
+    crate::hex::hex(digest.iter().take(bytes))
 }
 
 #[cfg(test)]

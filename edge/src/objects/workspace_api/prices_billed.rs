@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tallygate_shared::feedback::{PriceCorrection, PriceCorrections};
+use tallygate_shared::hex::hex;
 use tallygate_shared::pricing::{Day, PriceBook, PriceRow};
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
@@ -116,8 +117,7 @@ fn id_of(correction: &PriceCorrection) -> String {
     let PriceCorrection { provider, model, tier, meter, billed_per_million, .. } = correction;
     let name = json!([provider, model, tier, meter, billed_per_million]).to_string();
     let digest = Sha256::digest(name.as_bytes());
-    let hex: String = digest.iter().take(12).map(|byte| format!("{byte:02x}")).collect();
-    format!("pp_{hex}")
+    format!("pp_{}", hex(digest.iter().take(12)))
 }
 
 /// Whether all of the workspace's own prices that hold from tomorrow on are the billed one.

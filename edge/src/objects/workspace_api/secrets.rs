@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
+use tallygate_shared::hex::hex;
 use tallygate_shared::policy::key_plan::SealedActorSecret;
 
 use super::{Answer, Api, exists};
@@ -272,8 +273,4 @@ pub(super) fn overlap_ms(seconds: u64) -> Result<i64, Problem> {
         let remedy = "Give whole seconds, at most 2592000, which is 30 days.";
         Problem::field("overlap_seconds", "is no time that a secret may overlap", remedy)
     })
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
