@@ -41,6 +41,9 @@ pub struct Call {
     /// The operator's token was presented.
     #[serde(default)]
     pub operator: bool,
+    /// The id of the session that makes the call. Only the dashboard sets it, from a cookie whose signature it checked.
+    #[serde(default)]
+    pub session: Option<String>,
 }
 
 /// The headers of a signed call.
@@ -274,6 +277,7 @@ pub(crate) fn decoded(text: &str) -> String {
 
 /// The first step of an admin request.
 pub fn route(mut call: Call, operator_token: &str) -> Step {
+    call.session = None;
     let found = match find(&call.method, &call.path) {
         Match::Found(spec, parameters) => (spec, parameters),
         Match::WrongMethod(methods) => {
@@ -317,6 +321,26 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
         None => Step::Directory { call: message },
         Some(Ok(workspace)) => Step::Workspace { name: workspace.into(), call: message },
         Some(Err(error)) => Problem::new(404, "not_found", format!("The path {error}.")).into(),
+    }
+}
+
+/// The first step of a call that a signed-in person makes. The workspace knows the session and its role.
+pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Step {
+    let own = |parameters: &[String]| parameters.first().is_some_and(|it| it == workspace.as_str());
+    match find(&call.method, &call.path) {
+        Match::Found(spec, parameters) if spec.act != Act::Reconcile && own(&parameters) => {
+            let session = Some(session.to_owned());
+            let call = Call {
+                session,
+                operator: false,
+                authorization: None,
+                signed: None,
+                ..call.clone()
+            };
+            let message = serde_json::to_string(&call).unwrap_or_default();
+            Step::Workspace { name: workspace.as_str().to_owned(), call: message }
+        }
+        _ => Problem::new(404, "not_found", "This workspace has no such resource.").into(),
     }
 }
 

@@ -34,6 +34,7 @@ pub mod migrations;
 pub mod sql;
 mod workspace_api;
 pub mod workspace_object;
+mod workspace_sessions;
 
 #[cfg(test)]
 mod ledger_object_tests;

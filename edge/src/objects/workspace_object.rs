@@ -38,6 +38,9 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE INDEX nonces_by_age ON nonces (at_ms);
     CREATE TABLE price_proposals (id TEXT PRIMARY KEY, state TEXT NOT NULL, at TEXT NOT NULL, by TEXT, body TEXT NOT NULL)
         WITHOUT ROWID
+", "
+    CREATE TABLE sessions (id TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, opened_at TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL) WITHOUT ROWID
 "];
 
 /// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
@@ -236,7 +239,10 @@ impl<S: Sql> WorkspaceObject<S> {
         };
         let principal = match &call.signed {
             Some(signed) => self.signer(signed, context)?,
-            None => self.principal(call)?,
+            None => match &call.session {
+                Some(id) => self.person(id, context.now)?,
+                None => self.principal(call)?,
+            },
         };
         if !principal.role.may(spec.act) {
             let detail = format!(
@@ -413,6 +419,7 @@ impl<S: Sql> WorkspaceObject<S> {
             .find(|token| token.get("id").and_then(Value::as_str) == Some(id));
         if known.is_some() {
             self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
+            self.end_sessions_of(&format!("token:{id}"))?;
         }
         Ok(known)
     }
