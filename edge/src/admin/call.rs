@@ -14,7 +14,7 @@ use super::roles::Act;
 pub const CREATE: &str = "CREATE";
 
 /// A request as the shell hands it over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Call {
     /// `GET`, ...
     pub method: String,
