@@ -11,6 +11,8 @@ export CARGO_TERM_COLOR ?= auto
 
 WASM_BINDGEN_VERSION := $(shell sed -n 's/^wasm-bindgen = "=\(.*\)"$$/\1/p' edge/Cargo.toml)
 WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
+# As their addresses are: the platform serves the folder from its root.
+ASSETS := build/assets/dashboard/assets
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
@@ -54,6 +56,11 @@ build/stamp: $(shell git ls-files -co --exclude-standard edge shared Cargo.toml 
 		--out-dir build --out-name edge $(WASM)
 	wasm-opt -O3 --all-features build/edge_bg.wasm -o build/edge_bg.wasm
 	cp edge/js/*.mjs build/
+	@mkdir -p $(ASSETS)
+	esbuild edge/assets/app.mjs edge/assets/app.css --bundle --minify --format=esm --target=es2022 \
+		--legal-comments=inline --log-level=warning --outdir=$(ASSETS)
+	cp edge/assets/icon.svg $(ASSETS)/
+	cp edge/assets/_headers build/assets/
 	@touch $@
 
 simulator: node_modules/stamp ## Build the provider simulator

@@ -167,6 +167,7 @@ def config_text(home: Path, state: Path, port: int) -> str:
     ]
     bindings = [f'(name = "{name.upper()}", durableObjectNamespace = "{name}")' for name in OBJECTS]
     bindings += [f'(name = "{name}", fromEnvironment = "{name}")' for name in SETTINGS]
+    bindings.append('(name = "ASSETS", service = "assets")')
     comma = ",\n    "
     return f"""using Workerd = import "/workerd/workerd.capnp";
 
@@ -176,6 +177,7 @@ const config :Workerd.Config = (
     (name = "internet", network = (
       allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
     (name = "state", disk = (path = "{state}", writable = true)),
+    (name = "assets", disk = (path = "{BUILD / "assets"}")),
   ],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "gateway")],
 );

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::view::{Block, Facts, Cell, View};
+use super::view::{Block, Cell, Facts, View};
 use super::web::{Ask, Fields, encoded};
 
 /// A form's way to the admin API.
@@ -197,7 +197,8 @@ fn issue_key(form: &Fields) -> Result<Ask, String> {
 }
 
 fn new_key(answer: &Value) -> View {
-    let text = |name: &str| Cell::text(answer.get(name).and_then(Value::as_str).unwrap_or_default());
+    let text =
+        |name: &str| Cell::text(answer.get(name).and_then(Value::as_str).unwrap_or_default());
     let rows = vec![
         ("Name".to_owned(), text("name")),
         ("Id".to_owned(), text("id")),
@@ -205,7 +206,8 @@ fn new_key(answer: &Value) -> View {
     ];
     View {
         title: "A new key".to_owned(),
-        lead: "Copy the key now: it is shown this once, and Tallygate keeps only its hash.".to_owned(),
+        lead: "Copy the key now: it is shown this once, and Tallygate keeps only its hash."
+            .to_owned(),
         blocks: vec![Block::Facts(Facts { title: "The key".to_owned(), rows })],
         ..View::default()
     }

@@ -19,9 +19,9 @@ pub struct Failures {
 impl Failures {
     /// Whether this address may try.
     pub fn may_try(&self, address: &str, now: Timestamp) -> bool {
-        self.since.get(address).is_none_or(|(since, count)| {
-            *count < TRIES || now.since_ms(*since) >= WINDOW_MS
-        })
+        self.since
+            .get(address)
+            .is_none_or(|(since, count)| *count < TRIES || now.since_ms(*since) >= WINDOW_MS)
     }
 
     /// A try failed.

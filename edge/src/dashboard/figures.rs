@@ -7,15 +7,15 @@ const PICO_PER_USD: i128 = 100 * PICO_PER_CENT;
 
 /// A number for people, and the number itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Figure {
+pub(super) struct Figure {
     /// Rounded, with separators.
-    pub shown: String,
+    pub(super) shown: String,
     /// Exact, as in the API.
-    pub exact: String,
+    pub(super) exact: String,
 }
 
 /// An amount: cents from a dollar on, four decimals below it.
-pub fn money(amount: Usd) -> Figure {
+pub(super) fn money(amount: Usd) -> Figure {
     let sign = if amount.is_negative() { "-" } else { "" };
     let pico = amount.pico().unsigned_abs().cast_signed();
     let shown = if pico == 0 {
@@ -33,37 +33,37 @@ pub fn money(amount: Usd) -> Figure {
 }
 
 /// A count, with separators.
-pub fn count(count: u64) -> Figure {
+pub(super) fn count(count: u64) -> Figure {
     let exact = count.to_string();
     Figure { shown: grouped(&exact), exact }
 }
 
 /// A share of a whole in basis points; `None` of nothing.
-pub fn share(part: i128, whole: i128) -> Option<i64> {
+pub(super) fn share(part: i128, whole: i128) -> Option<i64> {
     (whole > 0).then(|| nearest(part.checked_mul(10_000)?, whole).try_into().ok()).flatten()
 }
 
 /// Basis points as per cent: `12.5 %`.
-pub fn percent(basis_points: i64) -> String {
+pub(super) fn percent(basis_points: i64) -> String {
     let sign = if basis_points < 0 { "-" } else { "" };
     let tenths = nearest(i128::from(basis_points.unsigned_abs()), 10);
     format!("{sign}{}.{} %", grouped(&(tenths / 10).to_string()), tenths % 10)
 }
 
 /// An amount for each of a number of things; `None` for none of them.
-pub fn each(amount: Usd, count: u64) -> Option<Usd> {
+pub(super) fn each(amount: Usd, count: u64) -> Option<Usd> {
     let count = i128::from(count);
     (count > 0).then(|| Usd::from_pico(nearest(amount.pico(), count)))
 }
 
 /// An amount for each million of tokens.
-pub fn each_million(amount: Usd, tokens: u64) -> Option<Usd> {
+pub(super) fn each_million(amount: Usd, tokens: u64) -> Option<Usd> {
     let pico = amount.pico().checked_mul(1_000_000)?;
     each(Usd::from_pico(pico), tokens)
 }
 
 /// `2026-11-20T10:00:00.000Z` as `2026-11-20 10:00`; anything else as it is.
-pub fn minute(at: &str) -> String {
+pub(super) fn minute(at: &str) -> String {
     match (at.get(..10), at.get(10..11), at.get(11..16)) {
         (Some(day), Some("T"), Some(time)) => format!("{day} {time}"),
         _ => at.to_owned(),

@@ -341,7 +341,9 @@ fn to_sign_in(request: &Request, posted: bool) -> Step {
 /// A path of the dashboard; anything else becomes its first page, so that no link leads away from here.
 fn own_path(next: &str) -> String {
     let inside = next == ROOT
-        || next.strip_prefix(ROOT).is_some_and(|rest| rest.starts_with('/') || rest.starts_with('?'));
+        || next
+            .strip_prefix(ROOT)
+            .is_some_and(|rest| rest.starts_with('/') || rest.starts_with('?'));
     let plain = next.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'\\');
     if inside && plain { next.to_owned() } else { ROOT.to_owned() }
 }
@@ -390,7 +392,9 @@ fn rendered(status: u16, page: &impl Template) -> Step {
     headers.push(("content-security-policy", POLICY.to_owned()));
     match page.render() {
         Ok(body) => Step::Respond { status, headers, body },
-        Err(_) => Step::Respond { status: 500, headers, body: "<!doctype html>Try again.".to_owned() },
+        Err(_) => {
+            Step::Respond { status: 500, headers, body: "<!doctype html>Try again.".to_owned() }
+        }
     }
 }
 

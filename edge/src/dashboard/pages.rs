@@ -234,7 +234,8 @@ pub(super) fn leaves(value: &Value) -> Vec<(String, Cell)> {
             }
             Value::Array(items) => {
                 let items = items.iter().enumerate();
-                items.for_each(|(place, value)| walk(&below(&(place + 1).to_string()), value, into));
+                items
+                    .for_each(|(place, value)| walk(&below(&(place + 1).to_string()), value, into));
             }
             Value::Null => into.push((name.to_owned(), Cell::Nothing)),
             Value::String(text) => into.push((name.to_owned(), Cell::text(text))),
@@ -275,9 +276,6 @@ impl Period {
 
     /// Its two fields.
     pub(super) fn fields(&self) -> [Field; 2] {
-        [
-            Field::day("from", "First day", &self.from),
-            Field::day("until", "Last day", &self.until),
-        ]
+        [Field::day("from", "First day", &self.from), Field::day("until", "Last day", &self.until)]
     }
 }

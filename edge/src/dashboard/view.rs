@@ -8,22 +8,22 @@ use super::web::Fields;
 
 /// A page's content.
 #[derive(Debug, Default)]
-pub struct View {
+pub(super) struct View {
     /// Its title.
-    pub title: String,
+    pub(super) title: String,
     /// One sentence below it.
-    pub lead: String,
+    pub(super) lead: String,
     /// What the page's query can say.
-    pub filters: Vec<Field>,
+    pub(super) filters: Vec<Field>,
     /// Its parts, in order.
-    pub blocks: Vec<Block>,
+    pub(super) blocks: Vec<Block>,
     /// The page asks for itself again while it is looked at.
-    pub live: bool,
+    pub(super) live: bool,
 }
 
 /// A part of a page.
 #[derive(Debug)]
-pub enum Block {
+pub(super) enum Block {
     /// Numbers that stand for themselves.
     Stats(Vec<Stat>),
     /// A table.
@@ -32,15 +32,13 @@ pub enum Block {
     Facts(Facts),
     /// A form.
     Form(Form),
-    /// A sentence.
-    Note(Note),
     /// Links to other views of the same thing.
     Links(Vec<Link>),
 }
 
 /// How much something should stand out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Tone {
+pub(super) enum Tone {
     /// Not at all.
     #[default]
     Plain,
@@ -54,7 +52,7 @@ pub enum Tone {
 
 impl Tone {
     /// Its class in the style sheet.
-    pub const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Plain => "plain",
             Self::Good => "good",
@@ -66,61 +64,61 @@ impl Tone {
 
 /// A sentence.
 #[derive(Clone, Debug)]
-pub struct Note {
+pub(super) struct Note {
     /// How it stands out.
-    pub tone: Tone,
+    pub(super) tone: Tone,
     /// The sentence.
-    pub text: String,
+    pub(super) text: String,
 }
 
 /// A link.
 #[derive(Clone, Debug)]
-pub struct Link {
+pub(super) struct Link {
     /// Where to.
-    pub href: String,
+    pub(super) href: String,
     /// What it says.
-    pub text: String,
+    pub(super) text: String,
     /// It leads here.
-    pub current: bool,
+    pub(super) current: bool,
 }
 
 /// A number that stands for itself.
 #[derive(Debug)]
-pub struct Stat {
+pub(super) struct Stat {
     /// What it counts.
-    pub label: String,
+    pub(super) label: String,
     /// The number.
-    pub cell: Cell,
+    pub(super) cell: Cell,
     /// What it means or where it comes from.
-    pub note: String,
+    pub(super) note: String,
 }
 
 /// One thing's names and values.
 #[derive(Debug)]
-pub struct Facts {
+pub(super) struct Facts {
     /// Its title.
-    pub title: String,
+    pub(super) title: String,
     /// The names and values.
-    pub rows: Vec<(String, Cell)>,
+    pub(super) rows: Vec<(String, Cell)>,
 }
 
 /// A table.
 #[derive(Debug, Default)]
-pub struct Table {
+pub(super) struct Table {
     /// Its name in addresses and file names.
-    pub id: &'static str,
+    pub(super) id: &'static str,
     /// Its caption.
-    pub caption: String,
+    pub(super) caption: String,
     /// The columns.
-    pub columns: Vec<Column>,
+    pub(super) columns: Vec<Column>,
     /// The rows, a cell for each column. `None`: the rows could not be had, which is not the same as none.
-    pub rows: Option<Vec<Vec<Cell>>>,
+    pub(super) rows: Option<Vec<Vec<Cell>>>,
     /// What an empty table says.
-    pub empty: String,
+    pub(super) empty: String,
     /// Its columns are drawn over its first one.
-    pub charted: bool,
+    pub(super) charted: bool,
     /// The address of the next page.
-    pub next: Option<String>,
+    pub(super) next: Option<String>,
 }
 
 impl Table {
@@ -133,30 +131,30 @@ impl Table {
 
 /// A column.
 #[derive(Clone, Debug)]
-pub struct Column {
+pub(super) struct Column {
     /// Its name in the CSV file: the API's.
-    pub name: String,
+    pub(super) name: String,
     /// Its head.
-    pub title: String,
+    pub(super) title: String,
     /// Its cells are numbers.
-    pub numeric: bool,
+    pub(super) numeric: bool,
 }
 
 impl Column {
     /// A column of text.
-    pub fn text(name: &str, title: &str) -> Self {
+    pub(super) fn text(name: &str, title: &str) -> Self {
         Self { name: name.to_owned(), title: title.to_owned(), numeric: false }
     }
 
     /// A column of numbers.
-    pub fn number(name: &str, title: &str) -> Self {
+    pub(super) fn number(name: &str, title: &str) -> Self {
         Self { name: name.to_owned(), title: title.to_owned(), numeric: true }
     }
 }
 
 /// What stands in a table.
 #[derive(Clone, Debug)]
-pub enum Cell {
+pub(super) enum Cell {
     /// Not known, or none.
     Nothing,
     /// Text.
@@ -187,38 +185,38 @@ pub enum Cell {
 
 impl Cell {
     /// Text, or nothing.
-    pub fn text(text: &str) -> Self {
+    pub(super) fn text(text: &str) -> Self {
         if text.is_empty() { Self::Nothing } else { Self::Text(text.to_owned()) }
     }
 
     /// An amount.
-    pub fn money(amount: Usd) -> Self {
+    pub(super) fn money(amount: Usd) -> Self {
         Self::Number(figures::money(amount))
     }
 
     /// An amount in the API's text; nothing when it is none.
-    pub fn usd(text: &str) -> Self {
+    pub(super) fn usd(text: &str) -> Self {
         text.parse().map_or(Self::Nothing, Self::money)
     }
 
     /// A count.
-    pub fn count(count: u64) -> Self {
+    pub(super) fn count(count: u64) -> Self {
         Self::Number(figures::count(count))
     }
 
     /// A moment in the API's text.
-    pub fn moment(at: &str) -> Self {
+    pub(super) fn moment(at: &str) -> Self {
         let figure = Figure { shown: figures::minute(at), exact: at.to_owned() };
         if at.is_empty() { Self::Nothing } else { Self::Moment(figure) }
     }
 
     /// Text that leads somewhere.
-    pub fn link(href: impl Into<String>, text: &str) -> Self {
+    pub(super) fn link(href: impl Into<String>, text: &str) -> Self {
         Self::Linked { href: href.into(), text: text.to_owned() }
     }
 
     /// What stands in the CSV file.
-    pub fn exact(&self) -> &str {
+    pub(super) fn exact(&self) -> &str {
         match self {
             Self::Nothing | Self::Actions(_) | Self::Share(_) => "",
             Self::Text(text) | Self::Linked { text, .. } | Self::Badge { text, .. } => text,
@@ -245,100 +243,107 @@ impl Cell {
 
 /// A button that changes something.
 #[derive(Clone, Debug)]
-pub struct Action {
+pub(super) struct Action {
     /// What it says.
-    pub label: String,
+    pub(super) label: String,
     /// What it is about, for those who hear the button alone.
-    pub about: String,
+    pub(super) about: String,
     /// Where its form goes.
-    pub path: String,
+    pub(super) path: String,
 }
 
 /// A form.
 #[derive(Clone, Debug)]
-pub struct Form {
+pub(super) struct Form {
     /// Its name among the page's forms.
-    pub id: &'static str,
+    pub(super) id: &'static str,
     /// Its title.
-    pub title: String,
+    pub(super) title: String,
     /// Where it goes.
-    pub path: String,
+    pub(super) path: String,
     /// Its fields.
-    pub fields: Vec<Field>,
+    pub(super) fields: Vec<Field>,
     /// What its button says.
-    pub submit: String,
+    pub(super) submit: String,
 }
 
 /// A field.
 #[derive(Clone, Debug, Default)]
-pub struct Field {
+pub(super) struct Field {
     /// Its name.
-    pub name: String,
+    pub(super) name: String,
     /// Its label.
-    pub label: String,
+    pub(super) label: String,
     /// `text`, `date`, `number`, ... where it has no options.
-    pub kind: &'static str,
+    pub(super) kind: &'static str,
     /// What stands in it.
-    pub value: String,
+    pub(super) value: String,
     /// What may be chosen: values and their texts.
-    pub options: Vec<(String, String)>,
+    pub(super) options: Vec<(String, String)>,
     /// A sentence below it.
-    pub help: String,
+    pub(super) help: String,
     /// It must be filled in.
-    pub required: bool,
+    pub(super) required: bool,
 }
 
 impl Field {
     /// A field for text.
-    pub fn text(name: &str, label: &str, value: &str) -> Self {
-        Self { name: name.into(), label: label.into(), kind: "text", value: value.into(), ..Self::default() }
+    pub(super) fn text(name: &str, label: &str, value: &str) -> Self {
+        Self {
+            name: name.into(),
+            label: label.into(),
+            kind: "text",
+            value: value.into(),
+            ..Self::default()
+        }
     }
 
     /// A field for a day.
-    pub fn day(name: &str, label: &str, value: &str) -> Self {
+    pub(super) fn day(name: &str, label: &str, value: &str) -> Self {
         Self { kind: "date", ..Self::text(name, label, value) }
     }
 
     /// A choice. The empty one stands for all.
-    pub fn choice(name: &str, label: &str, value: &str, options: &[(&str, &str)]) -> Self {
-        let options = options.iter().map(|(value, text)| ((*value).into(), (*text).into())).collect();
+    pub(super) fn choice(name: &str, label: &str, value: &str, options: &[(&str, &str)]) -> Self {
+        let options =
+            options.iter().map(|(value, text)| ((*value).into(), (*text).into())).collect();
         Self { options, ..Self::text(name, label, value) }
     }
 
     /// A field that must be filled in.
-    pub fn required(self) -> Self {
+    pub(super) fn required(self) -> Self {
         Self { required: true, ..self }
     }
 
     /// With a sentence below it.
-    pub fn help(self, help: &str) -> Self {
+    pub(super) fn help(self, help: &str) -> Self {
         Self { help: help.into(), ..self }
     }
 }
 
 /// What stands around every page.
 #[derive(Debug)]
-pub struct Frame {
+pub(super) struct Frame {
     /// `light`, `dark`, or nothing: as the system has it.
-    pub theme: String,
+    pub(super) theme: String,
     /// The tenant.
-    pub workspace: String,
+    pub(super) workspace: String,
     /// Who is signed in.
-    pub who: String,
+    pub(super) who: String,
     /// Their role.
-    pub role: &'static str,
+    pub(super) role: &'static str,
     /// The token of every form.
-    pub form_token: String,
+    pub(super) form_token: String,
     /// The pages.
-    pub pages: Vec<Link>,
+    pub(super) pages: Vec<Link>,
     /// This page's address, with its query.
-    pub here: String,
+    pub(super) here: String,
     /// This page's path.
-    pub path: String,
+    pub(super) path: String,
     /// The query, for downloads.
-    pub query: Fields,
+    pub(super) query: Fields,
     /// What to say first.
-    pub notes: Vec<Note>,
+    pub(super) notes: Vec<Note>,
 }
 
 impl Frame {
@@ -375,12 +380,13 @@ pub(super) struct Message<'a> {
 }
 
 /// A table as CSV: RFC 4180, the exact values.
-pub fn csv(table: &Table) -> String {
+pub(super) fn csv(table: &Table) -> String {
     let mut out = String::new();
     let shown = |at: usize| {
         let rows = table.rows.iter().flatten();
         let mut cells = rows.filter_map(|row| row.get(at)).peekable();
-        cells.peek().is_none() || cells.any(|cell| !matches!(cell, Cell::Actions(_) | Cell::Share(_)))
+        cells.peek().is_none()
+            || cells.any(|cell| !matches!(cell, Cell::Actions(_) | Cell::Share(_)))
     };
     let places: Vec<usize> = (0..table.columns.len()).filter(|at| shown(*at)).collect();
     let names = places.iter().filter_map(|at| table.columns.get(*at));
@@ -397,8 +403,8 @@ fn line<'a>(out: &mut String, values: impl Iterator<Item = &'a str>) {
             out.push(',');
         }
         // A spreadsheet takes such a text for a formula. Numbers begin like one and are none.
-        let formula = value.starts_with(['=', '+', '-', '@', '\t', '\r'])
-            && value.parse::<Usd>().is_err();
+        let formula =
+            value.starts_with(['=', '+', '-', '@', '\t', '\r']) && value.parse::<Usd>().is_err();
         if formula || value.contains(['"', ',', '\n', '\r']) {
             let guard = if formula { "'" } else { "" };
             out.push_str(&format!("\"{guard}{}\"", value.replace('"', "\"\"")));
@@ -428,7 +434,8 @@ mod tests {
             ]),
             ..Table::default()
         };
-        let expected = "owner,charged_usd\r\n\"'=SUM(A1)\",0.000000001\r\n\"a,\"\"b\"\"\",-2.5\r\n,\r\n";
+        let expected =
+            "owner,charged_usd\r\n\"'=SUM(A1)\",0.000000001\r\n\"a,\"\"b\"\"\",-2.5\r\n,\r\n";
         assert_eq!(csv(&table), expected);
     }
 }

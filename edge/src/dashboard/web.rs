@@ -46,12 +46,12 @@ impl Request {
     }
 
     /// The query's parameters.
-    pub fn query(&self) -> Fields {
+    pub(super) fn query(&self) -> Fields {
         Fields::parse(self.split().1.split_once('?').map_or("", |(_, query)| query))
     }
 
     /// The form's fields.
-    pub fn form(&self) -> Fields {
+    pub(super) fn form(&self) -> Fields {
         Fields::parse(&self.body)
     }
 
@@ -62,7 +62,8 @@ impl Request {
 
     /// A cookie's value.
     pub fn cookie(&self, name: &str) -> Option<&str> {
-        let pairs = self.cookie.as_deref()?.split(';').filter_map(|pair| pair.trim().split_once('='));
+        let pairs =
+            self.cookie.as_deref()?.split(';').filter_map(|pair| pair.trim().split_once('='));
         pairs.into_iter().find(|(known, _)| *known == name).map(|(_, value)| value)
     }
 
@@ -83,11 +84,11 @@ impl Request {
 
 /// Named values: a query, or a form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Fields(pub Vec<(String, String)>);
+pub(super) struct Fields(pub(super) Vec<(String, String)>);
 
 impl Fields {
     /// Reads `a=1&b=2`.
-    pub fn parse(text: &str) -> Self {
+    pub(super) fn parse(text: &str) -> Self {
         let pairs = text.split('&').filter(|pair| !pair.is_empty()).map(|pair| {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             (decoded(&name.replace('+', " ")), decoded(&value.replace('+', " ")))
@@ -96,33 +97,36 @@ impl Fields {
     }
 
     /// A value, trimmed; an empty one is as good as none: that is how a browser sends a field left empty.
-    pub fn get(&self, name: &str) -> Option<&str> {
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(known, _)| known == name).map(|(_, value)| value.trim());
         found.filter(|value| !value.is_empty())
     }
 
     /// A value, or nothing.
-    pub fn text(&self, name: &str) -> &str {
+    pub(super) fn text(&self, name: &str) -> &str {
         self.get(name).unwrap_or_default()
     }
 
     /// These values with one of them set, or left out.
-    pub fn with(&self, name: &str, value: Option<&str>) -> Self {
+    pub(super) fn with(&self, name: &str, value: Option<&str>) -> Self {
         let others = self.0.iter().filter(|(known, value)| known != name && !value.is_empty());
         let added = value.map(|value| (name.to_owned(), value.to_owned()));
         Self(others.cloned().chain(added).collect())
     }
 
     /// `?a=1&b=2`; nothing without values.
-    pub fn query(&self) -> String {
-        let pairs: Vec<String> =
-            self.0.iter().map(|(name, value)| format!("{}={}", encoded(name), encoded(value))).collect();
+    pub(super) fn query(&self) -> String {
+        let pairs: Vec<String> = self
+            .0
+            .iter()
+            .map(|(name, value)| format!("{}={}", encoded(name), encoded(value)))
+            .collect();
         if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
     }
 }
 
 /// Percent-encoded, for a segment of a path or a value of a query.
-pub fn encoded(text: &str) -> String {
+pub(super) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -142,7 +146,7 @@ pub struct Ask {
     /// The path behind the workspace, percent-encoded.
     pub path: String,
     /// The query.
-    pub query: Fields,
+    pub(super) query: Fields,
     /// The body.
     pub body: Option<Value>,
 }
@@ -165,7 +169,7 @@ impl Ask {
     }
 
     /// With those parameters of the page's query that the API knows too.
-    pub fn with_those(mut self, query: &Fields, names: &[&str]) -> Self {
+    pub(super) fn with_those(mut self, query: &Fields, names: &[&str]) -> Self {
         for name in names {
             if let Some(value) = query.get(name) {
                 self.query.0.push(((*name).to_owned(), value.to_owned()));

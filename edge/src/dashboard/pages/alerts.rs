@@ -55,7 +55,10 @@ fn state(alert: &Value) -> &str {
 
 fn row(alert: &Value) -> Vec<Cell> {
     vec![
-        Cell::link(format!("/dashboard/alerts/{}", encoded(text(alert, "id"))), text(alert, "title")),
+        Cell::link(
+            format!("/dashboard/alerts/{}", encoded(text(alert, "id"))),
+            text(alert, "title"),
+        ),
         severity(alert),
         Cell::text(&text(alert, "kind").replace('_', " ")),
         Cell::text(text(alert, "owner")),
@@ -79,8 +82,15 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     table.next = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| {
         format!("/dashboard/alerts{}", visit.query.with("cursor", Some(&cursor)).query())
     });
-    let states = [("", "All"), ("open", "Open"), ("acknowledged", "Acknowledged"), ("snoozed", "Snoozed"), ("resolved", "Resolved")];
-    let severities = [("", "All"), ("critical", "Critical"), ("warning", "Warning"), ("info", "Info")];
+    let states = [
+        ("", "All"),
+        ("open", "Open"),
+        ("acknowledged", "Acknowledged"),
+        ("snoozed", "Snoozed"),
+        ("resolved", "Resolved"),
+    ];
+    let severities =
+        [("", "All"), ("critical", "Critical"), ("warning", "Warning"), ("info", "Info")];
     View {
         title: "Alerts".to_owned(),
         lead: "What changed for the worse, with the numbers that say so.".to_owned(),

@@ -38,7 +38,7 @@ pub(super) fn statuses(rounds: &Rounds<'_>, round: usize) -> Vec<Value> {
     answers.filter_map(crate::dashboard::web::Answer::value).collect()
 }
 
-fn money<'v>(status: &'v Value) -> Option<&'v Value> {
+fn money(status: &Value) -> Option<&Value> {
     status.get("money").filter(|money| money.is_object())
 }
 
@@ -60,7 +60,12 @@ pub(super) fn table(
         statuses.sort_by_key(|status| std::cmp::Reverse(fullness(status)));
         statuses.iter().take(most).map(row).collect()
     });
-    let columns = [("limit_usd", "Limit"), ("spent_usd", "Spent"), ("held_usd", "Held"), ("remaining_usd", "Left")];
+    let columns = [
+        ("limit_usd", "Limit"),
+        ("spent_usd", "Spent"),
+        ("held_usd", "Held"),
+        ("remaining_usd", "Left"),
+    ];
     let mut all = vec![
         Column::text("budget", "Budget"),
         Column::text("value", "Counts"),
@@ -112,10 +117,7 @@ fn row(status: &Value) -> Vec<Cell> {
 
 pub(super) fn list_asks(_: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
-        0 => vec![
-            Ask::get("/budgets"),
-            Ask::get("/budget-proposals").with("dimension", "team"),
-        ],
+        0 => vec![Ask::get("/budgets"), Ask::get("/budget-proposals").with("dimension", "team")],
         1 => status_asks(rounds.value(0, 0).as_ref(), MOST),
         _ => Vec::new(),
     }
@@ -153,7 +155,9 @@ pub(super) fn list(_: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     };
     View {
         title: "Budgets".to_owned(),
-        lead: "What each budget has spent, what is promised to requests under way, and what is left.".to_owned(),
+        lead:
+            "What each budget has spent, what is promised to requests under way, and what is left."
+                .to_owned(),
         blocks: vec![
             Block::Table(table("budgets", "Budgets, the fullest first", own, MOST)),
             Block::Table(each),
@@ -266,7 +270,8 @@ fn raise_form(name: &str, form: &Fields) -> Form {
 
 fn history(status: &Value) -> Table {
     let past = status.get("history").and_then(Value::as_array).cloned().unwrap_or_default();
-    let row = |row: &Value| vec![Cell::text(text(row, "window")), Cell::usd(text(row, "spent_usd"))];
+    let row =
+        |row: &Value| vec![Cell::text(text(row, "window")), Cell::usd(text(row, "spent_usd"))];
     Table {
         id: "history",
         caption: "Windows before".to_owned(),

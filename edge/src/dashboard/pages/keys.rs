@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 
 use super::{Period, Rounds, Visit, text, usd};
 use crate::admin::roles::Act;
-use crate::dashboard::view::{Action, Block, Cell, Column, Facts, Field, Form, Link, Table, Tone, View};
+use crate::dashboard::view::{
+    Action, Block, Cell, Column, Facts, Field, Form, Link, Table, Tone, View,
+};
 use crate::dashboard::web::{Ask, encoded};
 
 pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
@@ -73,7 +75,10 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Cell::text(text(key, "id")),
             status(key),
         ];
-        cells.extend(["owner", "cost_centre", "purpose", "environment"].map(|name| Cell::text(text(key, name))));
+        cells.extend(
+            ["owner", "cost_centre", "purpose", "environment"]
+                .map(|name| Cell::text(text(key, name))),
+        );
         cells.push(used.map_or(Cell::Nothing, |it| Cell::text(&it.last_day)));
         cells.push(used.map_or(Cell::Nothing, |it| Cell::money(it.charged)));
         cells.push(Cell::moment(text(key, "expires_at")));

@@ -116,7 +116,9 @@ fn spending(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec<S
         |it| format!("Between {} and {}.", shown(it.low), shown(it.high)),
     );
     let accuracy = match error {
-        Some(missed) => format!("{range} The one of last month's middle missed by {}.", percent(missed)),
+        Some(missed) => {
+            format!("{range} The one of last month's middle missed by {}.", percent(missed))
+        }
         None => range,
     };
     let sums = rounds.rows(0, TRUE_UPS).map(|rows| {
@@ -133,13 +135,23 @@ fn spending(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec<S
     vec![
         stat("Spent today", spent(today.days()), ""),
         stat("Spent this month", spent(today.first_of_month().days()), ""),
-        stat("Forecast for the month", ahead.map_or(Cell::Nothing, |it| Cell::money(it.expected)), accuracy),
+        stat(
+            "Forecast for the month",
+            ahead.map_or(Cell::Nothing, |it| Cell::money(it.expected)),
+            accuracy,
+        ),
         stat(
             "Billed so far",
             sums.map_or(Cell::Nothing, |(billed, _)| Cell::money(billed)),
-            trued_up.unwrap_or_else(|| "Nothing of this month is billed yet: all is estimate.".to_owned()),
+            trued_up.unwrap_or_else(|| {
+                "Nothing of this month is billed yet: all is estimate.".to_owned()
+            }),
         ),
-        stat("Newest request", newest.map_or(Cell::Nothing, Cell::moment), "How fresh these numbers are."),
+        stat(
+            "Newest request",
+            newest.map_or(Cell::Nothing, Cell::moment),
+            "How fresh these numbers are.",
+        ),
     ]
 }
 
@@ -153,7 +165,8 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
     let teams = rounds.rows(0, BY_TEAM).unwrap_or_default();
     let allocated: Vec<Value> =
         teams.iter().filter(|row| !text(row, "team").is_empty()).cloned().collect();
-    let coverage = share(sum_usd(&allocated, "charged_usd").pico(), sum_usd(&teams, "charged_usd").pico());
+    let coverage =
+        share(sum_usd(&allocated, "charged_usd").pico(), sum_usd(&teams, "charged_usd").pico());
     let outcomes = rounds.rows(0, OUTCOMES).unwrap_or_default();
     let accepted = sum(&outcomes, "accepted");
     let per_outcome = each(sum_usd(&outcomes, "cost_usd"), accepted);
@@ -163,19 +176,30 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
         stat("Input tokens", Cell::count(input), ""),
         stat("of them cached", Cell::count(cached), ""),
         stat("Output tokens", Cell::count(output), ""),
-        stat("Cache hit rate", part(cached, input).map_or(Cell::Nothing, Cell::Share), "Of input tokens."),
-        stat("Allocated", coverage.map_or(Cell::Nothing, Cell::Share), "Of the charges: those that name a team."),
+        stat(
+            "Cache hit rate",
+            part(cached, input).map_or(Cell::Nothing, Cell::Share),
+            "Of input tokens.",
+        ),
+        stat(
+            "Allocated",
+            coverage.map_or(Cell::Nothing, Cell::Share),
+            "Of the charges: those that name a team.",
+        ),
         stat("Per million tokens", amount(each_million(charged, input.saturating_add(output))), ""),
         stat("Per request", amount(each(charged, requests)), ""),
-        stat("Per accepted outcome", amount(per_outcome), format!("{accepted} accepted this month.")),
+        stat(
+            "Per accepted outcome",
+            amount(per_outcome),
+            format!("{accepted} accepted this month."),
+        ),
     ]
 }
 
 /// A row for each day, a column for each provider.
 fn by_provider(rows: Option<&[Value]>, today: Date) -> Table {
     let month = rows.map(|rows| this_month(rows, today));
-    let names: BTreeSet<&str> =
-        month.iter().flatten().map(|row| text(row, "provider")).collect();
+    let names: BTreeSet<&str> = month.iter().flatten().map(|row| text(row, "provider")).collect();
     let mut columns = vec![Column::text("day", "Day")];
     columns.extend(names.iter().map(|name| match *name {
         "" => Column::number("no_provider", "No provider reached"),
@@ -216,7 +240,8 @@ fn top_owners(rounds: &Rounds<'_>) -> Table {
             let team = match text(row, "team") {
                 "" => Cell::link("/dashboard/usage?by=owner", "Unallocated"),
                 team => {
-                    let query = Fields(vec![("by".into(), "feature".into()), ("team".into(), team.into())]);
+                    let query =
+                        Fields(vec![("by".into(), "feature".into()), ("team".into(), team.into())]);
                     Cell::link(format!("/dashboard/usage{}", query.query()), team)
                 }
             };

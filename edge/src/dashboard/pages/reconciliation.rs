@@ -73,7 +73,10 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let [from, until] = period.fields();
     View {
         title: "Reconciliation".to_owned(),
-        lead: format!("What was estimated and what was billed, {} to {}.", period.from, period.until),
+        lead: format!(
+            "What was estimated and what was billed, {} to {}.",
+            period.from, period.until
+        ),
         filters: vec![from, until, Field::choice("by", "By", group(visit), &GROUPS)],
         blocks: vec![
             Block::Stats(stats.into()),
@@ -103,7 +106,9 @@ fn proposals(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Table {
         cells.push(Cell::text(text(proposal, "state")));
         if may {
             cells.push(match text(proposal, "state") {
-                "proposed" => Cell::Actions(vec![action("apply", "Apply"), action("dismiss", "Dismiss")]),
+                "proposed" => {
+                    Cell::Actions(vec![action("apply", "Apply"), action("dismiss", "Dismiss")])
+                }
                 _ => Cell::Nothing,
             });
         }

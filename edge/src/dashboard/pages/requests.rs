@@ -7,8 +7,24 @@ use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Link, Table, Ton
 use crate::dashboard::web::{Ask, encoded};
 
 const FILTERS: [&str; 18] = [
-    "status", "key", "owner", "cost_centre", "purpose", "environment", "user", "team", "app", "feature", "agent",
-    "customer", "actor_environment", "provider", "model", "outcome", "code", "cursor",
+    "status",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
+    "outcome",
+    "code",
+    "cursor",
 ];
 /// Filters that have a field of their own; the others come with links and stay.
 const FIELDS: [(&str, &str); 6] = [
@@ -49,7 +65,9 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let sort = visit.query.text("sort");
     let rows = rounds.rows(0, 0).map(|mut rows| {
         match sort {
-            "charged" => rows.sort_by_key(|row| std::cmp::Reverse(super::usd(row, "charged").pico())),
+            "charged" => {
+                rows.sort_by_key(|row| std::cmp::Reverse(super::usd(row, "charged").pico()))
+            }
             "duration" => rows.sort_by_key(|row| std::cmp::Reverse(number(row, "duration_ms"))),
             "tokens" => rows.sort_by_key(|row| std::cmp::Reverse(tokens(row))),
             _ => {}
@@ -158,7 +176,9 @@ pub(super) fn one(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let part = |name: &str| event.get(name).map(super::leaves).unwrap_or_default();
     let mut rest = event.clone();
     if let Some(fields) = rest.as_object_mut() {
-        fields.retain(|name, _| !matches!(name.as_str(), "usage" | "cost" | "actor" | "attempts" | "hold" | "charged"));
+        fields.retain(|name, _| {
+            !matches!(name.as_str(), "usage" | "cost" | "actor" | "attempts" | "hold" | "charged")
+        });
     }
     let facts = |title: &str, rows| Block::Facts(Facts { title: title.to_owned(), rows });
     let money = vec![

@@ -54,5 +54,10 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         ..Table::default()
     };
     let lead = "A session lasts 12 hours, and ends with the token that opened it.".to_owned();
-    View { title: "Sessions".to_owned(), lead, blocks: vec![Block::Table(table)], ..View::default() }
+    View {
+        title: "Sessions".to_owned(),
+        lead,
+        blocks: vec![Block::Table(table)],
+        ..View::default()
+    }
 }

@@ -60,7 +60,11 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let mut links = Vec::new();
     for (name, value) in fixed.iter().filter(|(_, value)| !value.is_empty()) {
         let href = format!("/dashboard/usage{}", visit.query.with(name, None).query());
-        links.push(Link { href, text: format!("{}: {value} (take away)", title(name)), current: true });
+        links.push(Link {
+            href,
+            text: format!("{}: {value} (take away)", title(name)),
+            current: true,
+        });
     }
     let requests = format!("/dashboard/requests{}", visit.query.with("by", None).query());
     links.push(Link { href: requests, text: "The requests".to_owned(), current: false });
@@ -75,7 +79,12 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     };
     View {
         title: "Owners".to_owned(),
-        lead: format!("Charges from {} to {} by {}.", period.from, period.until, title(by).to_lowercase()),
+        lead: format!(
+            "Charges from {} to {} by {}.",
+            period.from,
+            period.until,
+            title(by).to_lowercase()
+        ),
         filters,
         blocks: vec![
             Block::Links(links),
@@ -94,7 +103,11 @@ fn table(visit: &Visit<'_>, by: &str, rows: Option<Vec<Value>>) -> Table {
         let row = |row: &Value| {
             let amount = usd(row, "charged_usd");
             let name = match text(row, by) {
-                "" => Cell::text(if by == "provider" || by == "model" { "None reached" } else { "Unallocated" }),
+                "" => Cell::text(if by == "provider" || by == "model" {
+                    "None reached"
+                } else {
+                    "Unallocated"
+                }),
                 value => {
                     let query = visit.query.with(by, Some(value));
                     let query = query.with("by", deeper(&query, by));
