@@ -130,11 +130,12 @@ fn show(
     let problems = rounds.iter().flatten().filter_map(Answer::problem);
     let mut problems: Vec<String> = problems.collect();
     problems.dedup();
-    let missing = shown.status == 200 && rounds.first().is_some_and(|all| all.iter().all(failed));
     notes.extend(problems.into_iter().map(|text| Note { tone: Tone::Bad, text }));
-    let status = match rounds.first().and_then(|all| all.first()) {
-        Some(first) if missing => first.status,
-        _ => shown.status,
+    // The first answer is what the page is about.
+    let first = rounds.first().and_then(|all| all.first()).filter(|answer| failed(answer));
+    let status = match (shown.status, first) {
+        (200, Some(answer)) => answer.status,
+        (status, _) => status,
     };
     html(request, status, &visit, around, &view, shown.here, notes)
 }

@@ -206,6 +206,14 @@ pub(super) fn number(value: &Value, name: &str) -> u64 {
     value.get(name).and_then(Value::as_u64).unwrap_or_default()
 }
 
+/// A field that is a moment: text, or milliseconds since 1970.
+pub(super) fn moment(value: &Value, name: &str) -> Cell {
+    match value.get(name).and_then(Value::as_i64) {
+        Some(ms) => Cell::moment(&Timestamp::from_ms(ms).to_string()),
+        None => Cell::moment(text(value, name)),
+    }
+}
+
 /// A field that is an amount, or zero.
 pub(super) fn usd(value: &Value, name: &str) -> Usd {
     text(value, name).parse().unwrap_or_default()

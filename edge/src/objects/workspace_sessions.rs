@@ -48,7 +48,7 @@ impl<S: Sql> WorkspaceObject<S> {
         let row = [id.as_str(), &principal.who, role, &opened_at, &expires_ms].map(Some);
         self.exec(insert, &row)?;
         Ok(json!({ "id": id.as_str(), "who": principal.who, "role": role, "opened_at": opened_at,
-                   "expires_at": expires }))
+                   "expires_at": expires.to_string() }))
     }
 
     /// The sessions that have not ended.
@@ -58,7 +58,7 @@ impl<S: Sql> WorkspaceObject<S> {
         let session = |row: &Row| {
             let expires = Timestamp::from_ms(integer(row, 4)?);
             Ok(json!({ "id": text(row, 0)?, "who": text(row, 1)?, "role": text(row, 2)?,
-                       "opened_at": text(row, 3)?, "expires_at": expires }))
+                       "opened_at": text(row, 3)?, "expires_at": expires.to_string() }))
         };
         self.exec(select, &[Some(&now.ms().to_string())])?.iter().map(session).collect()
     }

@@ -63,8 +63,8 @@ fn row(alert: &Value) -> Vec<Cell> {
         Cell::text(&text(alert, "kind").replace('_', " ")),
         Cell::text(text(alert, "owner")),
         Cell::text(state(alert)),
-        Cell::moment(text(alert, "opened_at")),
-        Cell::moment(text(alert, "last_seen")),
+        super::moment(alert, "opened_at"),
+        super::moment(alert, "last_seen"),
         Cell::count(super::number(alert, "count")),
     ]
 }
@@ -120,8 +120,8 @@ pub(super) fn one(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         ("Kind".to_owned(), Cell::text(&text(&alert, "kind").replace('_', " "))),
         ("Owner".to_owned(), Cell::text(text(&alert, "owner"))),
         ("State".to_owned(), Cell::text(state(&alert))),
-        ("First seen".to_owned(), Cell::moment(text(&alert, "first_seen"))),
-        ("Last seen".to_owned(), Cell::moment(text(&alert, "last_seen"))),
+        ("First seen".to_owned(), super::moment(&alert, "first_seen")),
+        ("Last seen".to_owned(), super::moment(&alert, "last_seen")),
         ("Times".to_owned(), Cell::count(super::number(&alert, "count"))),
     ];
     let evidence = alert.get("evidence").map(super::leaves).unwrap_or_default();

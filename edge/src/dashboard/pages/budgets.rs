@@ -110,8 +110,8 @@ fn row(status: &Value) -> Vec<Cell> {
     cells.extend(amounts.map(|name| Cell::usd(text(money, name))));
     cells.push(full.map_or(Cell::Nothing, Cell::Share));
     cells.push(Cell::usd(text(pace, "projected_usd")));
-    cells.push(Cell::moment(text(pace, "exhausted_at")));
-    cells.push(Cell::moment(text(money, "resets_at")));
+    cells.push(super::moment(pace, "exhausted_at"));
+    cells.push(super::moment(money, "resets_at"));
     cells
 }
 

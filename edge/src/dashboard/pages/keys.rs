@@ -81,7 +81,7 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         );
         cells.push(used.map_or(Cell::Nothing, |it| Cell::text(&it.last_day)));
         cells.push(used.map_or(Cell::Nothing, |it| Cell::money(it.charged)));
-        cells.push(Cell::moment(text(key, "expires_at")));
+        cells.push(super::moment(key, "expires_at"));
         if may {
             cells.push(actions(key));
         }

@@ -131,7 +131,7 @@ fn spending(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec<S
         Some(format!("{} of this month's charges is checked against bills.", percent(part)))
     });
     let newest = rounds.rows(0, NEWEST);
-    let newest = newest.as_ref().and_then(|rows| rows.first()).map(|row| text(row, "at"));
+    let newest = newest.as_ref().and_then(|rows| rows.first()).map(|row| super::moment(row, "at"));
     vec![
         stat("Spent today", spent(today.days()), ""),
         stat("Spent this month", spent(today.first_of_month().days()), ""),
@@ -147,11 +147,7 @@ fn spending(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec<S
                 "Nothing of this month is billed yet: all is estimate.".to_owned()
             }),
         ),
-        stat(
-            "Newest request",
-            newest.map_or(Cell::Nothing, Cell::moment),
-            "How fresh these numbers are.",
-        ),
+        stat("Newest request", newest.unwrap_or(Cell::Nothing), "How fresh these numbers are."),
     ]
 }
 

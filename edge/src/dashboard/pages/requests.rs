@@ -126,7 +126,7 @@ fn tokens(event: &Value) -> u64 {
             _ => 0,
         }
     }
-    event.get("usage").and_then(|usage| usage.get("tokens")).map_or(0, add)
+    event.pointer("/usage/tally/tokens").map_or(0, add)
 }
 
 fn outcome(event: &Value) -> Cell {
@@ -146,7 +146,7 @@ fn row(event: &Value) -> Vec<Cell> {
     let actor = event.get("actor").unwrap_or(&none);
     let id = text(event, "id");
     vec![
-        Cell::moment(text(event, "at")),
+        super::moment(event, "at"),
         Cell::link(format!("/dashboard/requests/{}", encoded(id)), id),
         Cell::text(text(event, "key_name")),
         Cell::text(text(actor, "team")),

@@ -23,8 +23,8 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Cell::text(&if mine { format!("{id} (this one)") } else { id.to_owned() }),
             Cell::text(text(session, "who")),
             Cell::text(text(session, "role")),
-            Cell::moment(text(session, "opened_at")),
-            Cell::moment(text(session, "expires_at")),
+            super::moment(session, "opened_at"),
+            super::moment(session, "expires_at"),
         ];
         if may {
             cells.push(Cell::Actions(vec![Action {
