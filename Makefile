@@ -16,7 +16,7 @@ ASSETS := build/assets/dashboard/assets
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
-.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \
+.PHONY: help run test simulate test-rust test-live test-sdk test-browser build simulator bench check fmt dry-run clean stop \
 	lambda infra-check
 
 help: ## List the targets
@@ -25,7 +25,7 @@ help: ## List the targets
 run: build simulator .venv/stamp ## Build and start the gateway with a working key
 	@exec $(PYTHON) tests/support/dev.py
 
-test: test-rust test-live test-sdk ## Pass all tests
+test: test-rust test-live test-sdk test-browser ## Pass all tests
 
 test-rust: .tools/wasm-target
 	cargo test --workspace --quiet
@@ -40,6 +40,12 @@ test-live: build simulator .venv/stamp
 
 test-sdk: build simulator node_modules/stamp .venv/stamp
 	$(PYTHON) tests/support/with_gateway.py node --test 'tests/sdk/*.test.mjs'
+
+test-browser: build simulator .venv/stamp ## Pass the dashboard's tests in Chromium (CHROMIUM= where it is)
+	@command -v "$(or $(CHROMIUM),chromium)" >/dev/null || command -v google-chrome >/dev/null || \
+		(command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && echo "==> installing Chromium" && \
+			apt-get install -y -qq --no-install-recommends chromium >/dev/null) || true
+	$(PYTHON) -m pytest tests/browser -q -rs
 
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
 	cargo build --quiet --profile tools -p tallygate-load
