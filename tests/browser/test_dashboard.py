@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from browser.conftest import AXE
+from visitors import AXE, browser, site  # noqa: F401
 
 PAGES = {
     "/dashboard": "Overview",
