@@ -7,6 +7,7 @@ import io
 from decimal import Decimal
 
 import pytest
+from playwright.sync_api import expect
 
 from visitors import AXE, browser, site  # noqa: F401
 
@@ -124,13 +125,14 @@ def test_numbers_are_the_apis(site):
         assert shown == {row["team"] or "Unallocated": Decimal(row["charged_usd"]) for row in rows}
         assert sum(shown.values()) == total
         with page.expect_download() as download:
-            page.get_by_role("link", name="Download as CSV: By team").click()
+            page.locator("section", has=page.locator("table#usage")).locator("a[download]").click()
         lines = list(csv.DictReader(io.StringIO(download.value.path().read_text())))
         assert {line["team"]: Decimal(line["charged_usd"]) for line in lines} == shown
         page.goto("/dashboard/budgets/all")
         status = site.api("/budgets/all/status")["money"]
         [row] = cells(page, "accounts")
-        assert row[4:8] == [status[name] for name in ("cap_usd", "spent_usd", "held_usd", "remaining_usd")]
+        names = ["cap_usd", "spent_usd", "held_usd", "leased_usd", "remaining_usd"]
+        assert row[4:9] == [status[name] for name in names]
 
 
 def test_a_chart_is_drawn_over_its_table_and_follows_the_colours(site):
@@ -140,7 +142,9 @@ def test_a_chart_is_drawn_over_its_table_and_follows_the_colours(site):
         page.emulate_media(color_scheme="dark")
         assert figure.locator("canvas").count() == 1
         page.set_viewport_size({"width": 400, "height": 800})
-        page.wait_for_function("document.querySelector('figure canvas').clientWidth < 400")
+        width = figure.evaluate("it => it.clientWidth")
+        assert width < 400
+        expect(figure.locator("canvas")).to_have_js_property("clientWidth", width)
 
 
 def test_an_owner_leads_down_to_its_requests(site):
@@ -181,8 +185,10 @@ def test_by_keyboard_alone(site):
         page.keyboard.press("Enter")
         assert page.url.endswith("#content")
         seen = set()
-        for _ in range(60):
+        while True:
             page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement === document.body"):
+                break
             seen.add(page.evaluate("document.activeElement.textContent.trim()"))
             style = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
             assert style != "none", page.evaluate("document.activeElement.outerHTML")

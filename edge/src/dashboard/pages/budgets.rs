@@ -64,6 +64,7 @@ pub(super) fn table(
         ("limit_usd", "Limit"),
         ("spent_usd", "Spent"),
         ("held_usd", "Held"),
+        ("leased_usd", "Lent to keys"),
         ("remaining_usd", "Left"),
     ];
     let mut all = vec![
@@ -106,7 +107,7 @@ fn row(status: &Value) -> Vec<Cell> {
         Cell::text(text(status, "owner")),
         state,
     ];
-    let amounts = ["cap_usd", "spent_usd", "held_usd", "remaining_usd"];
+    let amounts = ["cap_usd", "spent_usd", "held_usd", "leased_usd", "remaining_usd"];
     cells.extend(amounts.map(|name| Cell::usd(text(money, name))));
     cells.push(full.map_or(Cell::Nothing, Cell::Share));
     cells.push(Cell::usd(text(pace, "projected_usd")));
