@@ -1,6 +1,7 @@
 // The dashboard's awaits: a page names calls of the admin API, they are made here with the session's rights, and from
 // their answers the core makes the page.
 
+import { vouchedFor } from "./access.mjs";
 import { carryOut } from "./admin.mjs";
 import { configure, inCore, now } from "./core.mjs";
 
@@ -39,6 +40,7 @@ async function page(request, env, requestId) {
     origin: headers.get("origin"),
     fetch_site: headers.get("sec-fetch-site"),
     address: headers.get("cf-connecting-ip"),
+    access: await vouchedFor(request, env),
     body: form ?? "",
     body_too_large: form === null,
     request_id: requestId,

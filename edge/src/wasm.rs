@@ -7,7 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
-use crate::dashboard::{Around, Failures};
+use crate::dashboard::{AccessSettings, Around, Failures};
 use crate::objects::alerts_object::{AlertsObject, Sender};
 use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
@@ -49,6 +49,8 @@ struct Settings {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    access_team_domain: String,
+    access_audience: String,
 }
 
 #[derive(Default)]
@@ -57,6 +59,7 @@ struct Configured {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    access: AccessSettings,
 }
 
 thread_local! {
@@ -117,6 +120,10 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
         operator_token: settings.operator_token,
         faults: settings.faults,
         allow_private_delivery: settings.allow_private_delivery,
+        access: AccessSettings {
+            team_domain: settings.access_team_domain,
+            audience: settings.access_audience,
+        },
     });
     Ok(())
 }
@@ -602,9 +609,9 @@ pub fn dashboard(request: &str, rounds: &str, now: f64) -> Result<String, JsValu
     let request: crate::dashboard::Request = serde_json::from_str(request).map_err(failed)?;
     let rounds: Vec<Vec<crate::dashboard::Answer>> =
         serde_json::from_str(rounds).map_err(failed)?;
-    let step = with_ring(|ring| {
+    let step = CONFIGURED.with_borrow(|Configured { ring, access, .. }| {
         FAILURES.with_borrow_mut(|failures| {
-            let mut around = Around { ring, now: moment(now), failures };
+            let mut around = Around { ring, now: moment(now), access, failures };
             crate::dashboard::answer(&request, &rounds, &mut around)
         })
     });

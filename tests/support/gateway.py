@@ -29,6 +29,8 @@ SETTINGS = [
     "TALLYGATE_OPERATOR_TOKEN",
     "TALLYGATE_FAULTS",
     "TALLYGATE_ALLOW_PRIVATE_DELIVERY",
+    "TALLYGATE_ACCESS_TEAM_DOMAIN",
+    "TALLYGATE_ACCESS_AUD",
 ]
 
 
@@ -225,6 +227,7 @@ class Gateway:
         config = self.home / "workerd.capnp"
         config.write_text(config_text(self.home, state, self.port))
         defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
+        defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": ""}
         environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

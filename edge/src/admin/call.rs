@@ -44,6 +44,9 @@ pub struct Call {
     /// The id of the session that makes the call. Only the dashboard sets it, from a cookie whose signature it checked.
     #[serde(default)]
     pub session: Option<String>,
+    /// The mail address of the person who opens a session. Only the dashboard sets it, from what Cloudflare Access says.
+    #[serde(default)]
+    pub person: Option<String>,
 }
 
 /// The headers of a signed call.
@@ -277,7 +280,7 @@ pub(crate) fn decoded(text: &str) -> String {
 
 /// The first step of an admin request.
 pub fn route(mut call: Call, operator_token: &str) -> Step {
-    call.session = None;
+    (call.session, call.person) = (None, None);
     let found = match find(&call.method, &call.path) {
         Match::Found(spec, parameters) => (spec, parameters),
         Match::WrongMethod(methods) => {
@@ -332,6 +335,7 @@ pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Ste
             let session = Some(session.to_owned());
             let call = Call {
                 session,
+                person: None,
                 operator: false,
                 authorization: None,
                 signed: None,
@@ -342,6 +346,19 @@ pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Ste
         }
         _ => Problem::new(404, "not_found", "This workspace has no such resource.").into(),
     }
+}
+
+/// The first step of opening a session for a person whom Cloudflare Access knows. The workspace knows their role.
+pub fn route_person(workspace: &WorkspaceId, mail: &str, request_id: &str) -> Step {
+    let call = Call {
+        method: "POST".to_owned(),
+        path: format!("/api/v1/workspaces/{workspace}/sessions"),
+        person: Some(mail.to_owned()),
+        request_id: request_id.to_owned(),
+        ..Call::default()
+    };
+    let message = serde_json::to_string(&call).unwrap_or_default();
+    Step::Workspace { name: workspace.as_str().to_owned(), call: message }
 }
 
 /// A signed call's way to its workspace, which knows the secret.

@@ -4,6 +4,7 @@
 //!
 //! `answer` is called with the answers had so far and says what comes next. It keeps nothing between the calls.
 
+mod access;
 mod actions;
 mod failures;
 mod figures;
@@ -17,10 +18,12 @@ mod web;
 
 use askama::Template;
 use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
+use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::Timestamp;
 
 use crate::admin::call::{self, Call};
 use crate::vault::KeyRing;
+pub use access::AccessSettings;
 use actions::Action;
 pub use failures::Failures;
 use pages::{Rounds, Visit};
@@ -43,6 +46,8 @@ pub struct Around<'a> {
     pub ring: &'a KeyRing,
     /// The time.
     pub now: Timestamp,
+    /// Which tokens of Cloudflare Access are for us.
+    pub access: &'a AccessSettings,
     /// Who failed to sign in of late.
     pub failures: &'a mut Failures,
 }
@@ -64,7 +69,7 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
         return match (posted, session) {
             (true, _) => sign_in(request, rounds, around),
             (false, Some(_)) => see(&own_path(request.query().text("next")), None),
-            (false, None) => sign_in_page(request, 200, request.query().text("next"), ""),
+            (false, None) => sign_in_page(request, around, 200, request.query().text("next"), ""),
         };
     }
     let Some(session) = session else { return to_sign_in(request, posted) };
@@ -266,45 +271,93 @@ fn changed(
     see(&format!("{back}?done={}", action.name), None)
 }
 
+/// How one signs in.
+enum Means {
+    Token(ApiToken),
+    Person(String, WorkspaceId),
+}
+
+impl Means {
+    /// What the form says, or why it says nothing that could open a session.
+    fn of(request: &Request, around: &Around<'_>) -> Result<Self, &'static str> {
+        let form = request.form();
+        let Some(workspace) = form.get("workspace") else {
+            let token = ApiToken::parse(form.text("token")).map_err(|_| UNKNOWN_TOKEN)?;
+            // What is not a token of a workspace wakes none.
+            return match token.scope() {
+                TokenScope::Workspace(_) => Ok(Self::Token(token)),
+                TokenScope::Operator => Err(UNKNOWN_TOKEN),
+            };
+        };
+        let mail = person(request, around);
+        let mail =
+            mail.ok_or("Cloudflare Access does not say who you are. Load this page again.")?;
+        let workspace = WorkspaceId::parse(workspace)
+            .map_err(|_| "This is not the id of a workspace: one looks like ws_acme.")?;
+        Ok(Self::Person(mail, workspace))
+    }
+
+    fn workspace(&self) -> Option<&WorkspaceId> {
+        match self {
+            Self::Person(_, workspace) => Some(workspace),
+            Self::Token(token) => match token.scope() {
+                TokenScope::Workspace(workspace) => Some(workspace),
+                TokenScope::Operator => None,
+            },
+        }
+    }
+
+    fn step(&self, request_id: &str) -> call::Step {
+        match self {
+            Self::Person(mail, workspace) => call::route_person(workspace, mail, request_id),
+            Self::Token(token) => {
+                let workspace = self.workspace().map(WorkspaceId::as_str).unwrap_or_default();
+                let call = Call {
+                    method: "POST".to_owned(),
+                    path: format!("/api/v1/workspaces/{workspace}/sessions"),
+                    authorization: Some(format!("Bearer {}", token.expose())),
+                    request_id: request_id.to_owned(),
+                    ..Call::default()
+                };
+                call::route(call, "")
+            }
+        }
+    }
+}
+
+const UNKNOWN_TOKEN: &str = "This token is not known. Check that you copied all of it.";
+
+/// Whom Cloudflare Access lets through.
+fn person(request: &Request, around: &Around<'_>) -> Option<String> {
+    access::mail(request.access.as_deref()?, around.access, around.now)
+}
+
 fn sign_in(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>) -> Step {
     let form = request.form();
     let next = form.text("next");
     if !request.is_from_own_page() || request.body_too_large {
-        let text = "Sign in from this page.";
-        return sign_in_page(request, 403, next, text);
+        return sign_in_page(request, around, 403, next, "Sign in from this page.");
     }
     let address = request.address.as_deref().unwrap_or("unknown");
     if !around.failures.may_try(address, around.now) {
         let text = "Too many tries. Wait five minutes, then try again.";
-        return sign_in_page(request, 429, next, text);
+        return sign_in_page(request, around, 429, next, text);
     }
-    let unknown = "This token is not known. Check that you copied all of it.";
+    let means = match Means::of(request, around) {
+        Ok(means) => means,
+        Err(text) => {
+            around.failures.note(address, around.now);
+            return sign_in_page(request, around, 401, next, text);
+        }
+    };
     let Some(answered) = rounds.first() else {
-        let token = form.text("token");
-        // What is not a token of a workspace wakes none.
-        return match ApiToken::parse(token).as_ref().map(ApiToken::scope) {
-            Ok(TokenScope::Workspace(workspace)) => {
-                let call = Call {
-                    method: "POST".to_owned(),
-                    path: format!("/api/v1/workspaces/{workspace}/sessions"),
-                    authorization: Some(format!("Bearer {token}")),
-                    request_id: request.request_id.clone(),
-                    ..Call::default()
-                };
-                Step::Calls { steps: vec![call::route(call, "")] }
-            }
-            Ok(TokenScope::Operator) | Err(_) => {
-                around.failures.note(address, around.now);
-                sign_in_page(request, 401, next, unknown)
-            }
-        };
+        return Step::Calls { steps: vec![means.step(&request.request_id)] };
     };
     let Some(answer) = answered.first() else {
-        return sign_in_page(request, 500, next, "The gateway gave no answer. Try again.");
+        let text = "The gateway gave no answer. Try again.";
+        return sign_in_page(request, around, 500, next, text);
     };
-    let token = ApiToken::parse(form.text("token"));
-    let opened = answer.value().zip(token.ok()).and_then(|(opened, token)| {
-        let TokenScope::Workspace(workspace) = token.scope() else { return None };
+    let opened = answer.value().zip(means.workspace()).and_then(|(opened, workspace)| {
         let text = |name: &str| opened.get(name)?.as_str().map(str::to_owned);
         Some(Session {
             workspace: workspace.clone(),
@@ -320,15 +373,15 @@ fn sign_in(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>) -
         }
         (None, 401) => {
             around.failures.note(address, around.now);
-            sign_in_page(request, 401, next, unknown)
+            sign_in_page(request, around, 401, next, UNKNOWN_TOKEN)
         }
         (None, status) if status < 300 => {
             let text = "The session cannot be signed: set the secret TALLYGATE_KEY_RING.";
-            sign_in_page(request, 503, next, text)
+            sign_in_page(request, around, 503, next, text)
         }
         (None, status) => {
             let text = answer.problem().unwrap_or_default();
-            sign_in_page(request, status, next, &text)
+            sign_in_page(request, around, status, next, &text)
         }
     }
 }
@@ -380,8 +433,22 @@ fn see(path: &str, cookie: Option<String>) -> Step {
     Step::Respond { status: 303, headers, body: String::new() }
 }
 
-fn sign_in_page(request: &Request, status: u16, next: &str, problem: &str) -> Step {
-    rendered(status, &SignIn { theme: &theme(request), next: &own_path(next), problem })
+fn sign_in_page(
+    request: &Request,
+    around: &Around<'_>,
+    status: u16,
+    next: &str,
+    problem: &str,
+) -> Step {
+    let (person, form) = (person(request, around).unwrap_or_default(), request.form());
+    let page = SignIn {
+        theme: &theme(request),
+        next: &own_path(next),
+        problem,
+        person: &person,
+        workspace: form.text("workspace"),
+    };
+    rendered(status, &page)
 }
 
 fn message(request: &Request, status: u16, title: &str, text: &str) -> Step {

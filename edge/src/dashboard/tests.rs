@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tallygate_shared::money::Usd;
 
-use super::{Answer, Around, Failures, Request, Step, answer};
+use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
 const ORIGIN: &str = "https://gate.test";
@@ -63,10 +63,14 @@ impl<'a> Browser<'a> {
             let step = {
                 let ring = self.shell.ring.borrow();
                 let failures = &mut self.failures;
+                let access = &AccessSettings {
+                    team_domain: "acme.cloudflareaccess.com".to_owned(),
+                    audience: "tag".to_owned(),
+                };
                 answer(
                     request,
                     &rounds,
-                    &mut Around { ring: &ring, now: self.shell.now(), failures },
+                    &mut Around { ring: &ring, now: self.shell.now(), access, failures },
                 )
             };
             match step {
@@ -459,4 +463,55 @@ fn colours_are_kept_in_a_cookie_and_leave_with_it() {
     assert!(browser.get("/dashboard").body.contains("data-theme=\"dark\""));
     browser.post("/dashboard/theme", &[("csrf", &csrf), ("theme", "\"><script>")]);
     assert!(!browser.get("/dashboard").body.contains("data-theme"));
+}
+
+#[test]
+fn a_member_comes_through_access_with_the_role_of_the_configuration_of_now() {
+    let (shell, token) = Shell::with_workspace();
+    let set = |members: Value| {
+        let (_, mut config) = shell.call("GET", "/workspaces/ws_acme/config", &token, &Value::Null);
+        config["dashboard"] = json!({ "members": members });
+        shell.call("PUT", "/workspaces/ws_acme/config", &token, &config)
+    };
+    for bad in
+        [json!({ "Ann@x.test": "admin" }), json!({ "ann": "admin" }), json!({ "a@x": "operator" })]
+    {
+        assert_eq!(set(bad.clone()).0, 422, "{bad}");
+    }
+    assert_eq!(set(json!({ "ann@x.test": "auditor" })).0, 200);
+    let claims = |mail: &str, aud: &str| {
+        let exp = NOW_MS / 1_000 + 600;
+        json!({ "iss": "https://acme.cloudflareaccess.com", "aud": [aud], "exp": exp, "email": mail })
+            .to_string()
+    };
+    let mut browser = Browser::new(&shell);
+    let come = |browser: &mut Browser<'_>, workspace: &str, claims: String| {
+        let request = Request {
+            body: format!("workspace={workspace}"),
+            origin: Some(ORIGIN.to_owned()),
+            access: Some(claims),
+            ..browser.request("POST", "/dashboard/sign-in")
+        };
+        browser.send(&request)
+    };
+    assert_eq!(come(&mut browser, "ws_acme", claims("ann@x.test", "other")).status, 401);
+    let stranger = come(&mut browser, "ws_acme", claims("eve@x.test", "tag"));
+    let elsewhere = come(&mut browser, "ws_none", claims("eve@x.test", "tag"));
+    let hidden =
+        stranger.body.replace("ws_acme", "ws_none").replace("such as ws_none", "such as ws_acme");
+    let shown = elsewhere.body;
+    assert_eq!((stranger.status, hidden), (403, shown));
+    assert_eq!(come(&mut browser, "ws_acme", claims("ann@x.test", "tag")).status, 303);
+    assert_eq!(browser.get("/dashboard/sessions").status, 200);
+    // A role that changes, changes at once; whoever is taken away is out.
+    assert_eq!(set(json!({ "ann@x.test": "finance" })).0, 200);
+    let page = browser.get("/dashboard/sessions");
+    assert_eq!(page.status, 403, "{}", page.body);
+    assert_eq!(set(json!({})).0, 200);
+    assert_eq!(browser.get("/dashboard").status, 303);
+    // The API itself takes nobody's word for who they are.
+    let call = json!({ "method": "POST", "path": "/api/v1/workspaces/ws_acme/sessions", "person": "ann@x.test",
+                       "session": "ses_1" });
+    let step = crate::admin::call::route(serde_json::from_value(call).unwrap(), "");
+    assert_eq!(shell.carry_out(step).0, 401);
 }

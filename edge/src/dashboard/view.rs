@@ -368,6 +368,9 @@ pub(super) struct SignIn<'a> {
     pub(super) theme: &'a str,
     pub(super) next: &'a str,
     pub(super) problem: &'a str,
+    /// Whom Cloudflare Access lets through; nobody where it is empty.
+    pub(super) person: &'a str,
+    pub(super) workspace: &'a str,
 }
 
 /// A page without a session that only says something.

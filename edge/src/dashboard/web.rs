@@ -21,6 +21,8 @@ pub struct Request {
     pub fetch_site: Option<String>,
     /// Where the request comes from, as the platform says.
     pub address: Option<String>,
+    /// What a token of Cloudflare Access says, whose signature the shell has checked.
+    pub access: Option<String>,
     /// A form's text.
     pub body: String,
     /// The body was too large to be read.

@@ -239,9 +239,10 @@ impl<S: Sql> WorkspaceObject<S> {
         };
         let principal = match &call.signed {
             Some(signed) => self.signer(signed, context)?,
-            None => match &call.session {
-                Some(id) => self.person(id, context.now)?,
-                None => self.principal(call)?,
+            None => match (&call.session, &call.person) {
+                (Some(id), _) => self.person(id, context.now)?,
+                (None, Some(mail)) => self.member(mail)?,
+                (None, None) => self.principal(call)?,
             },
         };
         if !principal.role.may(spec.act) {
@@ -490,9 +491,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan.
+                // The reconciler's secrets and settings are in no plan, nor are the dashboard's.
                 Some(("reconciler", _)) => {}
-                None if path == "reconciler" => {}
+                None if path == "reconciler" || path == "dashboard" => {}
                 Some(("receivers", _)) | None if path != "default_price" => {
                     touched.insert(ALERTS.to_owned());
                 }

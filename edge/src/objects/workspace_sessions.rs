@@ -11,6 +11,9 @@ use crate::dashboard::session::{SESSION_MS, SessionId};
 /// Sessions open at one time: a script that signs in for every call must not fill storage.
 const MAX_SESSIONS: usize = 1_000;
 
+/// How the audit log names a person: `mail:ann@example.com`.
+const MAIL: &str = "mail:";
+
 impl<S: Sql> WorkspaceObject<S> {
     /// Who a session belongs to.
     pub(super) fn person(&self, id: &str, now: Timestamp) -> Result<Principal, Refused> {
@@ -20,9 +23,26 @@ impl<S: Sql> WorkspaceObject<S> {
             "SELECT who, role FROM sessions WHERE id = ? AND expires_ms > CAST(? AS INTEGER)";
         let rows = self.exec(select, &[Some(id), Some(&now.ms().to_string())])?;
         let row = rows.first().ok_or_else(ended)?;
+        // A member's role is what the configuration says now.
+        if let Some(mail) = text(row, 0)?.strip_prefix(MAIL) {
+            return self.member(mail).map_err(|_| ended().into());
+        }
         let role = serde_json::from_value(json!(text(row, 1)?))
             .map_err(|error| SqlError(format!("stored role: {error}")))?;
         Ok(Principal { who: text(row, 0)?.to_owned(), role })
+    }
+
+    /// A person whom Cloudflare Access knows. Whether there is such a workspace, only its members hear.
+    pub(super) fn member(&self, mail: &str) -> Result<Principal, Refused> {
+        let unknown = || {
+            let detail = format!(
+                "{mail} is not a member of such a workspace. Ask its admin to add the address to dashboard.members."
+            );
+            Problem::new(403, "not_a_member", detail)
+        };
+        self.id().map_err(|_| unknown())?;
+        let role = self.config().dashboard.members.get(mail).copied().ok_or_else(unknown)?;
+        Ok(Principal { who: format!("{MAIL}{mail}"), role })
     }
 
     /// Opens a session with the rights of the token that asks for it.
