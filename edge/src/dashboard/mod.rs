@@ -8,6 +8,7 @@ mod access;
 mod actions;
 mod failures;
 mod figures;
+mod flow;
 mod forecast;
 mod pages;
 pub mod session;
@@ -76,6 +77,9 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
     if rounds.iter().flatten().any(|answer| answer.status == 401) {
         return to_sign_in(request, posted);
     }
+    if let Some(place) = moved(path) {
+        return see(&place, None);
+    }
     if posted {
         if let Some(refusal) = form_refusal(request, &session, around.ring) {
             return refusal;
@@ -92,6 +96,16 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
     };
     let here = request.target();
     show(request, visit, rounds, around, &Shown { status: 200, here, notes: Vec::new() })
+}
+
+/// Where a link of an alert leads whose thing has no page of its own.
+fn moved(path: &str) -> Option<String> {
+    let rest = path.strip_prefix(ROOT)?;
+    if rest == "/prices" {
+        return Some(format!("{ROOT}/reconciliation"));
+    }
+    let provider = rest.strip_prefix("/providers/")?;
+    Some(format!("{ROOT}/usage?by=model&provider={provider}"))
 }
 
 /// How a page is shown.

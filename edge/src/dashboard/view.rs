@@ -4,6 +4,7 @@ use askama::Template;
 use tallygate_shared::money::Usd;
 
 use super::figures::{self, Figure};
+use super::flow::Flow;
 use super::web::Fields;
 
 /// A page's content.
@@ -32,6 +33,8 @@ pub(super) enum Block {
     Facts(Facts),
     /// A form.
     Form(Form),
+    /// A picture. What it shows stands in a table of the same page.
+    Flow(Flow),
     /// Links to other views of the same thing.
     Links(Vec<Link>),
 }

@@ -5,6 +5,7 @@ use std::cmp::Reverse;
 
 use super::{Period, Rounds, Visit, number, sum_usd, text, usd};
 use crate::dashboard::figures::share;
+use crate::dashboard::flow::{Flow, Way};
 use crate::dashboard::view::{Block, Cell, Column, Field, Link, Stat, Table, View};
 use crate::dashboard::web::{Ask, Fields};
 use crate::objects::ledger_object::DIMENSIONS;
@@ -77,6 +78,11 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         cell: total.map_or(Cell::Nothing, Cell::money),
         note: "The sum of the rows below: what has no owner is one of them.".to_owned(),
     };
+    let ways = rounds.rows(0, 1);
+    let mut blocks =
+        vec![Block::Links(links), Block::Stats(vec![total]), Block::Table(table(visit, by, rows))];
+    blocks.extend(picture(ways.as_deref()).map(Block::Flow));
+    blocks.push(Block::Table(flow(ways)));
     View {
         title: "Owners".to_owned(),
         lead: format!(
@@ -86,12 +92,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             title(by).to_lowercase()
         ),
         filters,
-        blocks: vec![
-            Block::Links(links),
-            Block::Stats(vec![total]),
-            Block::Table(table(visit, by, rows)),
-            Block::Table(flow(rounds.rows(0, 1))),
-        ],
+        blocks,
         ..View::default()
     }
 }
@@ -141,9 +142,22 @@ fn table(visit: &Visit<'_>, by: &str, rows: Option<Vec<Value>>) -> Table {
     }
 }
 
+const STATIONS: [&str; 4] = ["provider", "model", "team", "feature"];
+
+fn picture(rows: Option<&[Value]>) -> Option<Flow> {
+    let name = |row: &Value, at: &str| match (text(row, at), at) {
+        ("", "provider" | "model") => "None reached".to_owned(),
+        ("", _) => "Unallocated".to_owned(),
+        (name, _) => name.to_owned(),
+    };
+    let way = |row: &Value| (STATIONS.map(|at| name(row, at)).into(), usd(row, "charged_usd"));
+    let ways: Vec<Way> = rows?.iter().map(way).collect();
+    crate::dashboard::flow::flow("Where the money flows", &ways)
+}
+
 /// Where the money goes: the dearest ways from provider to feature.
 fn flow(rows: Option<Vec<Value>>) -> Table {
-    let names = ["provider", "model", "team", "feature"];
+    let names = STATIONS;
     let rows = rows.map(|mut rows| {
         rows.sort_by_key(|row| Reverse(usd(row, "charged_usd").pico()));
         let row = |row: &Value| {
