@@ -247,9 +247,9 @@ fn a_session_ends_by_time_by_hand_from_afar_and_with_its_token() {
         );
     };
     let mut browser = Browser::signed_in(&shell, &token);
-    shell.now.set(NOW_MS + super::SESSION_MS - 1);
+    shell.now.set(NOW_MS + super::session::SESSION_MS - 1);
     assert_eq!(browser.get("/dashboard").status, 200);
-    shell.now.set(NOW_MS + super::SESSION_MS);
+    shell.now.set(NOW_MS + super::session::SESSION_MS);
     gone(&mut browser);
 
     let mut browser = Browser::signed_in(&shell, &token);
