@@ -96,7 +96,8 @@ def send(workspace, path: str, form: dict | None = None, **headers: str):
         answer = urllib.request.build_opener(NoRedirect).open(request, timeout=30)
     except urllib.error.HTTPError as error:
         answer = error
-    return answer.status, dict(answer.headers.items()), answer.read().decode()
+    names = {name.lower(): value for name, value in answer.headers.items()}
+    return answer.status, names, answer.read().decode()
 
 
 def come(workspace, token: str):
