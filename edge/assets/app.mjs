@@ -6,6 +6,8 @@ import uPlot from "uplot";
 const HEIGHT = 220;
 /** Told apart in light and in dark, also by people who see few colours. */
 const COLOURS = ["#3b82f6", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#7c3aed"];
+/** What lies between two marks of a chart's days, in seconds. */
+const DAYS = [1, 2, 7, 14, 28].map((days) => days * 86_400);
 const drawn = new Map();
 
 /** The numbers of a table: its first column is time, its columns of numbers are the series. The last one is their sum. */
@@ -40,7 +42,7 @@ function draw(figure) {
     height: HEIGHT,
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     series: [{ label: "Day", value: "{YYYY}-{MM}-{DD}" }, ...series],
-    axes: [axis, { ...axis, values: money, size: 70 }],
+    axes: [{ ...axis, incrs: DAYS, values: "{YYYY}-{MM}-{DD}", space: 100 }, { ...axis, values: money, size: 70 }],
   };
   drawn.get(figure)?.destroy();
   const chart = new uPlot(options, data, figure);

@@ -60,12 +60,14 @@ pub(super) type Way = (Vec<String>, Usd);
 
 /// The picture of some ways of the same length; `None` of nothing.
 pub(super) fn flow(title: &str, ways: &[Way]) -> Option<Flow> {
+    // What cost nothing flows nowhere.
+    let ways: Vec<Way> = ways.iter().filter(|(_, amount)| amount.pico() > 0).cloned().collect();
     let columns = ways.first()?.0.len();
     let total: i128 = ways.iter().map(|(_, amount)| amount.pico().max(0)).sum();
     if total == 0 || columns < 2 {
         return None;
     }
-    let ways = folded(ways, columns);
+    let ways = folded(&ways, columns);
     let most = i128::try_from((0..columns).map(|at| sums(&ways, at).len()).max()?).ok()?;
     let scale = Scale { total, height: HEIGHT - (most - 1) * GAP };
     let step = (WIDTH - BOX_WIDTH) / i128::try_from(columns - 1).ok()?;

@@ -195,7 +195,11 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
 /// A row for each day, a column for each provider.
 fn by_provider(rows: Option<&[Value]>, today: Date) -> Table {
     let month = rows.map(|rows| this_month(rows, today));
-    let names: BTreeSet<&str> = month.iter().flatten().map(|row| text(row, "provider")).collect();
+    // What reached no provider mostly cost nothing.
+    let has_column =
+        |row: &&Value| !text(row, "provider").is_empty() || usd(row, "charged_usd") != Usd::ZERO;
+    let names: BTreeSet<&str> =
+        month.iter().flatten().filter(has_column).map(|row| text(row, "provider")).collect();
     let mut columns = vec![Column::text("day", "Day")];
     columns.extend(names.iter().map(|name| match *name {
         "" => Column::number("no_provider", "No provider reached"),
