@@ -150,6 +150,9 @@ def test_a_chart_is_drawn_over_its_table_and_follows_the_colours(site):
 def test_an_owner_leads_down_to_its_requests(site):
     with site.visitor() as page:
         page.goto("/dashboard/usage")
+        bands = page.locator("svg.flow path title").all_text_contents()
+        assert any(band.startswith("support to replies: $") for band in bands), bands
+        assert not any("None reached" in band for band in bands), bands
         page.get_by_role("link", name="support", exact=True).first.click()
         assert [row[0] for row in cells(page, "usage")] == ["replies"]
         page.get_by_role("link", name="The requests").click()
