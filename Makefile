@@ -11,10 +11,12 @@ export CARGO_TERM_COLOR ?= auto
 
 WASM_BINDGEN_VERSION := $(shell sed -n 's/^wasm-bindgen = "=\(.*\)"$$/\1/p' edge/Cargo.toml)
 WASM := target/wasm32-unknown-unknown/release/tallygate_edge.wasm
+# As their addresses are: the platform serves the folder from its root.
+ASSETS := build/assets/dashboard/assets
 SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
-.PHONY: help run test simulate test-rust test-live test-sdk build simulator bench check fmt dry-run clean stop \
+.PHONY: help run test simulate test-rust test-live test-sdk test-browser build simulator bench check fmt dry-run clean stop \
 	reconciler night test-contract lambda infra-check
 
 help: ## List the targets
@@ -23,7 +25,7 @@ help: ## List the targets
 run: build simulator .venv/stamp ## Build and start the gateway with a working key
 	@exec $(PYTHON) tests/support/dev.py
 
-test: test-rust test-live test-sdk test-contract ## Pass all tests
+test: test-rust test-live test-sdk test-contract test-browser ## Pass all tests
 
 test-rust: .tools/wasm-target
 	cargo test --workspace --quiet
@@ -41,6 +43,12 @@ test-sdk: build simulator node_modules/stamp .venv/stamp
 
 test-contract: .venv/stamp
 	$(PYTHON) -m pytest tests/contract -q
+
+test-browser: build simulator .venv/stamp ## Pass the dashboard's tests in Chromium (CHROMIUM= where it is)
+	@command -v "$(or $(CHROMIUM),chromium)" >/dev/null || command -v google-chrome >/dev/null || \
+		(command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ] && echo "==> installing Chromium" && \
+			apt-get install -y -qq --no-install-recommends chromium >/dev/null) || true
+	$(PYTHON) -m pytest tests/browser -q -rs
 
 bench: build simulator .venv/stamp ## Compare the gateway with a Worker that only passes requests on
 	cargo build --quiet --profile tools -p tallygate-load
@@ -65,6 +73,11 @@ build/stamp: $(shell git ls-files -co --exclude-standard edge shared Cargo.toml 
 		--out-dir build --out-name edge $(WASM)
 	wasm-opt -O3 --all-features build/edge_bg.wasm -o build/edge_bg.wasm
 	cp edge/js/*.mjs build/
+	@mkdir -p $(ASSETS)
+	esbuild edge/assets/app.mjs edge/assets/app.css --bundle --minify --format=esm --target=es2022 \
+		--legal-comments=inline --log-level=warning --outdir=$(ASSETS)
+	cp edge/assets/icon.svg $(ASSETS)/
+	cp edge/assets/_headers build/assets/
 	@touch $@
 
 reconciler: node_modules/stamp ## Build the reconciler for this machine

@@ -39,7 +39,7 @@ export async function administer(request, env) {
 }
 
 /** Follows the core's instructions until there is an answer. */
-async function carryOut(first, env) {
+export async function carryOut(first, env) {
   let step = first;
   for (;;) {
     switch (step.do) {

@@ -18,6 +18,8 @@ export function configure(env) {
     key_ring: env.TALLYGATE_KEY_RING ?? "",
     operator_token: env.TALLYGATE_OPERATOR_TOKEN ?? "",
     faults: env.TALLYGATE_FAULTS === "on",
+    access_team_domain: env.TALLYGATE_ACCESS_TEAM_DOMAIN ?? "",
+    access_audience: env.TALLYGATE_ACCESS_AUD ?? "",
     allow_private_delivery: env.TALLYGATE_ALLOW_PRIVATE_DELIVERY === "on",
   });
   glue.configure(settings);

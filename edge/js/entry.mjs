@@ -1,7 +1,9 @@
-// The Worker's entry: which path goes where. `/v1/...` is the data plane, `/api/v1/...` the control plane.
+// The Worker's entry: which path goes where. `/v1/...` is the data plane, `/api/v1/...` the control plane,
+// `/dashboard/...` the pages for people.
 
 import { advanceClock, configure, inCore, now, random } from "./core.mjs";
 import { administer } from "./admin.mjs";
+import { isDashboard, showDashboard } from "./dashboard.mjs";
 import { serve } from "./guard.mjs";
 
 export { Alerts, Budget, Directory, Ledger, Meter, Telemetry, Workspace } from "./objects.mjs";
@@ -10,6 +12,7 @@ export default {
   fetch(request, env, ctx) {
     const path = pathOf(request.url);
     if (path.startsWith("/api/")) return administer(request, env);
+    if (isDashboard(path)) return showDashboard(request, env);
     if (path === "/healthz") return Response.json({ status: "ok" });
     if (path.startsWith("/_test/") && env.TALLYGATE_FAULTS === "on") return test(request, env);
     return serve(request, env, ctx);

@@ -5,6 +5,7 @@
 //! one call and no future.
 
 pub mod admin;
+pub mod dashboard;
 pub mod dialects;
 pub mod objects;
 pub mod providers;

@@ -7,6 +7,8 @@ use aes_gcm::aead::{Aead, KeyInit, Payload};
 use aes_gcm::{Aes256Gcm, Key, Nonce};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, Mac};
+use sha2::Sha256;
 use zeroize::Zeroizing;
 
 /// The format of a sealed text: `v1.<key id>.<nonce>.<ciphertext>`.
@@ -105,6 +107,17 @@ impl KeyRing {
             .decrypt(Nonce::from_slice(&nonce), payload)
             .map_err(|_| VaultError::DoesNotOpen)?;
         String::from_utf8(plain).map_err(|_| VaultError::DoesNotOpen)
+    }
+
+    /// Keys for another use, one of each key of the ring, the current one first. The label names the use: what one use
+    /// signs or opens, no other does.
+    pub fn derived(&self, label: &str) -> Vec<Zeroizing<Vec<u8>>> {
+        let derive = |(_, key): &(String, Zeroizing<Vec<u8>>)| {
+            let mut mac = <Hmac<Sha256> as Mac>::new_from_slice(key).ok()?;
+            mac.update(label.as_bytes());
+            Some(Zeroizing::new(mac.finalize().into_bytes().to_vec()))
+        };
+        self.keys.iter().filter_map(derive).collect()
     }
 
     /// Whether a sealed text should be sealed anew: another key than the ring's first one sealed it.

@@ -7,6 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
+use crate::dashboard::{AccessSettings, Around, Failures};
 use crate::objects::alerts_object::{AlertsObject, Sender};
 use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
@@ -49,6 +50,8 @@ struct Settings {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    access_team_domain: String,
+    access_audience: String,
 }
 
 #[derive(Default)]
@@ -57,11 +60,14 @@ struct Configured {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    access: AccessSettings,
 }
 
 thread_local! {
     // The Worker has one thread; the settings are the same for each of its requests.
     static CONFIGURED: RefCell<Configured> = RefCell::default();
+    // Who failed to sign in at this isolate of late.
+    static FAILURES: RefCell<Failures> = RefCell::default();
     // What this isolate may admit by itself.
     static ISOLATE: RefCell<Isolate> = RefCell::default();
 }
@@ -115,6 +121,10 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
         operator_token: settings.operator_token,
         faults: settings.faults,
         allow_private_delivery: settings.allow_private_delivery,
+        access: AccessSettings {
+            team_domain: settings.access_team_domain,
+            audience: settings.access_audience,
+        },
     });
     Ok(())
 }
@@ -666,6 +676,21 @@ impl Alerts {
 pub fn admin_call(call: &str) -> Result<String, JsValue> {
     let call = serde_json::from_str(call).map_err(failed)?;
     json(&CONFIGURED.with_borrow(|configured| admin::route(call, &configured.operator_token)))
+}
+
+/// The next step of a request to the dashboard, from the answers of each round of calls so far.
+#[wasm_bindgen]
+pub fn dashboard(request: &str, rounds: &str, now: f64) -> Result<String, JsValue> {
+    let request: crate::dashboard::Request = serde_json::from_str(request).map_err(failed)?;
+    let rounds: Vec<Vec<crate::dashboard::Answer>> =
+        serde_json::from_str(rounds).map_err(failed)?;
+    let step = CONFIGURED.with_borrow(|Configured { ring, access, .. }| {
+        FAILURES.with_borrow_mut(|failures| {
+            let mut around = Around { ring, now: moment(now), access, failures };
+            crate::dashboard::answer(&request, &rounds, &mut around)
+        })
+    });
+    json(&step)
 }
 
 /// One answer from several Ledgers' answers.

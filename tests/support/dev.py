@@ -166,6 +166,9 @@ Node (npm install openai), in a .mjs file:
     {{ model: "gpt-6-luna", messages: [{{ role: "user", content: "Hello" }}] }});
   console.log(answer.choices[0].message.content);
 
+Dashboard:  {gateway.url}/dashboard
+  Sign in with the token that this prints:  grep ADMIN_TOKEN .dev/env
+
 Any SDK or tool, unconfigured:   source .dev/env
 What was used and what it cost:  curl -H "authorization: Bearer $TALLYGATE_ADMIN_TOKEN" \\
     "{gateway.url}/api/v1/workspaces/{WORKSPACE}/usage?group_by=model"

@@ -29,6 +29,8 @@ SETTINGS = [
     "TALLYGATE_OPERATOR_TOKEN",
     "TALLYGATE_FAULTS",
     "TALLYGATE_ALLOW_PRIVATE_DELIVERY",
+    "TALLYGATE_ACCESS_TEAM_DOMAIN",
+    "TALLYGATE_ACCESS_AUD",
 ]
 
 
@@ -167,6 +169,7 @@ def config_text(home: Path, state: Path, port: int) -> str:
     ]
     bindings = [f'(name = "{name.upper()}", durableObjectNamespace = "{name}")' for name in OBJECTS]
     bindings += [f'(name = "{name}", fromEnvironment = "{name}")' for name in SETTINGS]
+    bindings.append('(name = "ASSETS", service = "assets")')
     comma = ",\n    "
     return f"""using Workerd = import "/workerd/workerd.capnp";
 
@@ -176,6 +179,7 @@ const config :Workerd.Config = (
     (name = "internet", network = (
       allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
     (name = "state", disk = (path = "{state}", writable = true)),
+    (name = "assets", disk = (path = "{BUILD / "assets"}")),
   ],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "gateway")],
 );
@@ -223,6 +227,7 @@ class Gateway:
         config = self.home / "workerd.capnp"
         config.write_text(config_text(self.home, state, self.port))
         defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
+        defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": ""}
         environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -14,7 +14,7 @@ use super::roles::Act;
 pub const CREATE: &str = "CREATE";
 
 /// A request as the shell hands it over.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Call {
     /// `GET`, ...
     pub method: String,
@@ -44,6 +44,12 @@ pub struct Call {
     /// The operator's token was presented.
     #[serde(default)]
     pub operator: bool,
+    /// The id of the session that makes the call. Only the dashboard sets it, from a cookie whose signature it checked.
+    #[serde(default)]
+    pub session: Option<String>,
+    /// The mail address of the person who opens a session. Only the dashboard sets it, from what Cloudflare Access says.
+    #[serde(default)]
+    pub person: Option<String>,
 }
 
 /// The headers of a signed call.
@@ -290,6 +296,7 @@ pub(crate) fn decoded(text: &str) -> String {
 
 /// The first step of an admin request.
 pub fn route(mut call: Call, operator_token: &str) -> Step {
+    (call.session, call.person) = (None, None);
     let found = match find(&call.method, &call.path) {
         Match::Found(spec, parameters) => (spec, parameters),
         Match::WrongMethod(methods) => {
@@ -334,6 +341,40 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
         Some(Ok(workspace)) => Step::Workspace { name: workspace.into(), call: message },
         Some(Err(error)) => Problem::new(404, "not_found", format!("The path {error}.")).into(),
     }
+}
+
+/// The first step of a call that a signed-in person makes. The workspace knows the session and its role.
+pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Step {
+    let own = |parameters: &[String]| parameters.first().is_some_and(|it| it == workspace.as_str());
+    match find(&call.method, &call.path) {
+        Match::Found(spec, parameters) if spec.act != Act::Reconcile && own(&parameters) => {
+            let session = Some(session.to_owned());
+            let call = Call {
+                session,
+                person: None,
+                operator: false,
+                authorization: None,
+                signed: None,
+                ..call.clone()
+            };
+            let message = serde_json::to_string(&call).unwrap_or_default();
+            Step::Workspace { name: workspace.as_str().to_owned(), call: message }
+        }
+        _ => Problem::new(404, "not_found", "This workspace has no such resource.").into(),
+    }
+}
+
+/// The first step of opening a session for a person whom Cloudflare Access knows. The workspace knows their role.
+pub fn route_person(workspace: &WorkspaceId, mail: &str, request_id: &str) -> Step {
+    let call = Call {
+        method: "POST".to_owned(),
+        path: format!("/api/v1/workspaces/{workspace}/sessions"),
+        person: Some(mail.to_owned()),
+        request_id: request_id.to_owned(),
+        ..Call::default()
+    };
+    let message = serde_json::to_string(&call).unwrap_or_default();
+    Step::Workspace { name: workspace.as_str().to_owned(), call: message }
 }
 
 /// A signed call's way to its workspace, which knows the secret.

@@ -19,6 +19,7 @@ use tallygate_shared::time::Timestamp;
 use tallygate_shared::feedback::ReconcilerSettings;
 
 use super::config_alerts::{AlertSettings, ReceiverConfig};
+use super::config_dashboard::DashboardSettings;
 use super::config_telemetry::TelemetryConfig;
 use crate::objects::alerts_plan::SealedSecret;
 use crate::providers::ProviderKind;
@@ -53,6 +54,9 @@ pub struct Config {
     /// What to do with differences between estimates and bills.
     #[serde(skip_serializing_if = "is_usual")]
     pub reconciler: ReconcilerSettings,
+    /// Who may sign in to the dashboard without a token.
+    #[serde(skip_serializing_if = "DashboardSettings::is_empty")]
+    pub dashboard: DashboardSettings,
     /// Keys by public id.
     pub keys: BTreeMap<String, KeyConfig>,
 }
@@ -292,7 +296,7 @@ pub struct Change {
 }
 
 /// Sections that are one entry.
-const WHOLE: [&str; 4] = ["default_price", "alerts", "reconciler", "telemetry"];
+const WHOLE: [&str; 5] = ["default_price", "alerts", "reconciler", "telemetry", "dashboard"];
 
 /// The configuration's entries by path: what is stored, compared and audited one by one.
 pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {

@@ -220,6 +220,15 @@ fn answers() -> BTreeMap<&'static str, Value> {
     let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
     let flag = || json!({ "type": "boolean" });
     let token = || vec![("id", text()), ("name", text()), ("role", text()), ("created_at", text())];
+    let session = || {
+        answer(&[
+            ("id", text()),
+            ("who", described_as(text(), "The token it was opened with")),
+            ("role", text()),
+            ("opened_at", text()),
+            ("expires_at", text()),
+        ])
+    };
     let workspace = || {
         vec![("id", text()), ("name", text()), ("created_at", text()), ("config_version", count())]
     };
@@ -247,6 +256,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
     BTreeMap::from([
         ("OpenApi", json!({ "type": "object" })),
         ("Done", json!({ "type": "object" })),
+        ("Session", session()),
+        ("SessionList", list_of("Session")),
         (
             "Problem",
             json!({

@@ -14,6 +14,10 @@ pub enum Operation {
     ListTokens,
     IssueToken,
     DeleteToken,
+    OpenSession,
+    ListSessions,
+    EndSession,
+    RevokeSession,
     ListProviders,
     CreateProvider,
     ShowProvider,
@@ -177,6 +181,7 @@ impl Spec {
 
 const TOKENS: &str = "/workspaces/{workspace}/tokens";
 const TOKEN: &str = "/workspaces/{workspace}/tokens/{token}";
+const SESSIONS: &str = "/workspaces/{workspace}/sessions";
 const PROVIDERS: &str = "/workspaces/{workspace}/providers";
 const PROVIDER: &str = "/workspaces/{workspace}/providers/{provider}";
 const KEYS: &str = "/workspaces/{workspace}/keys";
@@ -343,6 +348,15 @@ pub const OPERATIONS: &[Spec] = &[
         .takes("NewToken")
         .creates("IssuedToken"),
     change(Operation::DeleteToken, "DELETE", TOKEN, "Delete an API token; it stops working at once"),
+    change(Operation::OpenSession, "POST", SESSIONS, "Open a session of the dashboard with an API token; it lasts 12 hours")
+        .with(Act::ReadConfig)
+        .creates("Session"),
+    get(Operation::ListSessions, SESSIONS, "List the open sessions of the dashboard")
+        .with(Act::ReadAudit)
+        .answers("SessionList"),
+    change(Operation::EndSession, "DELETE", "/workspaces/{workspace}/session", "End the session that makes this call")
+        .with(Act::ReadConfig),
+    change(Operation::RevokeSession, "DELETE", "/workspaces/{workspace}/sessions/{session}", "End a session; it stops working at once"),
     get(Operation::ListProviders, PROVIDERS, "List the providers").answers("ProviderList"),
     change(Operation::CreateProvider, "POST", PROVIDERS, "Register a provider; its credential is write-only")
         .takes("NewProvider")

@@ -75,7 +75,7 @@ impl Config {
         if let Some(row) = &self.default_price {
             found.note(validate_row("default_price", row));
         }
-        for problem in self.alerts.validate() {
+        for problem in self.alerts.validate().into_iter().chain(self.dashboard.validate()) {
             found.note(Err(problem));
         }
         for (name, receiver) in &self.receivers {

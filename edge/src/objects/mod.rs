@@ -39,6 +39,7 @@ pub mod telemetry_plan;
 pub mod telemetry_store;
 mod workspace_api;
 pub mod workspace_object;
+mod workspace_sessions;
 
 #[cfg(test)]
 mod ledger_object_tests;

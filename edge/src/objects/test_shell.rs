@@ -182,20 +182,24 @@ impl Shell {
             "method": method, "path": format!("/api/v1{path}"), "query": query, "body": body,
             "authorization": token.map(|token| format!("Bearer {token}")), "request_id": "r1",
         });
-        let mut step = route(serde_json::from_value(call).unwrap(), OPERATOR);
+        let first = route(serde_json::from_value(call).unwrap(), OPERATOR);
+        let (status, content_type, body) = self.carry_out(first);
+        self.answered.borrow_mut().push_str(&format!("{method} {target} {status} {body}\n"));
+        if content_type.starts_with("text/plain") {
+            return (status, Value::String(body));
+        }
+        let expected = if status < 400 { "application/json" } else { "application/problem+json" };
+        assert_eq!(content_type, expected);
+        (status, serde_json::from_str(&body).unwrap())
+    }
+
+    /// Follows the steps of an admin request until there is an answer: its status, type and body.
+    pub(crate) fn carry_out(&self, first: Step) -> (u16, &'static str, String) {
+        let mut step = first;
         loop {
             step = match step {
                 Step::Respond { status, content_type, body, .. } => {
-                    self.answered
-                        .borrow_mut()
-                        .push_str(&format!("{method} {target} {status} {body}\n"));
-                    if content_type.starts_with("text/plain") {
-                        return (status, Value::String(body));
-                    }
-                    let expected =
-                        if status < 400 { "application/json" } else { "application/problem+json" };
-                    assert_eq!(content_type, expected);
-                    return (status, serde_json::from_str(&body).unwrap());
+                    return (status, content_type, body);
                 }
                 Step::Directory { call } => {
                     let call: Call = serde_json::from_str(&call).unwrap();

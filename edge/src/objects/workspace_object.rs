@@ -38,13 +38,16 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE INDEX nonces_by_age ON nonces (at_ms);
     CREATE TABLE price_proposals (id TEXT PRIMARY KEY, state TEXT NOT NULL, at TEXT NOT NULL, by TEXT, body TEXT NOT NULL)
         WITHOUT ROWID
+", "
+    CREATE TABLE sessions (id TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, opened_at TEXT NOT NULL,
+        expires_ms INTEGER NOT NULL) WITHOUT ROWID
 "];
 
-/// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
 /// The Alerts object's place in the queue of pushes. No key has this id.
 const ALERTS: &str = "alerts";
 /// The Telemetry object's, likewise.
 const TELEMETRY: &str = "telemetry";
+/// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
 const PUSHES_AT_ONCE: usize = 200;
 /// Plans handed over at once, in bytes, where plans are large: an isolate has 128 MB, and a plan crosses three times.
 const PUSHED_BYTES: usize = 8 * 1024 * 1024;
@@ -239,7 +242,11 @@ impl<S: Sql> WorkspaceObject<S> {
         };
         let principal = match &call.signed {
             Some(signed) => self.signer(signed, context)?,
-            None => self.principal(call)?,
+            None => match (&call.session, &call.person) {
+                (Some(id), _) => self.person(id, context.now)?,
+                (None, Some(mail)) => self.member(mail)?,
+                (None, None) => self.principal(call)?,
+            },
         };
         if !principal.role.may(spec.act) {
             let detail = format!(
@@ -416,6 +423,7 @@ impl<S: Sql> WorkspaceObject<S> {
             .find(|token| token.get("id").and_then(Value::as_str) == Some(id));
         if known.is_some() {
             self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
+            self.end_sessions_of(&format!("token:{id}"))?;
         }
         Ok(known)
     }
@@ -487,9 +495,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan.
+                // The reconciler's secrets and settings are in no plan, nor are the dashboard's.
                 Some(("reconciler", _)) => {}
-                None if path == "reconciler" => {}
+                None if path == "reconciler" || path == "dashboard" => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());
                 }

@@ -11,6 +11,7 @@ mod reconciler;
 mod reports;
 mod rules;
 mod secrets;
+mod sessions;
 mod telemetry;
 
 use serde_json::{Value, json};
@@ -54,6 +55,10 @@ pub(super) fn answer<S: Sql>(
         Operation::ListTokens => Ok(list(api.workspace.tokens()?)),
         Operation::IssueToken => api.issue_token(),
         Operation::DeleteToken => api.delete_token(name),
+        Operation::OpenSession => api.open_session(),
+        Operation::ListSessions => Ok(list(api.workspace.sessions(api.context.now)?)),
+        Operation::EndSession => api.end_session(),
+        Operation::RevokeSession => api.revoke_session(name),
         Operation::ListProviders => Ok(list(api.providers())),
         Operation::CreateProvider => api.create_provider(),
         Operation::ShowProvider => api.provider(name),

@@ -1,0 +1,89 @@
+// The dashboard's awaits: a page names calls of the admin API, they are made here with the session's rights, and from
+// their answers the core makes the page.
+
+import { vouchedFor } from "./access.mjs";
+import { carryOut } from "./admin.mjs";
+import { configure, inCore, now } from "./core.mjs";
+
+/** The largest form. */
+const MAX_FORM_BYTES = 64 * 1024;
+/** The most rounds that a page takes; one that wants more is wrong. */
+const MAX_ROUNDS = 8;
+const ASSETS = "/dashboard/assets/";
+const TYPES = { css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8", svg: "image/svg+xml" };
+
+/** Whether a path is the dashboard's. */
+export const isDashboard = (path) => /^\/($|\?|dashboard($|[/?]))/.test(path);
+
+/** Answers one request to the dashboard. */
+export async function showDashboard(request, env) {
+  const { pathname } = new URL(request.url);
+  if (pathname.startsWith(ASSETS)) return asset(request, env, pathname);
+  configure(env);
+  const requestId = crypto.randomUUID();
+  try {
+    return await page(request, env, requestId);
+  } catch (error) {
+    console.error(JSON.stringify({ event: "dashboard_failed", request_id: requestId, error: String(error) }));
+    const text = `The gateway failed on this page (${requestId}). Load it again.`;
+    return new Response(text, { status: 500, headers: { "content-type": "text/plain; charset=utf-8" } });
+  }
+}
+
+async function page(request, env, requestId) {
+  const { method, url, headers } = request;
+  const form = await readForm(request);
+  const said = JSON.stringify({
+    method,
+    url,
+    cookie: headers.get("cookie"),
+    origin: headers.get("origin"),
+    fetch_site: headers.get("sec-fetch-site"),
+    address: headers.get("cf-connecting-ip"),
+    access: await vouchedFor(request, env),
+    body: form ?? "",
+    body_too_large: form === null,
+    request_id: requestId,
+  });
+  const rounds = [];
+  while (rounds.length < MAX_ROUNDS) {
+    const step = JSON.parse(inCore((glue) => glue.dashboard(said, JSON.stringify(rounds), now())));
+    if (step.do === "respond") {
+      return new Response(step.body, { status: step.status, headers: new Headers(step.headers) });
+    }
+    rounds.push(await Promise.all(step.steps.map((first) => answerOf(first, env, requestId))));
+  }
+  throw new Error("the page asked for too many rounds of calls");
+}
+
+/** One call's answer. A call that fails is a part of the page that is missing, not the page. */
+async function answerOf(first, env, requestId) {
+  try {
+    const { status, body } = await carryOut(first, env);
+    if (typeof body === "string") return { status, body };
+    await body.cancel();
+    throw new Error("a stream is no answer for a page");
+  } catch (error) {
+    console.error(JSON.stringify({ event: "dashboard_call_failed", request_id: requestId, error: String(error) }));
+    const { status, body } = JSON.parse(inCore((glue) => glue.admin_failed(requestId)));
+    return { status, body };
+  }
+}
+
+/** The form's text, or `null` when it is too large. */
+async function readForm(request) {
+  if (request.method !== "POST" || request.body === null) return "";
+  if (Number(request.headers.get("content-length") ?? 0) > MAX_FORM_BYTES) return null;
+  const bytes = await request.arrayBuffer();
+  return bytes.byteLength > MAX_FORM_BYTES ? null : new TextDecoder().decode(bytes);
+}
+
+/** A static file. The platform serves what is there by itself; the plain runtime asks us. */
+async function asset(request, env, pathname) {
+  const type = TYPES[pathname.split(".").at(-1)];
+  if (type === undefined || request.method !== "GET") return new Response("not found", { status: 404 });
+  const file = await env.ASSETS.fetch(new Request(request.url));
+  if (file.status !== 200) return new Response("not found", { status: 404 });
+  const headers = { "content-type": type, "cache-control": "public, max-age=300", "x-content-type-options": "nosniff" };
+  return new Response(file.body, { headers });
+}

@@ -1,0 +1,161 @@
+//! Alerts: by severity, with their evidence; acknowledge, snooze, resolve.
+
+use serde_json::Value;
+
+use super::{Rounds, Visit, text};
+use crate::admin::roles::Act;
+use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Form, Link, Table, Tone, View};
+use crate::dashboard::web::{Ask, encoded};
+
+const FILTERS: [&str; 4] = ["state", "severity", "kind", "cursor"];
+
+/// A table of alerts.
+pub(super) fn table(caption: &str, alerts: Option<Vec<Value>>, most: usize) -> Table {
+    let rows = alerts.map(|mut alerts| {
+        // The gravest first; within one severity the order is the API's: the newest first.
+        alerts.sort_by_key(|alert| match text(alert, "severity") {
+            "critical" => 0,
+            "warning" => 1,
+            _ => 2,
+        });
+        alerts.iter().take(most).map(row).collect()
+    });
+    Table {
+        id: "alerts",
+        caption: caption.to_owned(),
+        columns: vec![
+            Column::text("title", "Alert"),
+            Column::text("severity", "Severity"),
+            Column::text("kind", "Kind"),
+            Column::text("owner", "Owner"),
+            Column::text("state", "State"),
+            Column::text("opened_at", "Opened"),
+            Column::text("last_seen", "Last seen"),
+            Column::number("count", "Times"),
+        ],
+        rows,
+        empty: "No alert.".to_owned(),
+        ..Table::default()
+    }
+}
+
+fn severity(alert: &Value) -> Cell {
+    let text = text(alert, "severity").to_owned();
+    let tone = match text.as_str() {
+        "critical" => Tone::Bad,
+        "warning" => Tone::Warn,
+        _ => Tone::Plain,
+    };
+    Cell::Badge { tone, text }
+}
+
+fn state(alert: &Value) -> &str {
+    alert.get("status").map_or("", |status| text(status, "state"))
+}
+
+fn row(alert: &Value) -> Vec<Cell> {
+    vec![
+        Cell::link(
+            format!("/dashboard/alerts/{}", encoded(text(alert, "id"))),
+            text(alert, "title"),
+        ),
+        severity(alert),
+        Cell::text(&text(alert, "kind").replace('_', " ")),
+        Cell::text(text(alert, "owner")),
+        Cell::text(state(alert)),
+        super::moment(alert, "opened_at"),
+        super::moment(alert, "last_seen"),
+        Cell::count(super::number(alert, "count")),
+    ]
+}
+
+pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
+    match rounds.done() {
+        0 => vec![Ask::get("/alerts").with_those(&visit.query, &FILTERS).with("limit", "100")],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
+    let mut table = table("Alerts, the gravest first", rounds.rows(0, 0), usize::MAX);
+    let cursor = rounds.value(0, 0).map(|answer| text(&answer, "next_cursor").to_owned());
+    table.next = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| {
+        format!("/dashboard/alerts{}", visit.query.with("cursor", Some(&cursor)).query())
+    });
+    let states = [
+        ("", "All"),
+        ("open", "Open"),
+        ("acknowledged", "Acknowledged"),
+        ("snoozed", "Snoozed"),
+        ("resolved", "Resolved"),
+    ];
+    let severities =
+        [("", "All"), ("critical", "Critical"), ("warning", "Warning"), ("info", "Info")];
+    View {
+        title: "Alerts".to_owned(),
+        lead: "What changed for the worse, with the numbers that say so.".to_owned(),
+        filters: vec![
+            Field::choice("state", "State", visit.query.text("state"), &states),
+            Field::choice("severity", "Severity", visit.query.text("severity"), &severities),
+        ],
+        blocks: vec![Block::Table(table)],
+        ..View::default()
+    }
+}
+
+pub(super) fn one_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
+    let id = visit.parameters.first().map_or("", String::as_str);
+    match rounds.done() {
+        0 => vec![Ask::get(format!("/alerts/{}", encoded(id)))],
+        _ => Vec::new(),
+    }
+}
+
+pub(super) fn one(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
+    let Some(alert) = rounds.value(0, 0) else {
+        return View { title: "Alert".to_owned(), ..View::default() };
+    };
+    let about = vec![
+        ("Severity".to_owned(), severity(&alert)),
+        ("Kind".to_owned(), Cell::text(&text(&alert, "kind").replace('_', " "))),
+        ("Owner".to_owned(), Cell::text(text(&alert, "owner"))),
+        ("State".to_owned(), Cell::text(state(&alert))),
+        ("First seen".to_owned(), super::moment(&alert, "first_seen")),
+        ("Last seen".to_owned(), super::moment(&alert, "last_seen")),
+        ("Times".to_owned(), Cell::count(super::number(&alert, "count"))),
+    ];
+    let evidence = alert.get("evidence").map(super::leaves).unwrap_or_default();
+    let mut blocks = vec![
+        Block::Facts(Facts { title: "About it".to_owned(), rows: about }),
+        Block::Facts(Facts { title: "Evidence".to_owned(), rows: evidence }),
+    ];
+    let link = text(&alert, "link");
+    if link.starts_with('/') {
+        let href = format!("{}{link}", crate::dashboard::ROOT);
+        let text = "What it is about".to_owned();
+        blocks.push(Block::Links(vec![Link { href, text, current: false }]));
+    }
+    if visit.session.role.may(Act::HandleAlerts) {
+        blocks.extend(forms(visit, text(&alert, "id")).map(Block::Form));
+    }
+    View { title: text(&alert, "title").to_owned(), blocks, ..View::default() }
+}
+
+fn forms(visit: &Visit<'_>, id: &str) -> [Form; 3] {
+    let path = |act: &str| format!("/dashboard/alerts/{}/{act}", encoded(id));
+    let plain = |id: &'static str, title: &str| Form {
+        id,
+        title: title.to_owned(),
+        path: path(id),
+        fields: Vec::new(),
+        submit: title.to_owned(),
+    };
+    let snooze = Form {
+        fields: vec![
+            Field::day("until", "Until the start of", visit.form.text("until")).required(),
+            Field::text("reason", "Reason", visit.form.text("reason")).required(),
+        ],
+        ..plain("snooze", "Snooze")
+    };
+    [plain("acknowledge", "Acknowledge"), snooze, plain("resolve", "Resolve")]
+}
