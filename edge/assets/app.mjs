@@ -40,6 +40,8 @@ function draw(figure) {
   const options = {
     width: figure.clientWidth,
     height: HEIGHT,
+    // The last day's name is wider than half its place.
+    padding: [null, 40, null, null],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     series: [{ label: "Day", value: "{YYYY}-{MM}-{DD}" }, ...series],
     axes: [{ ...axis, incrs: DAYS, values: "{YYYY}-{MM}-{DD}", space: 100 }, { ...axis, values: money, size: 70 }],

@@ -29,7 +29,7 @@ pub use failures::Failures;
 use pages::{Rounds, Visit};
 use session::{COOKIE, Session};
 use sign_in::{sign_in, sign_in_page};
-use view::{Block, Frame, Link, Message, Note, Page, Tone, View};
+use view::{Block, Frame, Group, Link, Message, Note, Page, Tone, View};
 pub use web::{Answer, Ask, Request, Step};
 use web::{Fields, encoded};
 
@@ -178,7 +178,7 @@ fn html(
         who: visit.session.who.clone(),
         role: visit.session.role.name(),
         form_token: visit.session.form_token(around.ring).unwrap_or_default(),
-        pages: navigation(visit),
+        menu: navigation(visit),
         here: here.to_owned(),
         path: visit.path.clone(),
         query: visit.query.clone(),
@@ -187,15 +187,20 @@ fn html(
     rendered(status, &Page { frame: &frame, view })
 }
 
-fn navigation(visit: &Visit<'_>) -> Vec<Link> {
-    let seen = pages::PAGES.iter().filter(|page| visit.session.role.may(page.act));
-    let link = |page: &pages::Entry| {
+fn navigation(visit: &Visit<'_>) -> Vec<Group> {
+    let link = |path: &&str| {
+        let page = pages::PAGES.iter().find(|page| page.path == *path)?;
+        let text = page.menu.filter(|_| visit.session.role.may(page.act))?.to_owned();
         let href = format!("{ROOT}{}", page.path);
         let below = visit.path.strip_prefix(&href).is_some_and(|rest| rest.starts_with('/'));
         let current = visit.path == href || (below && !page.path.is_empty());
-        Some(Link { href, text: page.menu?.to_owned(), current })
+        Some(Link { href, text, current })
     };
-    seen.filter_map(link).collect()
+    let group = |(title, paths): &(&'static str, &[&str])| {
+        let links: Vec<Link> = paths.iter().filter_map(link).collect();
+        (!links.is_empty()).then_some(Group { title, links })
+    };
+    pages::MENU.iter().filter_map(group).collect()
 }
 
 /// Why a form is not taken.

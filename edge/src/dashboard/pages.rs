@@ -51,7 +51,16 @@ pub(super) struct Entry {
     pub(super) view: fn(&Visit<'_>, &Rounds<'_>) -> View,
 }
 
-/// The pages, in the menu's order.
+/// The menu: its groups, and the paths of the pages in each.
+pub(super) const MENU: &[(&str, &[&str])] = &[
+    ("Spend", &["", "/usage", "/models", "/requests", "/unit-economics"]),
+    ("Control", &["/budgets", "/blocked", "/alerts", "/keys"]),
+    ("Improve", &["/review", "/savings"]),
+    ("Books", &["/reconciliation", "/statements"]),
+    ("Workspace", &["/settings", "/sessions"]),
+];
+
+/// The pages.
 pub(super) const PAGES: &[Entry] = &[
     Entry {
         path: "",

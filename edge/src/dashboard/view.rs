@@ -74,6 +74,15 @@ pub(super) struct Note {
     pub(super) text: String,
 }
 
+/// A group of the menu.
+#[derive(Debug)]
+pub(super) struct Group {
+    /// Its title.
+    pub(super) title: &'static str,
+    /// Its pages.
+    pub(super) links: Vec<Link>,
+}
+
 /// A link.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
@@ -337,8 +346,8 @@ pub(super) struct Frame {
     pub(super) role: &'static str,
     /// The token of every form.
     pub(super) form_token: String,
-    /// The pages.
-    pub(super) pages: Vec<Link>,
+    /// The menu.
+    pub(super) menu: Vec<Group>,
     /// This page's address, with its query.
     pub(super) here: String,
     /// This page's path.
