@@ -15,18 +15,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 HOP = {"connection", "transfer-encoding", "content-length", "date", "server", "keep-alive"}
 
+WRITES = {"PutItem", "UpdateItem", "PUT", "POST"}
+
 
 @dataclass(frozen=True)
 class Asked:
-    """A request of the process: its number since the wire was made, and what it asks for."""
+    """A request of the process: its number since the wire was made, what it asks for, and if it changes something, its
+    number among those that do."""
 
     number: int
     service: str
     operation: str
-
-    @property
-    def writes(self) -> bool:
-        return self.operation in ("PutItem", "UpdateItem", "PUT", "POST")
+    write: int | None
 
 
 @dataclass(frozen=True)
@@ -145,14 +145,20 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request, client_address):
+        """A client that is killed resets its connections: that is what the wire is for."""
+
+
 class Wire:
     """Listens on a port of its own, and passes on to `upstream` what the plan lets through."""
 
     def __init__(self, upstream: str, plan: Plan = pass_on):
         self.upstream = urllib.parse.urlsplit(upstream)
-        self.plan, self.seen, self._lock = plan, 0, threading.Lock()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._server.daemon_threads = True
+        self.plan, self.seen, self.writes, self._lock = plan, 0, 0, threading.Lock()
+        self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.wire = self
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
@@ -163,7 +169,9 @@ class Wire:
     def count(self, service: str, operation: str) -> Asked:
         with self._lock:
             self.seen += 1
-            return Asked(self.seen, service, operation)
+            writes = operation in WRITES
+            self.writes += writes
+            return Asked(self.seen, service, operation, self.writes if writes else None)
 
     def stop(self) -> None:
         self._server.shutdown()
