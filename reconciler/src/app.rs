@@ -302,14 +302,7 @@ impl App {
             say(line);
             well &= result.is_ok();
         };
-        let probe = format!("doctor/v1/{}", random());
-        let written = self.objects.put_once(&probe, "probe".into()).await;
-        let read = match written {
-            Ok(_) => self.objects.get(&probe).await,
-            Err(error) => Err(error),
-        };
-        let read = read.map(|body| format!("wrote and read {} bytes", body.map_or(0, |b| b.len())));
-        check("objects".into(), read.map_err(|error| error.to_string()));
+        check("objects".into(), self.check_objects().await);
         let number = self.ledger.next_number("doctor").await;
         let number = number.map(|number| format!("wrote and read number {number}"));
         check("ledger".into(), number.map_err(|error| error.to_string()));
@@ -337,6 +330,28 @@ impl App {
             }
         }
         well
+    }
+
+    /// Whether objects are written once: a store that knows no conditional writes would lose what was written before.
+    async fn check_objects(&self) -> Result<String, String> {
+        let probe = format!("doctor/v1/{}", random());
+        let objects = self.objects.as_ref();
+        objects.put_once(&probe, "probe".into()).await.map_err(|error| error.to_string())?;
+        match objects.put_once(&probe, "other".into()).await {
+            Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+            Ok(_) => {
+                return Err(
+                    "it writes over what is there: use a store that honours `If-None-Match: *`"
+                        .into(),
+                );
+            }
+        }
+        let read = objects.get(&probe).await.map_err(|error| error.to_string())?;
+        match read.as_deref() {
+            Some(b"probe") => Ok("wrote once and read 5 bytes".into()),
+            _ => Err(format!("`{probe}` is not there as it was written")),
+        }
     }
 
     /// The last report.

@@ -1,8 +1,7 @@
 //! The edge, over signed calls: what the reconciler reads there, and what it brings.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
+use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -13,12 +12,13 @@ use tallygate_shared::time::Date;
 
 use crate::config::EdgeConfig;
 use crate::connectors::PullError;
-use crate::connectors::http::Patience;
+use crate::connectors::http::{Failed, Http, Patience, may_pass, retry_after, whole_body};
+use crate::connectors::read::Reader;
 use crate::ledger::hex;
 
 const NAME: &str = "edge";
 /// How often an export is taken up where it broke off.
-const RESUMES: u32 = 20;
+const RESUMES: usize = 20;
 /// Longer than any usage event.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
@@ -40,11 +40,6 @@ pub struct Edge<'a> {
     patience: Patience,
 }
 
-enum Failed {
-    Again(String),
-    Final(PullError),
-}
-
 impl<'a> Edge<'a> {
     /// The edge of `workspace`.
     pub fn new(
@@ -53,7 +48,7 @@ impl<'a> Edge<'a> {
         signing: &'a dyn Signing,
         patience: Patience,
     ) -> Result<Self, PullError> {
-        let http = crate::connectors::http::Http::new(NAME, patience)?;
+        let http = Http::new(NAME, patience)?;
         Ok(Self {
             client: http.client().clone(),
             base: config.url.trim_end_matches('/').to_owned(),
@@ -92,28 +87,20 @@ impl<'a> Edge<'a> {
         day: Date,
         each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
     ) -> Result<u64, PullError> {
-        let mut after: Option<String> = None;
-        let mut seen = 0_u64;
-        for attempt in 0..=RESUMES {
+        let mut attempts = self.resumes().attempts(NAME, format!("{what} of {day}"));
+        let (mut after, mut seen) = (None, 0);
+        loop {
             match self.export_once(what, day, &mut after, &mut seen, each).await {
                 Ok(()) => return Ok(seen),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(reason)) if attempt == RESUMES => {
-                    return Err(self.unavailable(what, reason));
-                }
-                Err(Failed::Again(reason)) => {
-                    tracing::warn!(what, %day, reason, "the export broke off; going on from its last line");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable(what, "it breaks off again and again".to_owned()))
     }
 
     /// A day's outcomes. They are few, and an export of them that breaks off is made again from its beginning.
     pub async fn outcomes(&self, day: Date) -> Result<Vec<OutcomeEvent>, PullError> {
-        let mut reason = String::new();
-        for attempt in 0..=RESUMES {
+        let mut attempts = self.resumes().attempts(NAME, format!("outcomes of {day}"));
+        loop {
             let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
             let mut each = |line: &str| {
                 let event = serde_json::from_str(line).map_err(|e| format!("outcome: {e}"))?;
@@ -122,19 +109,13 @@ impl<'a> Edge<'a> {
             };
             match self.export_once("outcomes", day, &mut after, &mut seen, &mut each).await {
                 Ok(()) => return Ok(found),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(why)) => {
-                    reason = why;
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable("outcomes", reason))
     }
 
-    fn wait(&self, attempt: u32) -> Duration {
-        let factor = 1_u32.checked_shl(attempt.min(5)).unwrap_or(32);
-        self.patience.first_wait.saturating_mul(factor).min(Duration::from_secs(20))
+    const fn resumes(&self) -> Patience {
+        Patience { retries: RESUMES, first_wait: self.patience.first_wait }
     }
 
     async fn export_once(
@@ -152,8 +133,7 @@ impl<'a> Edge<'a> {
         let mut answer = self.send("GET", &format!("/{what}"), &query, Vec::new()).await?;
         let (mut hash, mut lines) = (Sha256::new(), 0_u64);
         let mut buffer = BytesMut::new();
-        let again = |e: reqwest::Error| Failed::Again(e.without_url().to_string());
-        while let Some(chunk) = answer.chunk().await.map_err(again)? {
+        while let Some(chunk) = answer.chunk().await.map_err(Failed::connection)? {
             buffer.extend_from_slice(&chunk);
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line = buffer.split_to(end + 1);
@@ -179,7 +159,7 @@ impl<'a> Edge<'a> {
                 return Err(self.unreadable(what, "a line has no end"));
             }
         }
-        Err(Failed::Again("it ended without its closing line".to_owned()))
+        Err(Failed::again("it ended without its closing line"))
     }
 
     async fn call<T: DeserializeOwned>(
@@ -189,37 +169,17 @@ impl<'a> Edge<'a> {
         query: &str,
         body: Vec<u8>,
     ) -> Result<T, PullError> {
-        let attempts = u32::try_from(self.patience.retries).unwrap_or(0);
-        for attempt in 0..=attempts {
+        let mut attempts = self.patience.attempts(NAME, path);
+        loop {
             let answer = match self.send(method, path, query, body.clone()).await {
-                Ok(answer) => {
-                    answer.bytes().await.map_err(|e| Failed::Again(e.without_url().to_string()))
-                }
+                Ok(answer) => whole_body(NAME, path, answer).await,
                 Err(failed) => Err(failed),
             };
             match answer {
-                Ok(body) => {
-                    let mut json = serde_json::Deserializer::from_slice(&body);
-                    return serde_path_to_error::deserialize(&mut json).map_err(|e| {
-                        PullError::Unreadable {
-                            source_name: NAME.into(),
-                            what: path.into(),
-                            field: e.path().to_string(),
-                            reason: e.inner().to_string(),
-                        }
-                    });
-                }
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(reason)) if attempt == attempts => {
-                    return Err(self.unavailable(path, reason));
-                }
-                Err(Failed::Again(reason)) => {
-                    tracing::warn!(path, reason, "the edge did not answer; trying again");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Ok(body) => return Reader::new(NAME, path).json(&body),
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable(path, "it was not asked".to_owned()))
     }
 
     /// Sends a call, signed anew: a signature counts once.
@@ -248,8 +208,8 @@ impl<'a> Edge<'a> {
             .header("x-tallygate-signature", signature)
             .send()
             .await
-            .map_err(|e| Failed::Again(e.without_url().to_string()))?;
-        let status = answer.status();
+            .map_err(Failed::connection)?;
+        let (status, after) = (answer.status(), retry_after(answer.headers()));
         if status.is_success() {
             return Ok(answer);
         }
@@ -257,17 +217,24 @@ impl<'a> Edge<'a> {
         let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let detail = problem.get("detail").and_then(serde_json::Value::as_str);
         let reason = format!("HTTP {status}: {}", detail.unwrap_or("no word why"));
-        if status.is_server_error() || status.as_u16() == 429 {
-            return Err(Failed::Again(reason));
+        if may_pass(status) {
+            return Err(Failed::Again { reason, after });
         }
-        if status.as_u16() == 401 || status.as_u16() == 403 {
-            return Err(Failed::Final(PullError::Refused {
-                source_name: NAME.into(),
-                what: path,
-                remedy: format!("{reason} Check key_id, secret, and this machine's clock."),
-            }));
-        }
-        Err(Failed::Final(self.unavailable(&path, reason)))
+        let remedy = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "check the edge's `key_id` and `secret`, and this machine's clock"
+            }
+            StatusCode::NOT_FOUND => "check the workspace's `id` and the edge's `url`",
+            _ if detail.is_none() => {
+                "check the edge's `url`: the gateway says why it refuses a call"
+            }
+            _ => return Err(Failed::Final(self.unavailable(&path, reason))),
+        };
+        Err(Failed::Final(PullError::Refused {
+            source_name: NAME.into(),
+            what: path,
+            remedy: format!("{reason}; {remedy}"),
+        }))
     }
 
     fn unavailable(&self, what: &str, reason: String) -> PullError {

@@ -113,8 +113,7 @@ fn costs_beside_use_are_told_by_their_labels() {
         (ChargeKind::Usage, "1", ""),
     ];
     assert_eq!(kinds, expected.map(|(kind, amount, label)| (kind, usd(amount), label)));
-    let beside: Vec<_> =
-        bill.lines.iter().filter(|line| line.kind != ChargeKind::Usage).collect();
+    let beside: Vec<_> = bill.lines.iter().filter(|line| line.kind != ChargeKind::Usage).collect();
     assert!(beside.iter().all(|line| line.model.is_none() && line.meter == Meter::Whole));
 }
 
