@@ -216,7 +216,8 @@ impl<'a> Edge<'a> {
         let text = answer.text().await.unwrap_or_default();
         let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let detail = problem.get("detail").and_then(serde_json::Value::as_str);
-        let reason = format!("HTTP {status}: {}", detail.unwrap_or("no word why"));
+        let reason =
+            format!("HTTP {status}: {}", detail.unwrap_or("no word why").trim_end_matches('.'));
         if may_pass(status) {
             return Err(Failed::Again { reason, after });
         }

@@ -66,9 +66,12 @@ impl Failed {
 
     /// The connection failed. The URL may carry account ids: it is left out.
     pub fn connection(error: reqwest::Error) -> Self {
-        let source = std::error::Error::source(&error).map(ToString::to_string);
-        let reason = error.without_url().to_string();
-        Self::again(source.map_or(reason.clone(), |why| format!("{reason}: {why}")))
+        let error = error.without_url();
+        let hint = if error.is_connect() { "; check the address" } else { "" };
+        let causes =
+            std::iter::successors(std::error::Error::source(&error), |deeper| deeper.source());
+        let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::again(format!("{error}{cause}{hint}"))
     }
 }
 
@@ -343,6 +346,16 @@ mod tests {
             gone.to_string().contains("404") && !gone.to_string().contains("127.0.0.1"),
             "{gone}"
         );
+    }
+
+    #[tokio::test]
+    async fn nobody_at_the_address_is_said_with_the_cause_and_without_the_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/account-7", listener.local_addr().unwrap());
+        drop(listener);
+        let gone = http().get("pages", |client| client.get(&url)).await.unwrap_err().to_string();
+        assert!(gone.contains("refused") && gone.ends_with("check the address"), "{gone}");
+        assert!(!gone.contains("account-7") && !gone.contains("127.0.0.1"), "{gone}");
     }
 
     #[tokio::test]
