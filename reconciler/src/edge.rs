@@ -264,3 +264,124 @@ fn place_of(line: &str) -> Option<String> {
     let place: Place<'_> = serde_json::from_str(line).ok()?;
     Some(format!("{}~{}", place.id, place.key))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use wiremock::matchers::{method, path, query_param, query_param_is_missing};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+    use crate::connectors::Secret;
+
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    impl Signing for Counting {
+        fn now_seconds(&self) -> i64 {
+            1_795_000_000
+        }
+
+        fn nonce(&self) -> String {
+            format!("{:016}", self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn config(url: &str) -> EdgeConfig {
+        let secret = Secret::new("s".repeat(40));
+        EdgeConfig { url: url.to_owned(), key_id: "night".to_owned(), secret }
+    }
+
+    fn quick() -> Patience {
+        Patience { retries: 3, first_wait: Duration::from_millis(1) }
+    }
+
+    async fn answers(server: &MockServer, at: &str, status: u16, body: &str) {
+        Mock::given(path(format!("/api/v1/workspaces/acme/reconciler/{at}")))
+            .respond_with(ResponseTemplate::new(status).set_body_string(body))
+            .up_to_n_times(1)
+            .expect(1)
+            .mount(server)
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_call_is_made_again_with_a_signature_of_its_own_when_that_may_help() {
+        let server = MockServer::start().await;
+        for (status, body) in [(503, ""), (429, "slow down"), (200, "{}")] {
+            answers(&server, "true-ups", status, body).await;
+        }
+        let (config, signing) = (config(&server.uri()), Counting::default());
+        let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+        edge.bring("true-ups", &[1, 2]).await.unwrap();
+        let requests = server.received_requests().await.unwrap();
+        let nonces: BTreeSet<_> =
+            requests.iter().map(|request| request.headers["x-tallygate-nonce"].clone()).collect();
+        assert_eq!((requests.len(), nonces.len()), (3, 3));
+        assert!(requests.iter().all(|request| request.body == b"[1,2]"));
+    }
+
+    #[tokio::test]
+    async fn what_the_edge_refuses_is_said_with_a_remedy_and_not_asked_again() {
+        for (status, body, expected) in [
+            (401, r#"{"detail": "The signature does not fit."}"#, "fit; check the edge's `key_id`"),
+            (404, "nothing here", "check the workspace's `id` and the edge's `url`"),
+            (302, "", "check the edge's `url`"),
+            (422, r#"{"detail": "`amount` is no number."}"#, "HTTP 422"),
+            (200, "<html>Please log in</html>", "HTML"),
+        ] {
+            let server = MockServer::start().await;
+            answers(&server, "alerts", status, body).await;
+            let (config, signing) = (config(&server.uri()), Counting::default());
+            let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+            let refused = edge.bring("alerts", &[1]).await.unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+            assert!(!refused.contains("ssss") && !refused.contains("127.0.0.1"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_export_that_breaks_off_goes_on_behind_its_last_whole_line() {
+        let line = |id: &str| format!("{{\"id\":\"{id}\",\"key\":\"k\"}}\n");
+        let whole = |lines: &str| {
+            let sum = hex(Sha256::digest(lines).as_slice());
+            let count = lines.lines().count();
+            format!("{lines}{{\"end\":true,\"lines\":{count},\"sha256\":\"{sum}\"}}\n")
+        };
+        let server = MockServer::start().await;
+        let export = || {
+            Mock::given(method("GET"))
+                .and(path("/api/v1/workspaces/acme/reconciler/events"))
+                .and(query_param("day", "2026-11-20"))
+        };
+        // The second line is cut in its middle.
+        let begun = format!("{}{}", line("a"), r#"{"id":"b","ke"#);
+        export()
+            .and(query_param_is_missing("after"))
+            .respond_with(ResponseTemplate::new(200).set_body_string(begun))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let rest = whole(&format!("{}{}", line("b"), line("c")));
+        export()
+            .and(query_param("after", "a~k"))
+            .respond_with(ResponseTemplate::new(200).set_body_string(rest))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let (config, signing) = (config(&server.uri()), Counting::default());
+        let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+        let mut seen = Vec::new();
+        let mut each = |text: &str| {
+            seen.push(text.to_owned());
+            Ok(())
+        };
+        let day = Date::parse("2026-11-20").unwrap();
+        assert_eq!(edge.export("events", day, &mut each).await.unwrap(), 3);
+        let expected: Vec<_> = ["a", "b", "c"].map(|id| line(id).trim_end().to_owned()).into();
+        assert_eq!(seen, expected);
+    }
+}

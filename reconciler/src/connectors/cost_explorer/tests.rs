@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -295,8 +296,8 @@ async fn throttled_calls_are_asked_and_paid_again_and_refusals_are_final() {
     let push = |error| {
         explorer.answers.scripts.lock().unwrap().get_mut(SERVICES).unwrap().push_front(Err(error));
     };
-    push(Failed::again("LimitExceededException".into()));
-    push(Failed::again("LimitExceededException".into()));
+    push(Failed::again("LimitExceededException"));
+    push(Failed::again("LimitExceededException"));
     assert_eq!(explorer.fetch(days()).await.unwrap().len(), 4);
     assert_eq!(explorer.calls.taken(), 6);
 
@@ -308,7 +309,7 @@ async fn throttled_calls_are_asked_and_paid_again_and_refusals_are_final() {
     push(Failed::Final(refused.clone()));
     assert_eq!(explorer.fetch(days()).await.unwrap_err(), refused);
     for _ in 0..3 {
-        push(Failed::again("LimitExceededException".into()));
+        push(Failed::again("LimitExceededException"));
     }
     let error = explorer.fetch(days()).await.unwrap_err();
     assert!(
