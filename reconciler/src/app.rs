@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use crate::config::{self, Config, ConfigError, Machine, Storage, from_value, resolve, secrets_of};
@@ -10,7 +11,7 @@ use crate::connectors::http::Patience;
 use crate::connectors::{Connector, Days};
 use crate::edge::{Edge, Signing};
 use crate::ledger::hex;
-use crate::night::pull::{self, Shared};
+use crate::night::pull::{self, Pulled, Shared};
 use crate::night::run::{Again, Clock, Ended, Night, Progress, RunError, backfill, nightly, run};
 use crate::ports::{LedgerStore, ObjectStore, RunId, StoreError};
 use crate::report::Report;
@@ -103,13 +104,13 @@ pub struct App {
 /// Reads a configuration, secrets included.
 pub async fn read_config(text: &str) -> Result<Config, AppError> {
     let document: serde_json::Value = serde_json::from_str(text)
-        .map_err(|e| ConfigError::new(".", format!("is no JSON: {e}")))?;
+        .map_err(|e| ConfigError::new(config::WHOLE, format!("is no JSON: {e}")))?;
     complete(document).await
 }
 
 async fn complete(mut document: serde_json::Value) -> Result<Config, AppError> {
     let secrets = secrets(secrets_of(&document)).await?;
-    resolve(&mut document, ".", &Machine { secrets })?;
+    resolve(&mut document, "", &Machine { secrets })?;
     Ok(from_value(document)?)
 }
 
@@ -256,7 +257,16 @@ impl App {
                     Err(error) => Err(error.to_string()),
                 };
                 match pulled {
-                    Ok(words) => say(format!("{name}: {words}")),
+                    Ok(pulled) => {
+                        say(format!("{name}: {}", told(&pulled)));
+                        whole &= pulled.held.is_empty();
+                        for held in &pulled.held {
+                            say(format!("{name}: HELD {held}"));
+                        }
+                        for note in &pulled.bill.notes {
+                            say(format!("{name}: note: {note}"));
+                        }
+                    }
                     Err(why) => {
                         whole = false;
                         say(format!("{name}: MISSING {why}"));
@@ -272,23 +282,9 @@ impl App {
         connector: &dyn Connector,
         days: Days,
         today: tallygate_shared::time::Date,
-    ) -> Result<String, String> {
-        let pulled = pull::pull(connector, days, today, self.objects.as_ref())
-            .await
-            .map_err(|error| error.to_string())?;
-        let bill = &pulled.bill;
-        let total = bill
-            .lines
-            .iter()
-            .try_fold(tallygate_shared::money::Usd::ZERO, |sum, line| sum.checked_add(line.amount));
-        let total = total.map_or("too much".to_owned(), |total| total.to_string());
-        Ok(format!(
-            "{} charges of {total} USD, {} rows of use, {} keys, kept as {}",
-            bill.lines.len(),
-            bill.usage.len(),
-            bill.credentials.len(),
-            pulled.manifest
-        ))
+    ) -> Result<Pulled, String> {
+        let pulled = pull::pull(connector, days, today, self.objects.as_ref()).await;
+        pulled.map_err(|error| error.to_string())
     }
 
     /// Looks whether everything that a night needs is there, and says what is not. True when all is well.
@@ -302,27 +298,21 @@ impl App {
             say(line);
             well &= result.is_ok();
         };
-        let probe = format!("doctor/v1/{}", random());
-        let written = self.objects.put_once(&probe, "probe".into()).await;
-        let read = match written {
-            Ok(_) => self.objects.get(&probe).await,
-            Err(error) => Err(error),
-        };
-        let read = read.map(|body| format!("wrote and read {} bytes", body.map_or(0, |b| b.len())));
-        check("objects".into(), read.map_err(|error| error.to_string()));
+        check("objects".into(), self.check_objects().await);
         let number = self.ledger.next_number("doctor").await;
         let number = number.map(|number| format!("wrote and read number {number}"));
         check("ledger".into(), number.map_err(|error| error.to_string()));
         let yesterday = self.clock.now().plus_ms(-tallygate_shared::time::DAY_MS).date();
         let days = Days { from: yesterday, to: self.clock.now().date() };
-        let shared = self.shared();
+        // A person waits for the answer.
+        let patience = Patience { retries: self.patience.retries.min(2), ..self.patience };
+        let shared = Shared { patience, ..self.shared() };
         for workspace in &self.config.workspaces {
             let what = format!("{}: edge", workspace.id);
-            let context =
-                match Edge::new(&workspace.id, &workspace.edge, &self.clock, self.patience) {
-                    Ok(edge) => edge.context().await,
-                    Err(error) => Err(error),
-                };
+            let context = match Edge::new(&workspace.id, &workspace.edge, &self.clock, patience) {
+                Ok(edge) => edge.context().await,
+                Err(error) => Err(error),
+            };
             let words = context.map(|context| {
                 format!("{} providers, {} budgets", context.providers.len(), context.budgets.len())
             });
@@ -333,10 +323,40 @@ impl App {
                     Ok(connector) => self.pull_one(connector.as_ref(), days, days.to).await,
                     Err(error) => Err(error.to_string()),
                 };
-                check(what, found);
+                check(
+                    what,
+                    found.and_then(|pulled| match pulled.held.as_slice() {
+                        [] => Ok(told(&pulled)),
+                        held => {
+                            Err(held.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
+                        }
+                    }),
+                );
             }
         }
         well
+    }
+
+    /// Whether objects are written once: a store that knows no conditional writes would lose what was written before.
+    async fn check_objects(&self) -> Result<String, String> {
+        let probe = format!("doctor/v1/{}", random());
+        let objects = self.objects.as_ref();
+        objects.put_once(&probe, "probe".into()).await.map_err(|error| error.to_string())?;
+        match objects.put_once(&probe, "other".into()).await {
+            Err(StoreError::Damaged { .. }) => {}
+            Err(error) => return Err(error.to_string()),
+            Ok(_) => {
+                return Err(
+                    "it writes over what is there: use a store that honours `If-None-Match: *`"
+                        .into(),
+                );
+            }
+        }
+        let read = objects.get(&probe).await.map_err(|error| error.to_string())?;
+        match read.as_deref() {
+            Some(b"probe") => Ok("wrote once and read 5 bytes".into()),
+            _ => Err(format!("`{probe}` is not there as it was written")),
+        }
     }
 
     /// The last report.
@@ -382,6 +402,20 @@ impl App {
         let now = self.clock.now().to_string();
         Ok(self.ledger.set_mark(&name, None, &now).await?)
     }
+}
+
+/// What a pull brought, in a line.
+fn told(pulled: &Pulled) -> String {
+    let bill = &pulled.bill;
+    let total = bill.lines.iter().try_fold(Usd::ZERO, |sum, line| sum.checked_add(line.amount));
+    let total = total.map_or("too much".to_owned(), |total| total.to_string());
+    format!(
+        "{} charges of {total} USD, {} rows of use, {} keys, kept as {}",
+        bill.lines.len(),
+        bill.usage.len(),
+        bill.credentials.len(),
+        pulled.manifest
+    )
 }
 
 /// Where the configuration is read from when nothing else is said.

@@ -43,6 +43,9 @@ impl ConfigError {
     }
 }
 
+/// What an error names when it is about no field.
+pub(crate) const WHOLE: &str = "the document";
+
 /// The whole configuration.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -263,8 +266,8 @@ fn visit(value: &Value, found: &mut BTreeSet<String>) {
 /// Reads a configuration.
 pub fn parse(text: &str, lookup: &dyn Lookup) -> Result<Config, ConfigError> {
     let mut document: Value = serde_json::from_str(text)
-        .map_err(|e| ConfigError::new(".", format!("is no JSON: {e}")))?;
-    resolve(&mut document, ".", lookup)?;
+        .map_err(|e| ConfigError::new(WHOLE, format!("is no JSON: {e}")))?;
+    resolve(&mut document, "", lookup)?;
     from_value(document)
 }
 
@@ -293,7 +296,12 @@ pub fn resolve(value: &mut Value, path: &str, lookup: &dyn Lookup) -> Result<(),
         Value::Object(fields) => {
             let name = |kind: &str| fields.get(kind).and_then(Value::as_str);
             let found = if let Some(name) = name("$env") {
-                let missing = || ConfigError::new(path, format!("names {name}, which is not set"));
+                let missing = || {
+                    ConfigError::new(
+                        path,
+                        format!("names {name}, which is not set: set this variable"),
+                    )
+                };
                 Some(lookup.env(name).ok_or_else(missing)?)
             } else if let Some(name) = name("$file") {
                 let unreadable = |e| ConfigError::new(path, format!("names {name}: {e}"));
@@ -307,7 +315,9 @@ pub fn resolve(value: &mut Value, path: &str, lookup: &dyn Lookup) -> Result<(),
             };
             let Some(found) = found else {
                 return fields.iter_mut().try_for_each(|(name, value)| {
-                    resolve(value, &format!("{path}.{name}"), lookup)
+                    let path =
+                        if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+                    resolve(value, &path, lookup)
                 });
             };
             let field = fields.get("field").and_then(Value::as_str);
@@ -443,11 +453,13 @@ mod tests {
             (wrong(|d| d["workspaces"][0]["edge"]["url"] = "g".into()), "workspaces[0].edge.url"),
             (
                 wrong(|d| d["workspaces"][0]["sources"][0]["admin_key"]["$env"] = "NONE".into()),
-                "NONE",
+                "`workspaces[0].sources[0].admin_key` names NONE, which is not set: set",
             ),
             (wrong(|d| d["workspaces"][0]["sources"][0]["connector"] = "x".into()), "sources[0]"),
         ] {
             assert!(problem.contains(expected), "{problem}");
         }
+        let problem = parse("{storage: 1}", &Fixed).unwrap_err().to_string();
+        assert!(problem.contains("`the document` is no JSON"), "{problem}");
     }
 }

@@ -1,8 +1,7 @@
 //! The edge, over signed calls: what the reconciler reads there, and what it brings.
 
-use std::time::Duration;
-
 use bytes::BytesMut;
+use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -13,12 +12,13 @@ use tallygate_shared::time::Date;
 
 use crate::config::EdgeConfig;
 use crate::connectors::PullError;
-use crate::connectors::http::Patience;
+use crate::connectors::http::{Failed, Http, Patience, may_pass, retry_after, whole_body};
+use crate::connectors::read::Reader;
 use crate::ledger::hex;
 
 const NAME: &str = "edge";
 /// How often an export is taken up where it broke off.
-const RESUMES: u32 = 20;
+const RESUMES: usize = 20;
 /// Longer than any usage event.
 const MAX_LINE: usize = 4 * 1024 * 1024;
 
@@ -40,11 +40,6 @@ pub struct Edge<'a> {
     patience: Patience,
 }
 
-enum Failed {
-    Again(String),
-    Final(PullError),
-}
-
 impl<'a> Edge<'a> {
     /// The edge of `workspace`.
     pub fn new(
@@ -53,7 +48,7 @@ impl<'a> Edge<'a> {
         signing: &'a dyn Signing,
         patience: Patience,
     ) -> Result<Self, PullError> {
-        let http = crate::connectors::http::Http::new(NAME, patience)?;
+        let http = Http::new(NAME, patience)?;
         Ok(Self {
             client: http.client().clone(),
             base: config.url.trim_end_matches('/').to_owned(),
@@ -92,28 +87,20 @@ impl<'a> Edge<'a> {
         day: Date,
         each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
     ) -> Result<u64, PullError> {
-        let mut after: Option<String> = None;
-        let mut seen = 0_u64;
-        for attempt in 0..=RESUMES {
+        let mut attempts = self.resumes().attempts(NAME, format!("{what} of {day}"));
+        let (mut after, mut seen) = (None, 0);
+        loop {
             match self.export_once(what, day, &mut after, &mut seen, each).await {
                 Ok(()) => return Ok(seen),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(reason)) if attempt == RESUMES => {
-                    return Err(self.unavailable(what, reason));
-                }
-                Err(Failed::Again(reason)) => {
-                    tracing::warn!(what, %day, reason, "the export broke off; going on from its last line");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable(what, "it breaks off again and again".to_owned()))
     }
 
     /// A day's outcomes. They are few, and an export of them that breaks off is made again from its beginning.
     pub async fn outcomes(&self, day: Date) -> Result<Vec<OutcomeEvent>, PullError> {
-        let mut reason = String::new();
-        for attempt in 0..=RESUMES {
+        let mut attempts = self.resumes().attempts(NAME, format!("outcomes of {day}"));
+        loop {
             let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
             let mut each = |line: &str| {
                 let event = serde_json::from_str(line).map_err(|e| format!("outcome: {e}"))?;
@@ -122,19 +109,13 @@ impl<'a> Edge<'a> {
             };
             match self.export_once("outcomes", day, &mut after, &mut seen, &mut each).await {
                 Ok(()) => return Ok(found),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(why)) => {
-                    reason = why;
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable("outcomes", reason))
     }
 
-    fn wait(&self, attempt: u32) -> Duration {
-        let factor = 1_u32.checked_shl(attempt.min(5)).unwrap_or(32);
-        self.patience.first_wait.saturating_mul(factor).min(Duration::from_secs(20))
+    const fn resumes(&self) -> Patience {
+        Patience { retries: RESUMES, first_wait: self.patience.first_wait }
     }
 
     async fn export_once(
@@ -152,8 +133,7 @@ impl<'a> Edge<'a> {
         let mut answer = self.send("GET", &format!("/{what}"), &query, Vec::new()).await?;
         let (mut hash, mut lines) = (Sha256::new(), 0_u64);
         let mut buffer = BytesMut::new();
-        let again = |e: reqwest::Error| Failed::Again(e.without_url().to_string());
-        while let Some(chunk) = answer.chunk().await.map_err(again)? {
+        while let Some(chunk) = answer.chunk().await.map_err(Failed::connection)? {
             buffer.extend_from_slice(&chunk);
             while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
                 let line = buffer.split_to(end + 1);
@@ -179,7 +159,7 @@ impl<'a> Edge<'a> {
                 return Err(self.unreadable(what, "a line has no end"));
             }
         }
-        Err(Failed::Again("it ended without its closing line".to_owned()))
+        Err(Failed::again("it ended without its closing line"))
     }
 
     async fn call<T: DeserializeOwned>(
@@ -189,37 +169,17 @@ impl<'a> Edge<'a> {
         query: &str,
         body: Vec<u8>,
     ) -> Result<T, PullError> {
-        let attempts = u32::try_from(self.patience.retries).unwrap_or(0);
-        for attempt in 0..=attempts {
+        let mut attempts = self.patience.attempts(NAME, path);
+        loop {
             let answer = match self.send(method, path, query, body.clone()).await {
-                Ok(answer) => {
-                    answer.bytes().await.map_err(|e| Failed::Again(e.without_url().to_string()))
-                }
+                Ok(answer) => whole_body(NAME, path, answer).await,
                 Err(failed) => Err(failed),
             };
             match answer {
-                Ok(body) => {
-                    let mut json = serde_json::Deserializer::from_slice(&body);
-                    return serde_path_to_error::deserialize(&mut json).map_err(|e| {
-                        PullError::Unreadable {
-                            source_name: NAME.into(),
-                            what: path.into(),
-                            field: e.path().to_string(),
-                            reason: e.inner().to_string(),
-                        }
-                    });
-                }
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(reason)) if attempt == attempts => {
-                    return Err(self.unavailable(path, reason));
-                }
-                Err(Failed::Again(reason)) => {
-                    tracing::warn!(path, reason, "the edge did not answer; trying again");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
+                Ok(body) => return Reader::new(NAME, path).json(&body),
+                Err(failed) => attempts.after(failed).await?,
             }
         }
-        Err(self.unavailable(path, "it was not asked".to_owned()))
     }
 
     /// Sends a call, signed anew: a signature counts once.
@@ -248,26 +208,34 @@ impl<'a> Edge<'a> {
             .header("x-tallygate-signature", signature)
             .send()
             .await
-            .map_err(|e| Failed::Again(e.without_url().to_string()))?;
-        let status = answer.status();
+            .map_err(Failed::connection)?;
+        let (status, after) = (answer.status(), retry_after(answer.headers()));
         if status.is_success() {
             return Ok(answer);
         }
         let text = answer.text().await.unwrap_or_default();
         let problem: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
         let detail = problem.get("detail").and_then(serde_json::Value::as_str);
-        let reason = format!("HTTP {status}: {}", detail.unwrap_or("no word why"));
-        if status.is_server_error() || status.as_u16() == 429 {
-            return Err(Failed::Again(reason));
+        let reason =
+            format!("HTTP {status}: {}", detail.unwrap_or("no word why").trim_end_matches('.'));
+        if may_pass(status) {
+            return Err(Failed::Again { reason, after });
         }
-        if status.as_u16() == 401 || status.as_u16() == 403 {
-            return Err(Failed::Final(PullError::Refused {
-                source_name: NAME.into(),
-                what: path,
-                remedy: format!("{reason} Check key_id, secret, and this machine's clock."),
-            }));
-        }
-        Err(Failed::Final(self.unavailable(&path, reason)))
+        let remedy = match status {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                "check the edge's `key_id` and `secret`, and this machine's clock"
+            }
+            StatusCode::NOT_FOUND => "check the workspace's `id` and the edge's `url`",
+            _ if detail.is_none() => {
+                "check the edge's `url`: the gateway says why it refuses a call"
+            }
+            _ => return Err(Failed::Final(self.unavailable(&path, reason))),
+        };
+        Err(Failed::Final(PullError::Refused {
+            source_name: NAME.into(),
+            what: path,
+            remedy: format!("{reason}; {remedy}"),
+        }))
     }
 
     fn unavailable(&self, what: &str, reason: String) -> PullError {
@@ -295,4 +263,125 @@ fn place_of(line: &str) -> Option<String> {
     }
     let place: Place<'_> = serde_json::from_str(line).ok()?;
     Some(format!("{}~{}", place.id, place.key))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+    use std::sync::atomic::{AtomicU64, Ordering};
+    use std::time::Duration;
+
+    use wiremock::matchers::{method, path, query_param, query_param_is_missing};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
+    use super::*;
+    use crate::connectors::Secret;
+
+    #[derive(Default)]
+    struct Counting(AtomicU64);
+
+    impl Signing for Counting {
+        fn now_seconds(&self) -> i64 {
+            1_795_000_000
+        }
+
+        fn nonce(&self) -> String {
+            format!("{:016}", self.0.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    fn config(url: &str) -> EdgeConfig {
+        let secret = Secret::new("s".repeat(40));
+        EdgeConfig { url: url.to_owned(), key_id: "night".to_owned(), secret }
+    }
+
+    fn quick() -> Patience {
+        Patience { retries: 3, first_wait: Duration::from_millis(1) }
+    }
+
+    async fn answers(server: &MockServer, at: &str, status: u16, body: &str) {
+        Mock::given(path(format!("/api/v1/workspaces/acme/reconciler/{at}")))
+            .respond_with(ResponseTemplate::new(status).set_body_string(body))
+            .up_to_n_times(1)
+            .expect(1)
+            .mount(server)
+            .await;
+    }
+
+    #[tokio::test]
+    async fn a_call_is_made_again_with_a_signature_of_its_own_when_that_may_help() {
+        let server = MockServer::start().await;
+        for (status, body) in [(503, ""), (429, "slow down"), (200, "{}")] {
+            answers(&server, "true-ups", status, body).await;
+        }
+        let (config, signing) = (config(&server.uri()), Counting::default());
+        let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+        edge.bring("true-ups", &[1, 2]).await.unwrap();
+        let requests = server.received_requests().await.unwrap();
+        let nonces: BTreeSet<_> =
+            requests.iter().map(|request| request.headers["x-tallygate-nonce"].clone()).collect();
+        assert_eq!((requests.len(), nonces.len()), (3, 3));
+        assert!(requests.iter().all(|request| request.body == b"[1,2]"));
+    }
+
+    #[tokio::test]
+    async fn what_the_edge_refuses_is_said_with_a_remedy_and_not_asked_again() {
+        for (status, body, expected) in [
+            (401, r#"{"detail": "The signature does not fit."}"#, "fit; check the edge's `key_id`"),
+            (404, "nothing here", "check the workspace's `id` and the edge's `url`"),
+            (302, "", "check the edge's `url`"),
+            (422, r#"{"detail": "`amount` is no number."}"#, "HTTP 422"),
+            (200, "<html>Please log in</html>", "HTML"),
+        ] {
+            let server = MockServer::start().await;
+            answers(&server, "alerts", status, body).await;
+            let (config, signing) = (config(&server.uri()), Counting::default());
+            let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+            let refused = edge.bring("alerts", &[1]).await.unwrap_err().to_string();
+            assert!(refused.contains(expected), "{refused}");
+            assert!(!refused.contains("ssss") && !refused.contains("127.0.0.1"), "{refused}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_export_that_breaks_off_goes_on_behind_its_last_whole_line() {
+        let line = |id: &str| format!("{{\"id\":\"{id}\",\"key\":\"k\"}}\n");
+        let whole = |lines: &str| {
+            let sum = hex(Sha256::digest(lines).as_slice());
+            let count = lines.lines().count();
+            format!("{lines}{{\"end\":true,\"lines\":{count},\"sha256\":\"{sum}\"}}\n")
+        };
+        let server = MockServer::start().await;
+        let export = || {
+            Mock::given(method("GET"))
+                .and(path("/api/v1/workspaces/acme/reconciler/events"))
+                .and(query_param("day", "2026-11-20"))
+        };
+        // The second line is cut in its middle.
+        let begun = format!("{}{}", line("a"), r#"{"id":"b","ke"#);
+        export()
+            .and(query_param_is_missing("after"))
+            .respond_with(ResponseTemplate::new(200).set_body_string(begun))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let rest = whole(&format!("{}{}", line("b"), line("c")));
+        export()
+            .and(query_param("after", "a~k"))
+            .respond_with(ResponseTemplate::new(200).set_body_string(rest))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let (config, signing) = (config(&server.uri()), Counting::default());
+        let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+        let mut seen = Vec::new();
+        let mut each = |text: &str| {
+            seen.push(text.to_owned());
+            Ok(())
+        };
+        let day = Date::parse("2026-11-20").unwrap();
+        assert_eq!(edge.export("events", day, &mut each).await.unwrap(), 3);
+        let expected: Vec<_> = ["a", "b", "c"].map(|id| line(id).trim_end().to_owned()).into();
+        assert_eq!(seen, expected);
+    }
 }

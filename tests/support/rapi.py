@@ -86,6 +86,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
 
+class Died(AssertionError):
+    """The function's process ended without an answer."""
+
+
 class Function:
     """A Lambda's binary, with the Runtime API that it asks."""
 
@@ -118,10 +122,11 @@ class Function:
         self.api.events.put(invocation)
         while True:
             try:
-                request, kind, body = self.api.answers.get(timeout=0.2)
+                request, kind, body = self.api.answers.get(timeout=0.05)
                 break
             except queue.Empty:
-                assert self.process.poll() is None, f"the function ended: {self.log[-2000:]}"
+                if self.process.poll() is not None:
+                    raise Died(f"the function ended: {self.log[-2000:]}") from None
                 assert time.monotonic() - begun < patience, f"no answer: {self.log[-2000:]}"
         assert request == invocation.id, (request, kind, body)
         assert kind in ("response", "error"), kind

@@ -1,13 +1,13 @@
-//! HTTP for connectors: retries with jitter that honour `Retry-After`, bodies that end when they should, and cursors
-//! that cannot run in a circle.
+//! HTTP for connectors and the edge: retries with jitter that honour `Retry-After`, bodies that end when they should, and
+//! cursors that cannot run in a circle.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
 use reqwest::header::{HeaderMap, RETRY_AFTER};
-use reqwest::{RequestBuilder, StatusCode, Url};
+use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::{PullError, RawPage};
 
@@ -32,17 +32,97 @@ impl Default for Patience {
     }
 }
 
+impl Patience {
+    /// Attempts at asking `source` for `what`.
+    pub fn attempts(&self, source: &'static str, what: impl Into<String>) -> Attempts {
+        let waits = ExponentialBuilder::default()
+            .with_min_delay(self.first_wait)
+            .with_max_delay(self.first_wait.saturating_mul(20).min(LONGEST_WAIT))
+            .with_max_times(self.retries)
+            .with_jitter();
+        Attempts { source, what: what.into(), waits: waits.build() }
+    }
+}
+
+/// Why an attempt failed.
+#[derive(Debug)]
+pub enum Failed {
+    /// It may pass.
+    Again {
+        /// What happened.
+        reason: String,
+        /// How long the other side wants to be left alone.
+        after: Option<Duration>,
+    },
+    /// It will not pass.
+    Final(PullError),
+}
+
+impl Failed {
+    /// It may pass, and nobody said when.
+    pub fn again(reason: impl Into<String>) -> Self {
+        Self::Again { reason: reason.into(), after: None }
+    }
+
+    /// The connection failed. The URL may carry account ids: it is left out.
+    pub fn connection(error: reqwest::Error) -> Self {
+        let error = error.without_url();
+        let hint = if error.is_connect() { "; check the address" } else { "" };
+        let causes =
+            std::iter::successors(std::error::Error::source(&error), |deeper| deeper.source());
+        let cause = causes.last().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::again(format!("{error}{cause}{hint}"))
+    }
+}
+
+/// Whether asking again may help after an answer with this status.
+pub fn may_pass(status: StatusCode) -> bool {
+    status == StatusCode::REQUEST_TIMEOUT
+        || status == StatusCode::TOO_MANY_REQUESTS
+        || status.is_server_error()
+}
+
+/// The waits between the attempts at one request.
+#[derive(Debug)]
+pub struct Attempts {
+    source: &'static str,
+    what: String,
+    waits: ExponentialBackoff,
+}
+
+impl Attempts {
+    /// Waits until the next attempt may be made. An error when another attempt would change nothing, or there were enough.
+    pub async fn after(&mut self, failed: Failed) -> Result<(), PullError> {
+        let wait = self.wait(failed)?;
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    /// How long to wait: as long as the other side asks for, and longer every time, with jitter.
+    fn wait(&mut self, failed: Failed) -> Result<Duration, PullError> {
+        let (reason, after) = match failed {
+            Failed::Final(error) => return Err(error),
+            Failed::Again { reason, after } => (reason, after),
+        };
+        let Some(wait) = self.waits.next() else {
+            return Err(PullError::Unavailable {
+                source_name: self.source.into(),
+                what: self.what.clone(),
+                reason,
+            });
+        };
+        let wait = after.unwrap_or_default().max(wait).min(LONGEST_WAIT);
+        tracing::warn!(source = self.source, what = self.what, reason, ?wait, "trying again");
+        Ok(wait)
+    }
+}
+
 /// A client for one connector.
 #[derive(Clone, Debug)]
 pub struct Http {
     client: reqwest::Client,
     source: &'static str,
     patience: Patience,
-}
-
-enum Failed {
-    Again { reason: String, after: Option<Duration> },
-    Final(PullError),
 }
 
 impl Http {
@@ -75,30 +155,13 @@ impl Http {
         what: &str,
         request: impl Fn(&reqwest::Client) -> RequestBuilder,
     ) -> Result<Bytes, PullError> {
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(self.patience.first_wait)
-            .with_max_delay(self.patience.first_wait.saturating_mul(20).min(LONGEST_WAIT))
-            .with_max_times(self.patience.retries)
-            .with_jitter();
-        let answer = (|| self.once(what, request(&self.client)))
-            .retry(waits)
-            .when(|failed| matches!(failed, Failed::Again { .. }))
-            .adjust(|failed, wait| match (failed, wait) {
-                (Failed::Again { after: Some(after), .. }, Some(wait)) => {
-                    Some((*after).max(wait).min(LONGEST_WAIT))
-                }
-                (_, wait) => wait,
-            })
-            .notify(|failed, wait| {
-                if let Failed::Again { reason, .. } = failed {
-                    tracing::warn!(source = self.source, what, reason, ?wait, "trying again");
-                }
-            })
-            .await;
-        answer.map_err(|failed| match failed {
-            Failed::Final(error) => error,
-            Failed::Again { reason, .. } => self.unavailable(what, reason),
-        })
+        let mut attempts = self.patience.attempts(self.source, what);
+        loop {
+            match self.once(what, request(&self.client)).await {
+                Ok(body) => return Ok(body),
+                Err(failed) => attempts.after(failed).await?,
+            }
+        }
     }
 
     /// Asks for one list, page after page, and keeps the pages under `label`. `request` builds the request for a cursor,
@@ -127,19 +190,11 @@ impl Http {
     }
 
     async fn once(&self, what: &str, request: RequestBuilder) -> Result<Bytes, Failed> {
-        let again = |error: reqwest::Error| Failed::Again {
-            // The URL may carry account ids: it is left out.
-            reason: error.without_url().to_string(),
-            after: None,
-        };
-        let mut answer = request.send().await.map_err(again)?;
+        let answer = request.send().await.map_err(Failed::connection)?;
         let status = answer.status();
-        if status == StatusCode::REQUEST_TIMEOUT
-            || status == StatusCode::TOO_MANY_REQUESTS
-            || status.is_server_error()
-        {
-            let after = retry_after(answer.headers());
-            return Err(Failed::Again { reason: format!("HTTP {status}"), after });
+        if may_pass(status) {
+            let (reason, after) = (format!("HTTP {status}"), retry_after(answer.headers()));
+            return Err(Failed::Again { reason, after });
         }
         if status == StatusCode::UNAUTHORIZED || status == StatusCode::FORBIDDEN {
             return Err(Failed::Final(PullError::Refused {
@@ -149,30 +204,44 @@ impl Http {
             }));
         }
         if !status.is_success() {
+            let hint = if status.is_redirection() || status == StatusCode::NOT_FOUND {
+                ": check the address"
+            } else {
+                ""
+            };
             return Err(Failed::Final(PullError::Unavailable {
                 source_name: self.source.into(),
                 what: what.into(),
-                reason: format!("HTTP {status}"),
+                reason: format!("HTTP {status}{hint}"),
             }));
         }
-        let mut body = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(again)? {
-            body.extend_from_slice(&chunk);
-            if body.len() > MAX_BODY {
-                return Err(Failed::Final(self.unavailable(what, "more than 64 MiB".into())));
-            }
-        }
-        Ok(body.freeze())
+        whole_body(self.source, what, answer).await
     }
+}
 
-    fn unavailable(&self, what: &str, reason: String) -> PullError {
-        PullError::Unavailable { source_name: self.source.into(), what: what.into(), reason }
+/// An answer's body. One that breaks off is worth another attempt; one that does not end is not.
+pub async fn whole_body(
+    source: &'static str,
+    what: &str,
+    mut answer: Response,
+) -> Result<Bytes, Failed> {
+    let mut body = BytesMut::new();
+    while let Some(chunk) = answer.chunk().await.map_err(Failed::connection)? {
+        body.extend_from_slice(&chunk);
+        if body.len() > MAX_BODY {
+            return Err(Failed::Final(PullError::Unavailable {
+                source_name: source.into(),
+                what: what.into(),
+                reason: "more than 64 MiB".into(),
+            }));
+        }
     }
+    Ok(body.freeze())
 }
 
 /// The longest wait that the answer asks for. Azure's Cost Management has a header for each of its quotas, and all of
 /// them must be met.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let asks = headers.iter().filter(|(name, _)| {
         let name = name.as_str();
         *name == RETRY_AFTER
@@ -280,6 +349,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn nobody_at_the_address_is_said_with_the_cause_and_without_the_address() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/account-7", listener.local_addr().unwrap());
+        drop(listener);
+        let gone = http().get("pages", |client| client.get(&url)).await.unwrap_err().to_string();
+        assert!(gone.contains("refused") && gone.ends_with("check the address"), "{gone}");
+        assert!(!gone.contains("account-7") && !gone.contains("127.0.0.1"), "{gone}");
+    }
+
+    #[tokio::test]
     async fn a_body_shorter_than_announced_is_asked_for_again() {
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}/", listener.local_addr().unwrap());
@@ -295,6 +374,36 @@ mod tests {
         let body = http().get("lines", |client| client.get(&url)).await.unwrap();
         assert_eq!(body, "{\"line\":1}\n{\"line\":2}");
         server.join().unwrap();
+    }
+
+    #[test]
+    fn waits_grow_to_a_limit_and_are_no_shorter_than_asked_for() {
+        let patience = Patience { retries: 4, first_wait: Duration::from_secs(2) };
+        let mut attempts = patience.attempts("test", "costs");
+        let asked = |seconds| Failed::Again {
+            reason: "busy".into(),
+            after: Some(Duration::from_secs(seconds)),
+        };
+        for (failed, least, most) in [
+            (Failed::again("busy"), 2, 4),
+            (Failed::again("busy"), 4, 8),
+            (asked(17), 17, 17),
+            // Nobody waits for longer than this.
+            (asked(86_400), 60, 60),
+        ] {
+            let wait = attempts.wait(failed).unwrap();
+            assert!(wait >= Duration::from_secs(least), "{wait:?}");
+            assert!(wait <= Duration::from_secs(most), "{wait:?}");
+        }
+        let over = attempts.wait(Failed::again("busy")).unwrap_err();
+        assert_eq!(over.to_string(), "test could not be asked for costs: busy");
+        let refused = PullError::Refused {
+            source_name: "test".into(),
+            what: "costs".into(),
+            remedy: "a new key".into(),
+        };
+        let mut attempts = patience.attempts("test", "costs");
+        assert_eq!(attempts.wait(Failed::Final(refused.clone())), Err(refused));
     }
 
     #[test]

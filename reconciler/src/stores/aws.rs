@@ -11,7 +11,6 @@ use aws_smithy_http_client::tls::{Provider, rustls_provider::CryptoMode};
 use aws_smithy_runtime_api::client::interceptors::context::InterceptorContext;
 use aws_smithy_runtime_api::client::orchestrator::HttpResponse;
 use aws_smithy_runtime_api::client::result::SdkError;
-use aws_smithy_types::error::display::DisplayErrorContext;
 use aws_smithy_types::error::metadata::ProvideErrorMetadata;
 
 use super::dynamodb::DynamoLedger;
@@ -140,10 +139,21 @@ where
     E: ProvideErrorMetadata + std::error::Error + 'static,
 {
     let SdkError::ServiceError(answer) = error else {
-        let reason = format!("{action}: {}", DisplayErrorContext(error));
+        let causes =
+            std::iter::successors(Some(error as &dyn std::error::Error), |cause| cause.source());
+        let causes: Vec<_> = causes.map(ToString::to_string).collect();
+        let reason = cut(&format!("{action}: {}", causes.join(": ")));
         return match error {
-            SdkError::ConstructionFailure(_) => StoreError::Failed { store, reason: cut(&reason) },
-            _ => StoreError::Unavailable { store, reason: cut(&reason) },
+            SdkError::ConstructionFailure(_) => StoreError::Failed { store, reason },
+            // The request was not even sent.
+            SdkError::DispatchFailure(failure) if failure.is_other() => StoreError::Failed {
+                store,
+                reason: format!(
+                    "check the region and the credentials (AWS_REGION; AWS_PROFILE, or AWS_ACCESS_KEY_ID with \
+                     AWS_SECRET_ACCESS_KEY): {reason}"
+                ),
+            },
+            _ => StoreError::Unavailable { store, reason },
         };
     };
     let status = answer.raw().status().as_u16();

@@ -20,16 +20,14 @@ mod sdk;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use async_trait::async_trait;
-use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
 use serde::Deserialize;
 
 #[cfg(feature = "aws")]
 pub use self::sdk::Sdk;
-use super::http::{Cursors, Patience};
+use super::http::{Cursors, Failed, Patience};
 use super::read::Reader;
 use super::{Connector, Days, PullError, RawPage};
 use crate::bill::Bill;
@@ -119,15 +117,6 @@ impl Question {
     }
 }
 
-/// Why a question had no answer.
-#[derive(Debug)]
-pub enum Unanswered {
-    /// It may be asked again.
-    Again(String),
-    /// It may not.
-    Final(PullError),
-}
-
 /// Who answers: Cost Explorer, or a test.
 #[async_trait]
 pub trait Answers: Send + Sync {
@@ -137,7 +126,7 @@ pub trait Answers: Send + Sync {
         days: Days,
         question: &Question,
         next: Option<&str>,
-    ) -> Result<Bytes, Unanswered>;
+    ) -> Result<Bytes, Failed>;
 }
 
 /// Cost Explorer as a source of bills.
@@ -186,30 +175,20 @@ impl<A: Answers> CostExplorer<A> {
         question: &Question,
         next: Option<&str>,
     ) -> Result<Bytes, PullError> {
-        let unavailable = |reason| PullError::Unavailable {
-            source_name: NAME.into(),
-            what: question.label().into(),
-            reason,
-        };
-        let most = self.patience.first_wait.saturating_mul(20).min(Duration::from_secs(60));
-        let waits = ExponentialBuilder::default()
-            .with_min_delay(self.patience.first_wait)
-            .with_max_delay(most)
-            .with_max_times(self.patience.retries)
-            .with_jitter();
-        let once = || async {
-            self.calls.take().map_err(|NoCallsLeft { limit }| {
-                Unanswered::Final(unavailable(format!(
+        let mut attempts = self.patience.attempts(NAME, question.label());
+        loop {
+            self.calls.take().map_err(|NoCallsLeft { limit }| PullError::Unavailable {
+                source_name: NAME.into(),
+                what: question.label().into(),
+                reason: format!(
                     "all {limit} paid calls of this run are used: raise the limit if the bill is worth it"
-                )))
+                ),
             })?;
-            self.answers.answer(days, question, next).await
-        };
-        let answer = once.retry(waits).when(|error| matches!(error, Unanswered::Again(_)));
-        answer.await.map_err(|error| match error {
-            Unanswered::Final(error) => error,
-            Unanswered::Again(reason) => unavailable(reason),
-        })
+            match self.answers.answer(days, question, next).await {
+                Ok(body) => return Ok(body),
+                Err(failed) => attempts.after(failed).await?,
+            }
+        }
     }
 }
 

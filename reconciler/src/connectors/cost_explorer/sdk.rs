@@ -14,7 +14,8 @@ use aws_sdk_costexplorer::types::{
 };
 use bytes::Bytes;
 
-use super::{ACTION, Answers, NAME, Question, USE, Unanswered};
+use super::{ACTION, Answers, NAME, Question, USE};
+use crate::connectors::http::Failed;
 use crate::connectors::{Days, PullError};
 
 /// Cost Explorer's client.
@@ -68,12 +69,12 @@ impl Answers for Sdk {
         days: Days,
         question: &Question,
         next: Option<&str>,
-    ) -> Result<Bytes, Unanswered> {
+    ) -> Result<Bytes, Failed> {
         let period = DateInterval::builder()
             .start(days.from.to_string())
             .end(days.to.to_string())
             .build()
-            .map_err(|error| Unanswered::Final(unavailable(question, error.to_string())))?;
+            .map_err(|error| Failed::Final(unavailable(question, error.to_string())))?;
         let kept = Arc::new(Mutex::new(None));
         let asked = self
             .client
@@ -95,7 +96,7 @@ impl Answers for Sdk {
         match (body, asked) {
             (Some(body), _) => Ok(body),
             (None, Ok(_)) => {
-                Err(Unanswered::Final(unavailable(question, "the answer has no body".into())))
+                Err(Failed::Final(unavailable(question, "the answer has no body".into())))
             }
             (None, Err(error)) => Err(unanswered(question, error)),
         }
@@ -142,25 +143,25 @@ fn groups(question: &Question) -> Vec<GroupDefinition> {
 }
 
 /// What an error means for us. Messages of AWS name roles and accounts, and no credential.
-fn unanswered<E, R>(question: &Question, error: SdkError<E, R>) -> Unanswered
+fn unanswered<E, R>(question: &Question, error: SdkError<E, R>) -> Failed
 where
     E: std::error::Error + ProvideErrorMetadata + Send + Sync + 'static,
     R: std::fmt::Debug + Send + Sync + 'static,
 {
     let SdkError::ServiceError(failed) = &error else {
-        let reason = match &error {
-            SdkError::TimeoutError(_) => "the call took too long".into(),
+        let reason: &str = match &error {
+            SdkError::TimeoutError(_) => "the call took too long",
             SdkError::DispatchFailure(failure) if failure.is_io() || failure.is_timeout() => {
-                "the connection broke".into()
+                "the connection broke"
             }
             // No credentials, no region: asking again changes nothing.
             SdkError::ConstructionFailure(_) | SdkError::DispatchFailure(_) => {
                 let reason = DisplayErrorContext(&error).to_string();
-                return Unanswered::Final(unavailable(question, reason));
+                return Failed::Final(unavailable(question, reason));
             }
-            _ => "the answer broke off".into(),
+            _ => "the answer broke off",
         };
-        return Unanswered::Again(reason);
+        return Failed::again(reason);
     };
     let code = failed.err().code().unwrap_or("an error without a code").to_owned();
     let reason = match failed.err().message() {
@@ -186,18 +187,18 @@ where
         | "InternalFailure"
         | "ServiceUnavailable"
         | "ServiceUnavailableException"
-        | "RequestTimeout" => Unanswered::Again(reason),
+        | "RequestTimeout" => Failed::again(reason),
         "DataUnavailableException" => {
             let reason = format!("{reason}: there is no data for these days yet, or no more");
-            Unanswered::Final(unavailable(question, reason))
+            Failed::Final(unavailable(question, reason))
         }
-        _ => Unanswered::Final(unavailable(question, reason)),
+        _ => Failed::Final(unavailable(question, reason)),
     }
 }
 
-fn refused(question: &Question, remedy: String) -> Unanswered {
+fn refused(question: &Question, remedy: String) -> Failed {
     let (source_name, what) = (NAME.into(), question.label().into());
-    Unanswered::Final(PullError::Refused { source_name, what, remedy })
+    Failed::Final(PullError::Refused { source_name, what, remedy })
 }
 
 #[cfg(test)]

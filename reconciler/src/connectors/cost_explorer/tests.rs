@@ -1,4 +1,5 @@
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -8,7 +9,7 @@ use tallygate_shared::time::Date;
 use super::*;
 use crate::bill::{ChargeKind, Meter};
 
-type Script = VecDeque<Result<String, Unanswered>>;
+type Script = VecDeque<Result<String, Failed>>;
 
 /// Answers by a script for each label, and writes down what it was asked.
 #[derive(Default)]
@@ -24,7 +25,7 @@ impl Answers for Scripted {
         _: Days,
         question: &Question,
         next: Option<&str>,
-    ) -> Result<Bytes, Unanswered> {
+    ) -> Result<Bytes, Failed> {
         self.asked.lock().unwrap().push((question.clone(), next.map(str::to_owned)));
         let mut scripts = self.scripts.lock().unwrap();
         let script = scripts.get_mut(question.label()).unwrap();
@@ -295,8 +296,8 @@ async fn throttled_calls_are_asked_and_paid_again_and_refusals_are_final() {
     let push = |error| {
         explorer.answers.scripts.lock().unwrap().get_mut(SERVICES).unwrap().push_front(Err(error));
     };
-    push(Unanswered::Again("LimitExceededException".into()));
-    push(Unanswered::Again("LimitExceededException".into()));
+    push(Failed::again("LimitExceededException"));
+    push(Failed::again("LimitExceededException"));
     assert_eq!(explorer.fetch(days()).await.unwrap().len(), 4);
     assert_eq!(explorer.calls.taken(), 6);
 
@@ -305,10 +306,10 @@ async fn throttled_calls_are_asked_and_paid_again_and_refusals_are_final() {
         what: SERVICES.into(),
         remedy: ACTION.into(),
     };
-    push(Unanswered::Final(refused.clone()));
+    push(Failed::Final(refused.clone()));
     assert_eq!(explorer.fetch(days()).await.unwrap_err(), refused);
     for _ in 0..3 {
-        push(Unanswered::Again("LimitExceededException".into()));
+        push(Failed::again("LimitExceededException"));
     }
     let error = explorer.fetch(days()).await.unwrap_err();
     assert!(

@@ -316,7 +316,11 @@ impl Mapping {
     pub fn parse(text: &str) -> Result<Self, MappingError> {
         let mut from = serde_json::Deserializer::from_str(text);
         let mapping: Self = serde_path_to_error::deserialize(&mut from).map_err(|error| {
-            MappingError { field: error.path().to_string(), reason: error.inner().to_string() }
+            let (field, reason) = (error.path().to_string(), error.inner().to_string());
+            if error.inner().is_data() {
+                return MappingError { field, reason };
+            }
+            MappingError { field: "document".into(), reason: format!("is no JSON: {reason}") }
         })?;
         from.end().map_err(|error| MappingError {
             field: "document".into(),

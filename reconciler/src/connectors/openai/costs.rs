@@ -86,6 +86,19 @@ impl Costs {
         reader.us_dollars(&cost.amount.currency, &format!("{at}.amount.currency"))?;
         let amount = self.rounded.dollars(cost.amount.value);
         let hint = cost.line_item.as_deref().and_then(line_item_hint);
+        let counted = hint.is_some() || cost.quantity.is_some();
+        let label = cost.line_item.as_deref().unwrap_or_default();
+        let returned = amount.is_negative();
+        let kind = match kind_by_label(label).filter(|_| !counted) {
+            // A discount or credit that is taken back.
+            Some(ChargeKind::Discount | ChargeKind::Credit | ChargeKind::Refund) if !returned => {
+                ChargeKind::Adjustment
+            }
+            Some(kind) => kind,
+            // Money that comes back is at least no use.
+            None if returned => ChargeKind::Adjustment,
+            None => ChargeKind::Usage,
+        };
         let (model, meter) = match hint {
             Some((model, meter)) => (Some(model), meter),
             None => (None, Meter::Whole),
@@ -96,8 +109,7 @@ impl Costs {
             project: cost.project_id,
             start,
             end,
-            // Labels are not parsed for what they charge; money that comes back is at least no use.
-            kind: if amount.is_negative() { ChargeKind::Adjustment } else { ChargeKind::Usage },
+            kind,
             service: "OpenAI API".into(),
             description: cost.line_item.unwrap_or_default(),
             model,
@@ -154,6 +166,23 @@ fn focus_unit(reader: &Reader<'_>, at: &str, unit: &str) -> Result<&'static str,
     })
 }
 
+/// What a label says a cost is, where that is not use: the first of these words in it. A label has no documented words for
+/// these costs, so whole words count only, and never those of an id (`ft:gpt-4o:tax::x1`).
+fn kind_by_label(label: &str) -> Option<ChargeKind> {
+    label.split_whitespace().find_map(|word| {
+        let word = word.trim_matches(|c: char| !c.is_ascii_alphanumeric()).to_ascii_lowercase();
+        Some(match word.as_str() {
+            "tax" | "taxes" | "vat" | "gst" | "hst" => ChargeKind::Tax,
+            "refund" | "refunds" | "refunded" => ChargeKind::Refund,
+            "credit" | "credits" => ChargeKind::Credit,
+            "discount" | "discounts" | "discounted" => ChargeKind::Discount,
+            "minimum" => ChargeKind::MinimumFee,
+            "rounding" | "adjustment" | "adjustments" => ChargeKind::Adjustment,
+            _ => return None,
+        })
+    })
+}
+
 /// What a cost's label seems to name: a model and a meter. Labels are words for people that change over time, so this is
 /// a hint for comparing prices, and no money depends on it. A label it does not know gives nothing.
 ///
@@ -186,6 +215,29 @@ pub fn line_item_hint(label: &str) -> Option<(String, Meter)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_label_says_what_is_not_use() {
+        for (label, kind) in [
+            ("Tax: sales tax", ChargeKind::Tax),
+            ("Sales tax (Texas)", ChargeKind::Tax),
+            ("EU VAT", ChargeKind::Tax),
+            ("Tax refund", ChargeKind::Tax),
+            ("Credit: promotional", ChargeKind::Credit),
+            ("Prepaid credits", ChargeKind::Credit),
+            ("Refund for 2026-10", ChargeKind::Refund),
+            ("Volume discount", ChargeKind::Discount),
+            ("Minimum commitment", ChargeKind::MinimumFee),
+            ("Rounding", ChargeKind::Adjustment),
+        ] {
+            assert_eq!(kind_by_label(label), Some(kind), "{label}");
+        }
+        for label in
+            ["", "Web search tool calls", "ft:gpt-4o:tax::x1, training", "Taxonomy", "gst-model"]
+        {
+            assert_eq!(kind_by_label(label), None, "{label}");
+        }
+    }
 
     #[test]
     fn labels_hint_at_a_model_and_a_meter_or_at_nothing() {

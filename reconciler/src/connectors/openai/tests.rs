@@ -17,6 +17,7 @@ use crate::connectors::testing::{
 
 const COSTS_1: &str = include_str!("../fixtures/openai/costs_1.json");
 const COSTS_2: &str = include_str!("../fixtures/openai/costs_2.json");
+const COSTS_BESIDE_USE: &str = include_str!("../fixtures/openai/costs_beside_use.json");
 const COMPLETIONS: &str = include_str!("../fixtures/openai/usage_completions.json");
 const OTHERS: &str = include_str!("../fixtures/openai/usage_others.json");
 const PROJECTS_PAGE: &str = include_str!("../fixtures/openai/projects.json");
@@ -81,6 +82,39 @@ fn costs_keep_their_digits_labels_and_units() {
     assert_eq!(bill.lines[3].kind, ChargeKind::Adjustment);
     assert_eq!(total(&bill), usd("0.180819383403"));
     assert!(bill.notes.iter().any(|note| note.contains("1 amounts came as floats")));
+}
+
+#[test]
+fn costs_beside_use_are_told_by_their_labels() {
+    let settings = OpenAiSettings { usage: Vec::new(), ..offline().settings.clone() };
+    let connector = OpenAi { settings, ..offline().clone() };
+    let pages = [
+        page("costs", COSTS_BESIDE_USE),
+        page("projects", PROJECTS_PAGE),
+        page("projects/proj_x/api_keys", KEYS_1),
+        page("projects/proj_x/api_keys", KEYS_2),
+    ];
+    let bill = connector.read(days("2026-11-03", 1), &pages).unwrap();
+    let kinds: Vec<_> =
+        bill.lines.iter().map(|line| (line.kind, line.amount, line.description.as_str())).collect();
+    let expected = [
+        (ChargeKind::Usage, "2", "gpt-6-astra, input"),
+        (ChargeKind::Tax, "0.38", "Sales tax"),
+        (ChargeKind::Tax, "-0.01", "Tax refund"),
+        (ChargeKind::Credit, "-0.5", "Credit: promotional"),
+        (ChargeKind::Adjustment, "0.25", "Credit: promotional"),
+        (ChargeKind::Refund, "-0.125", "Refund for 2026-10"),
+        (ChargeKind::Discount, "-0.2", "Volume discount"),
+        (ChargeKind::MinimumFee, "10", "Minimum fee"),
+        (ChargeKind::Adjustment, "0.000001", "Rounding"),
+        // What is counted in units is use, whatever its label says.
+        (ChargeKind::Usage, "0.04", "Agent credits"),
+        (ChargeKind::Usage, "3", "ft:gpt-4o:tax::x1, training"),
+        (ChargeKind::Usage, "1", ""),
+    ];
+    assert_eq!(kinds, expected.map(|(kind, amount, label)| (kind, usd(amount), label)));
+    let beside: Vec<_> = bill.lines.iter().filter(|line| line.kind != ChargeKind::Usage).collect();
+    assert!(beside.iter().all(|line| line.model.is_none() && line.meter == Meter::Whole));
 }
 
 #[test]
