@@ -111,7 +111,7 @@ fn main() -> Result<(), Failure> {
     );
     let file = std::fs::metadata(scratch.path().join("rows"))?.len();
     println!("rows                {} in {} MB", rows.count, file / 1_000_000);
-    println!("ledger lines        {} (without the user)", rows.folded.len());
+    println!("ledger lines        {} (without the user)", rows.lines());
     println!(
         "estimated, billed   {}, {}",
         summary.totals.estimated,
@@ -124,7 +124,7 @@ fn main() -> Result<(), Failure> {
     );
     let work = started.elapsed().saturating_sub(made);
     println!("whole run           {work:.1?} (without making the events)");
-    cost(events, rows.folded.len() as u64, work);
+    cost(events, rows.lines(), work);
     println!("peak memory         {}", peak());
     Ok(())
 }

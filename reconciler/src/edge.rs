@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
@@ -21,6 +21,8 @@ const NAME: &str = "edge";
 const RESUMES: u32 = 20;
 /// Longer than any usage event.
 const MAX_LINE: usize = 4 * 1024 * 1024;
+/// Longer than a closing line: its names, 20 digits and 64, are about 120 bytes.
+const MAX_END: usize = 256;
 
 /// Gives the time and randomness of signatures.
 pub trait Signing: Send + Sync {
@@ -84,50 +86,32 @@ impl<'a> Edge<'a> {
         Ok(())
     }
 
-    /// Shows each of the day's events, as it was recorded, in the order of their ids. An export that breaks off is taken
-    /// up behind its last whole line. `what` is `events` or `outcomes`.
-    pub async fn export(
-        &self,
-        what: &str,
-        day: Date,
-        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
-    ) -> Result<u64, PullError> {
-        let mut after: Option<String> = None;
-        let mut seen = 0_u64;
-        for attempt in 0..=RESUMES {
-            match self.export_once(what, day, &mut after, &mut seen, each).await {
-                Ok(()) => return Ok(seen),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(reason)) if attempt == RESUMES => {
-                    return Err(self.unavailable(what, reason));
-                }
-                Err(Failed::Again(reason)) => {
-                    tracing::warn!(what, %day, reason, "the export broke off; going on from its last line");
-                    tokio::time::sleep(self.wait(attempt)).await;
-                }
-            }
-        }
-        Err(self.unavailable(what, "it breaks off again and again".to_owned()))
+    /// Reads the day's events, as they were recorded, in the order of their ids, behind the place `after`.
+    pub fn events(&self, day: Date, after: Option<String>) -> Export<'_> {
+        Export::new(self, "events", day, after)
     }
 
     /// A day's outcomes. They are few, and an export of them that breaks off is made again from its beginning.
     pub async fn outcomes(&self, day: Date) -> Result<Vec<OutcomeEvent>, PullError> {
         let mut reason = String::new();
         for attempt in 0..=RESUMES {
-            let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
-            let mut each = |line: &str| {
-                let event = serde_json::from_str(line).map_err(|e| format!("outcome: {e}"))?;
-                found.push(event);
-                Ok(())
-            };
-            match self.export_once("outcomes", day, &mut after, &mut seen, &mut each).await {
-                Ok(()) => return Ok(found),
-                Err(Failed::Final(error)) => return Err(error),
-                Err(Failed::Again(why)) => {
-                    reason = why;
-                    tokio::time::sleep(self.wait(attempt)).await;
+            let (mut found, mut export) = (Vec::new(), Export::new(self, "outcomes", day, None));
+            loop {
+                match export.next_once().await {
+                    Ok(None) => return Ok(found),
+                    Ok(Some(line)) => {
+                        let event = serde_json::from_slice(&line);
+                        let event = event.map_err(|e| self.no_line("outcomes", &e.to_string()))?;
+                        found.push(event);
+                    }
+                    Err(Failed::Final(error)) => return Err(error),
+                    Err(Failed::Again(why)) => {
+                        reason = why;
+                        break;
+                    }
                 }
             }
+            tokio::time::sleep(self.wait(attempt)).await;
         }
         Err(self.unavailable("outcomes", reason))
     }
@@ -135,51 +119,6 @@ impl<'a> Edge<'a> {
     fn wait(&self, attempt: u32) -> Duration {
         let factor = 1_u32.checked_shl(attempt.min(5)).unwrap_or(32);
         self.patience.first_wait.saturating_mul(factor).min(Duration::from_secs(20))
-    }
-
-    async fn export_once(
-        &self,
-        what: &str,
-        day: Date,
-        after: &mut Option<String>,
-        seen: &mut u64,
-        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
-    ) -> Result<(), Failed> {
-        let query = match after {
-            Some(after) => format!("day={day}&after={after}"),
-            None => format!("day={day}"),
-        };
-        let mut answer = self.send("GET", &format!("/{what}"), &query, Vec::new()).await?;
-        let (mut hash, mut lines) = (Sha256::new(), 0_u64);
-        let mut buffer = BytesMut::new();
-        let again = |e: reqwest::Error| Failed::Again(e.without_url().to_string());
-        while let Some(chunk) = answer.chunk().await.map_err(again)? {
-            buffer.extend_from_slice(&chunk);
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
-                let text = std::str::from_utf8(&line)
-                    .map_err(|_| self.unreadable(what, "a line is no UTF-8"))?;
-                if let Ok(closing) = serde_json::from_str::<ExportEnd>(text) {
-                    let sum = hex(hash.finalize().as_slice());
-                    if closing.lines == lines && closing.sha256 == sum {
-                        return Ok(());
-                    }
-                    return Err(self.unreadable(what, "the closing line is of other lines"));
-                }
-                let text = text.trim_end();
-                each(text).map_err(|problem| self.unreadable(what, &problem))?;
-                hash.update(&line);
-                lines += 1;
-                *seen += 1;
-                if let Some(place) = place_of(text) {
-                    *after = Some(place);
-                }
-            }
-            if buffer.len() > MAX_LINE {
-                return Err(self.unreadable(what, "a line has no end"));
-            }
-        }
-        Err(Failed::Again("it ended without its closing line".to_owned()))
     }
 
     async fn call<T: DeserializeOwned>(
@@ -274,18 +213,143 @@ impl<'a> Edge<'a> {
         PullError::Unavailable { source_name: NAME.into(), what: what.into(), reason }
     }
 
-    fn unreadable(&self, what: &str, reason: &str) -> Failed {
-        Failed::Final(PullError::Unreadable {
+    /// What a line of an export is that cannot be used.
+    pub fn no_line(&self, what: &str, reason: &str) -> PullError {
+        PullError::Unreadable {
             source_name: NAME.into(),
             what: what.into(),
             field: "line".into(),
             reason: reason.into(),
-        })
+        }
+    }
+}
+
+/// An export that is being read. One that breaks off is taken up behind its last whole line.
+pub struct Export<'e> {
+    edge: &'e Edge<'e>,
+    what: &'static str,
+    day: Date,
+    after: Option<String>,
+    answer: Option<reqwest::Response>,
+    buffer: BytesMut,
+    /// So much of the buffer has no line's end.
+    searched: usize,
+    hash: Sha256,
+    lines: u64,
+    last: Bytes,
+    resumes: u32,
+}
+
+impl<'e> Export<'e> {
+    fn new(edge: &'e Edge<'e>, what: &'static str, day: Date, after: Option<String>) -> Self {
+        Self {
+            edge,
+            what,
+            day,
+            after,
+            answer: None,
+            buffer: BytesMut::new(),
+            searched: 0,
+            hash: Sha256::new(),
+            lines: 0,
+            last: Bytes::new(),
+            resumes: 0,
+        }
+    }
+
+    /// The next line. `None` when it was the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
+        loop {
+            match self.next_once().await {
+                Ok(line) => return Ok(line),
+                Err(Failed::Final(error)) => return Err(error),
+                Err(Failed::Again(reason)) if self.resumes >= RESUMES => {
+                    return Err(self.edge.unavailable(self.what, reason));
+                }
+                Err(Failed::Again(reason)) => {
+                    let (what, day) = (self.what, self.day);
+                    tracing::warn!(what, %day, reason, "the export broke off; going on from its last line");
+                    tokio::time::sleep(self.edge.wait(self.resumes)).await;
+                    self.resumes += 1;
+                }
+            }
+        }
+    }
+
+    /// Where it stands: behind the last line that was given.
+    pub fn place(&self) -> Option<String> {
+        place_of(&self.last).or_else(|| self.after.clone())
+    }
+
+    async fn next_once(&mut self) -> Result<Option<Bytes>, Failed> {
+        loop {
+            let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', unsearched) {
+                let line = self.buffer.split_to(self.searched + end + 1).freeze();
+                self.searched = 0;
+                if line.len() <= MAX_END
+                    && let Ok(closing) = serde_json::from_slice::<ExportEnd>(&line)
+                {
+                    return self.end(&closing).map(|()| None);
+                }
+                self.hash.update(&line);
+                self.lines += 1;
+                self.last = line.clone();
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > MAX_LINE {
+                return Err(Failed::Final(self.edge.no_line(self.what, "a line has no end")));
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Reads on, from the beginning or from behind the last line where need be.
+    async fn more(&mut self) -> Result<(), Failed> {
+        let answer = match &mut self.answer {
+            Some(answer) => answer,
+            none => {
+                self.after = place_of(&self.last).or(self.after.take());
+                let day = self.day;
+                let query = match &self.after {
+                    Some(after) => format!("day={day}&after={after}"),
+                    None => format!("day={day}"),
+                };
+                (self.hash, self.lines, self.searched) = (Sha256::new(), 0, 0);
+                self.buffer.clear();
+                let path = format!("/{}", self.what);
+                none.insert(self.edge.send("GET", &path, &query, Vec::new()).await?)
+            }
+        };
+        match answer.chunk().await {
+            Ok(Some(chunk)) => {
+                self.buffer.extend_from_slice(&chunk);
+                Ok(())
+            }
+            Ok(None) => {
+                self.answer = None;
+                Err(Failed::Again("it ended without its closing line".to_owned()))
+            }
+            Err(error) => {
+                self.answer = None;
+                Err(Failed::Again(error.without_url().to_string()))
+            }
+        }
+    }
+
+    fn end(&mut self, closing: &ExportEnd) -> Result<(), Failed> {
+        let sum = hex(std::mem::take(&mut self.hash).finalize().as_slice());
+        if closing.lines == self.lines && closing.sha256 == sum {
+            return Ok(());
+        }
+        let problem = "the closing line is of other lines";
+        Err(Failed::Final(self.edge.no_line(self.what, problem)))
     }
 }
 
 /// Where an event stands in its export: `<id>~<key>`.
-fn place_of(line: &str) -> Option<String> {
+fn place_of(line: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Place<'l> {
         #[serde(borrow)]
@@ -293,6 +357,6 @@ fn place_of(line: &str) -> Option<String> {
         #[serde(borrow)]
         key: std::borrow::Cow<'l, str>,
     }
-    let place: Place<'_> = serde_json::from_str(line).ok()?;
+    let place: Place<'_> = serde_json::from_slice(line).ok()?;
     Some(format!("{}~{}", place.id, place.key))
 }

@@ -16,11 +16,9 @@ use crate::connectors::PullError;
 use crate::edge::Edge;
 use crate::ledger::{Content, LineId, UnitId};
 
-/// What a unit says to the edge.
+/// What a unit says to the edge, beside its lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Feedback {
-    /// Lines.
-    pub true_ups: Vec<TrueUp>,
     /// Budgets.
     pub corrections: Vec<BudgetCorrection>,
     /// Prices.
@@ -32,7 +30,6 @@ pub struct Feedback {
 impl Feedback {
     /// Brings it.
     pub async fn bring(&self, edge: &Edge<'_>) -> Result<(), PullError> {
-        edge.bring("true-ups", &self.true_ups).await?;
         edge.bring("budget-corrections", &self.corrections).await?;
         edge.bring("price-corrections", &self.prices).await?;
         edge.bring("findings", &self.findings).await

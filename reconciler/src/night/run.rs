@@ -8,15 +8,16 @@ mod sum_up;
 mod unit;
 mod workspace;
 
-use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tallygate_shared::feedback::MAX_ITEMS;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
 pub(crate) use self::held::set_mark;
 use self::held::{checkpoint, keep_report, note, superseded, take};
 use self::workspace::Workspace;
 use super::NightError;
+use super::events::PART_EVENTS;
 use super::pull::Shared;
 use super::write::WriteFailed;
 use crate::config::Config;
@@ -88,6 +89,49 @@ pub trait Progress: Send + Sync {
     fn step(&self, workspace: &str, what: &str, done: u64, of: u64);
 }
 
+/// How large the steps of a run are. After each the time is looked at, and there a run can be cut.
+#[derive(Clone, Copy, Debug)]
+pub struct Steps {
+    /// Events of a part of a day's copy.
+    pub part_events: u64,
+    /// Parts after which what was copied or summed so far is noted, be there time or not.
+    pub parts_noted: usize,
+    /// Lines in memory before they spill.
+    pub lines_in_memory: usize,
+    /// Lines of the books that are written, or told to the edge, at once.
+    pub batch: usize,
+}
+
+impl Default for Steps {
+    fn default() -> Self {
+        Self {
+            part_events: PART_EVENTS,
+            // 5 million events: what is read again when a worker is killed.
+            parts_noted: 50,
+            // About 300 bytes each: 120 MB.
+            lines_in_memory: 400_000,
+            batch: MAX_ITEMS,
+        }
+    }
+}
+
+/// Why a step ends early.
+enum Stop {
+    /// There is no time left. What was done is noted.
+    Time,
+    /// It failed.
+    Failed(RunError),
+}
+
+impl<E> From<E> for Stop
+where
+    RunError: From<E>,
+{
+    fn from(error: E) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
 /// How a call of [`run`] ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -124,6 +168,8 @@ pub struct Night<'a> {
     pub patience: Patience,
     /// This worker's name: no other has it.
     pub holder: String,
+    /// How large its steps are.
+    pub steps: Steps,
 }
 
 /// Runs, or goes on with a run.
@@ -150,16 +196,15 @@ pub async fn run(
             continue;
         }
         let paid_before = held.report.paid_calls.saturating_sub(shared.paid_calls.taken());
-        let others = BTreeSet::new();
-        let mut one =
-            Workspace { night, config: workspace, days, shared: &shared, others, paid_before };
-        match one.run(&mut held).await? {
-            Ended::More => {
+        let mut one = Workspace { night, config: workspace, days, shared: &shared, paid_before };
+        match one.run(&mut held).await {
+            Err(Stop::Time) => {
                 note(&mut held)?;
                 let kept = night.ledger.release(&held.run, held.token, &held.state).await?;
                 return if kept { Ok((Ended::More, held.report)) } else { Err(superseded(&held)) };
             }
-            Ended::Done | Ended::Before => {
+            Err(Stop::Failed(error)) => return Err(error),
+            Ok(()) => {
                 held.state.done.insert(key, String::new());
                 checkpoint(night, &mut held).await?;
             }

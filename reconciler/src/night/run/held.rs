@@ -9,10 +9,14 @@ use crate::config::Config;
 use crate::connectors::Days;
 use crate::ledger::hex;
 use crate::ports::{Lease, LedgerStore, RunId, RunState, StoreError};
+use tallygate_shared::time::Timestamp;
+
 use crate::report::{Report, Status};
 
 /// How long a lease lasts. A step between checkpoints takes less.
 const LEASE_MS: i64 = 15 * 60_000;
+/// So much time must be left for another step; the Lambda's end comes without a word.
+const RESERVE_MS: i64 = 60_000;
 /// Sentences of a kind in a report.
 const MAX_SENTENCES: usize = 300;
 
@@ -22,6 +26,36 @@ pub(super) struct Held {
     pub(super) token: u64,
     pub(super) state: RunState,
     pub(super) report: Report,
+    noted_at: Timestamp,
+    /// Whether this invocation has noted something that the next one need not do again.
+    advanced: bool,
+}
+
+impl Held {
+    /// Notes that something need not be done again, under `key`.
+    pub(super) fn advance(&mut self, key: String, what: String) {
+        self.state.done.insert(key, what);
+        self.advanced = true;
+    }
+
+    /// Whether to stop here: there is no time for a step of about `step_ms`, and the next invocation will be further than
+    /// this one was. Without that a run of steps that are too long would begin the same one for ever.
+    pub(super) fn stops(&self, night: &Night<'_>, step_ms: i64) -> bool {
+        self.advanced && is_late(night, step_ms)
+    }
+}
+
+/// Whether there is no time for a step of about `step_ms` and the reserve.
+pub(super) fn is_late(night: &Night<'_>, step_ms: i64) -> bool {
+    night.clock.left_ms().is_some_and(|left| left < RESERVE_MS.saturating_add(step_ms))
+}
+
+/// Extends the lease in the midst of a long step, now and then.
+pub(super) async fn keep_lease(night: &Night<'_>, held: &mut Held) -> Result<(), RunError> {
+    if night.clock.now().since_ms(held.noted_at) < LEASE_MS / 5 {
+        return Ok(());
+    }
+    checkpoint(night, held).await
 }
 
 /// Takes the run's lease. `Err`: it is over, with this report.
@@ -56,7 +90,9 @@ pub(super) async fn take(
                     state.done.extend(kept);
                 }
                 let report = report_of(run, &state, days)?;
-                return Ok(Ok(Held { run: run.clone(), token, state, report }));
+                let run = run.clone();
+                let held = Held { run, token, state, report, noted_at: now, advanced: false };
+                return Ok(Ok(held));
             }
         }
     }
@@ -103,7 +139,8 @@ pub(super) fn note(held: &mut Held) -> Result<(), RunError> {
 
 pub(super) async fn checkpoint(night: &Night<'_>, held: &mut Held) -> Result<(), RunError> {
     note(held)?;
-    let until = night.clock.now().plus_ms(LEASE_MS);
+    held.noted_at = night.clock.now();
+    let until = held.noted_at.plus_ms(LEASE_MS);
     if night.ledger.checkpoint(&held.run, held.token, until, &held.state).await? {
         Ok(())
     } else {

@@ -1,23 +1,29 @@
 //! The run's own proof, and what it says about itself.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use tallygate_shared::feedback::{FindingKind, ReconcilerFinding};
 use tallygate_shared::money::Usd;
 
-use super::held::Held;
+use super::day::others_note;
+use super::held::{Held, is_late, keep_lease};
 use super::workspace::{Given, Workspace};
-use super::{INBOX, NIGHT, RunError};
+use super::{INBOX, NIGHT, Stop};
 use crate::focus::month::Month;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
+use crate::night::pages::Pages;
 use crate::night::{NightError, feed_back};
-use crate::report::ProviderReport;
 
 impl Workspace<'_> {
     /// Reads the books again and sets them against the bills: the run's own proof.
-    pub(super) async fn sum_up(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
-        let mut providers: BTreeMap<String, ProviderReport> = BTreeMap::new();
+    pub(super) async fn sum_up(&self, held: &mut Held, bills: &Bills) -> Result<(), Stop> {
+        let note = format!("summed#{}", self.config.id);
+        let after: Option<UnitId> =
+            held.state.done.get(&note).and_then(|text| serde_json::from_str(text).ok());
+        if after.is_none() {
+            self.report(held).providers.clear();
+        }
         let months: BTreeSet<Month> = self.days.each().map(Month::of).collect();
         let overflow = || NightError::Overflow { what: "a provider's sum" };
         let sum = |to: &mut Usd, amount: Usd| -> Result<(), NightError> {
@@ -37,13 +43,17 @@ impl Workspace<'_> {
             }
         }
         for unit in units {
-            if unit.day < from || unit.day >= to {
+            if unit.day < from || unit.day >= to || after.as_ref().is_some_and(|a| unit <= *a) {
                 continue;
             }
-            let provider = providers.entry(unit.provider.clone()).or_default();
+            keep_lease(self.night, held).await?;
+            let known = self.report(held).providers.get(&unit.provider);
+            let mut sums = known.cloned().unwrap_or_default();
+            let provider = &mut sums;
             let mut of_unit = Usd::ZERO;
             let mut of_inbox = false;
-            for row in self.night.ledger.newest(&unit).await? {
+            let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
+            while let Some(row) = pages.next().await? {
                 let content = &row.content;
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
@@ -62,16 +72,20 @@ impl Workspace<'_> {
             }
             sum(&mut provider.ledger, of_unit)?;
             let kept = bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox);
-            if kept || self.others.contains(&unit.day) {
+            if kept || held.state.done.contains_key(&others_note(&self.config.id, &unit.day)) {
                 // A source is down, and the books keep what it said last; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
-                continue;
+            } else {
+                for line in &bills.of(&unit).lines {
+                    sum(&mut provider.billed, line.amount)?;
+                }
             }
-            for line in &bills.of(&unit).lines {
-                sum(&mut provider.billed, line.amount)?;
+            self.report(held).providers.insert(unit.provider.clone(), sums);
+            if is_late(self.night, 0) {
+                held.advance(note, serde_json::to_string(&unit).unwrap_or_default());
+                return Err(Stop::Time);
             }
         }
-        self.report(held).providers = providers;
         Ok(())
     }
 

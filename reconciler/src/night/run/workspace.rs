@@ -1,18 +1,19 @@
 //! A workspace's steps, but for its days.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tallygate_shared::feedback::{ReconcilerContext, ReconcilerFinding};
 use tallygate_shared::time::Date;
 
 use super::held::{Held, checkpoint, say, set_mark};
-use super::{Ended, Night, RunError};
+use super::{Night, RunError, Stop};
 use crate::config::WorkspaceConfig;
 use crate::connectors::Days;
 use crate::edge::Edge;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
+use crate::night::pages::Pages;
 use crate::night::pull::{self, PullFailed, Shared};
 use crate::night::{day_mark, events, feed_back};
 use crate::ports::StoreError;
@@ -24,8 +25,6 @@ pub(super) struct Workspace<'a> {
     pub(super) config: &'a WorkspaceConfig,
     pub(super) days: Days,
     pub(super) shared: &'a Shared,
-    /// Days that another run writes.
-    pub(super) others: BTreeSet<String>,
     /// Paid calls of earlier invocations of the run.
     pub(super) paid_before: u32,
 }
@@ -41,18 +40,24 @@ pub(super) struct Given<'a> {
 }
 
 impl Workspace<'_> {
-    pub(super) async fn run(&mut self, held: &mut Held) -> Result<Ended, RunError> {
+    pub(super) async fn run(&mut self, held: &mut Held) -> Result<(), Stop> {
         let id = self.config.id.clone();
         held.report.workspaces.entry(id.clone()).or_default();
         let night = self.night;
         let edge = Edge::new(&id, &self.config.edge, night.clock, night.patience);
         let edge = match edge {
             Ok(edge) => edge,
-            Err(error) => return Ok(self.missing(held, "edge", &error.to_string())),
+            Err(error) => {
+                self.missing(held, "edge", &error.to_string());
+                return Ok(());
+            }
         };
         let context = match edge.context().await {
             Ok(context) => context,
-            Err(error) => return Ok(self.missing(held, "edge", &error.to_string())),
+            Err(error) => {
+                self.missing(held, "edge", &error.to_string());
+                return Ok(());
+            }
         };
         self.report(held).missing.remove("edge");
         let seq = self.number(held).await?;
@@ -70,13 +75,11 @@ impl Workspace<'_> {
         }
         let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
         self.left_out(held, &bills).await?;
-        if self.settle_days(held, &given).await? == Ended::More {
-            return Ok(Ended::More);
-        }
+        self.settle_days(held, &given).await?;
         self.credentials(held, &given).await?;
         self.sum_up(held, &bills).await?;
         self.tell_incomplete(held, &given).await;
-        Ok(Ended::Done)
+        Ok(())
     }
 
     /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
@@ -86,8 +89,8 @@ impl Workspace<'_> {
             for day in days {
                 let (workspace, name) = (self.config.id.clone(), day.to_string());
                 let unit = UnitId { workspace, day: name, provider: provider.to_owned() };
-                let rows = self.night.ledger.newest(&unit).await?;
-                if rows.iter().all(|row| row.content.billed.is_none()) {
+                let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
+                if pages.find(|row| row.content.billed.is_some()).await?.is_none() {
                     without.push(day);
                 }
             }
@@ -106,9 +109,8 @@ impl Workspace<'_> {
         held.report.workspaces.entry(self.config.id.clone()).or_default()
     }
 
-    pub(super) fn missing(&self, held: &mut Held, what: &str, why: &str) -> Ended {
+    pub(super) fn missing(&self, held: &mut Held, what: &str, why: &str) {
         self.report(held).missing.insert(what.to_owned(), why.to_owned());
-        Ended::Done
     }
 
     /// The number of this pull: drawn before anything is asked, so that who asked later has the greater one. A resumed run
@@ -141,7 +143,7 @@ impl Workspace<'_> {
     }
 
     /// Step 1, source by source. One that fails stops no other.
-    pub(super) async fn pull(&self, held: &mut Held) -> Result<Bills, RunError> {
+    pub(super) async fn pull(&self, held: &mut Held) -> Result<Bills, Stop> {
         let id = &self.config.id;
         let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
         let mut bills = Bills::default();
@@ -177,7 +179,10 @@ impl Workspace<'_> {
             held.report.paid_calls = self.paid_before.saturating_add(paid);
             match pulled {
                 Ok(pulled) => {
-                    held.state.done.insert(key, pulled.manifest.clone());
+                    let known = held.state.done.get(&key) == Some(&pulled.manifest);
+                    if !known {
+                        held.advance(key, pulled.manifest.clone());
+                    }
                     let report = self.report(held);
                     report.missing.remove(&label);
                     pulled.held.iter().for_each(|held| say(&mut report.held, held.to_string()));
@@ -185,7 +190,12 @@ impl Workspace<'_> {
                         say(&mut report.notes, format!("{label}: {note}"));
                     }
                     bills.add(source, pulled);
-                    checkpoint(self.night, held).await?;
+                    if !known {
+                        checkpoint(self.night, held).await?;
+                    }
+                    if held.stops(self.night, 0) {
+                        return Err(Stop::Time);
+                    }
                 }
                 Err(PullFailed::Store(error @ StoreError::Damaged { .. })) => {
                     // What was kept cannot be read: it is asked for again, now or when the run is taken up.
