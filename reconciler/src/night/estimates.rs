@@ -81,13 +81,31 @@ impl Estimates {
         provider: Option<&str>,
         each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
     ) -> Result<(), NightError> {
+        self.show(provider, true, each)
+    }
+
+    /// The same without owners, which take longest to read.
+    pub(super) fn scan_sums(
+        &self,
+        provider: Option<&str>,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
+        self.show(provider, false, each)
+    }
+
+    fn show(
+        &self,
+        provider: Option<&str>,
+        with_owner: bool,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
         let prefix = provider.map_or_else(Key::default, Key::of_provider);
         let mut lines = self.sorted.lines()?;
         while let Some((key, sums)) = lines.next()? {
             if !key.starts_with(prefix.bytes()) {
                 continue;
             }
-            let (provider, line) = line_of(key).ok_or_else(|| NightError::Input {
+            let (provider, line) = line_of(key, with_owner).ok_or_else(|| NightError::Input {
                 field: "spill file".to_owned(),
                 problem: "holds a line that was not written".to_owned(),
                 remedy: "leave the spill directory to the reconciler alone, and run again",

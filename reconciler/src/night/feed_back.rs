@@ -43,10 +43,15 @@ fn name<T: serde::Serialize>(value: T) -> String {
 
 /// A line as the edge hears of it.
 pub fn true_up(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> TrueUp {
+    TrueUp { line: line.digest(), ..unnamed(unit, line, content, seq) }
+}
+
+/// A line's true-up without its name, which takes longest.
+fn unnamed(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> TrueUp {
     TrueUp {
         day: unit.day.clone(),
         provider: unit.provider.clone(),
-        line: line.digest(),
+        line: String::new(),
         revision: seq,
         model: line.model.clone(),
         meter: name(line.meter),
@@ -64,18 +69,23 @@ pub fn true_up(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> Tru
 pub struct Corrections<'a> {
     unit: &'a UnitId,
     seq: u64,
+    has_budgets: bool,
     sums: BudgetSums<'a>,
 }
 
 impl<'a> Corrections<'a> {
     /// Nothing yet.
     pub fn new(unit: &'a UnitId, seq: u64, context: &'a ReconcilerContext) -> Self {
-        Self { unit, seq, sums: BudgetSums::new(&context.workspace, &context.budgets) }
+        let sums = BudgetSums::new(&context.workspace, &context.budgets);
+        Self { unit, seq, has_budgets: !context.budgets.is_empty(), sums }
     }
 
     /// Takes a row in.
     pub fn add(&mut self, line: &LineId, content: &Content) -> Result<(), NightError> {
-        let row = true_up(self.unit, line, content, self.seq);
+        if !self.has_budgets {
+            return Ok(());
+        }
+        let row = unnamed(self.unit, line, content, self.seq);
         fits(self.sums.add(&row), "a budget's correction")
     }
 

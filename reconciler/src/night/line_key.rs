@@ -69,15 +69,15 @@ impl Key {
     }
 }
 
-/// The provider and the line of a key. `None` when the bytes are no key.
-pub(super) fn line_of(key: &[u8]) -> Option<(String, LineId)> {
+/// The provider and the line of a key, if wanted without its owner. `None` when the bytes are no key.
+pub(super) fn line_of(key: &[u8], with_owner: bool) -> Option<(String, LineId)> {
     let mut parts = Parts(key);
     let provider = parts.text()?;
     let (account, model) = (parts.text()?, parts.text()?);
     let meter = *METERS.get(usize::from(parts.byte()?))?;
     let tier = parts.text()?;
     let mut owner = BTreeMap::new();
-    while parts.byte()? == 1 {
+    while with_owner && parts.byte()? == 1 {
         owner.insert(parts.text()?, parts.text()?);
     }
     let kind = ChargeKind::Usage;

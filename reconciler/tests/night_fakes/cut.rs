@@ -124,8 +124,8 @@ async fn a_night_that_is_cut_anywhere_gives_what_an_uncut_one_gives() {
     assert!(second.books.iter().any(|row| row.cause == "bill_changed"));
     assert!(second.books.len() > first.books.len() && third.books == second.books);
     assert_eq!(third.report.rows_written, 0);
-    let every = [0, 1, 2, 3, 5, 8, 14, 30].into_iter().map(Cuts::Every);
-    for cuts in every.chain((1..4).map(Cuts::Random)) {
+    let every = [0, 1, 3, 8, 30].into_iter().map(Cuts::Every);
+    for cuts in every.chain((1..3).map(Cuts::Random)) {
         let (outcomes, invocations) = nights(cuts).await;
         for (cut, whole) in outcomes.iter().zip(&whole) {
             assert_eq!(cut.report, whole.report, "{cuts:?}");

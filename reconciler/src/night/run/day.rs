@@ -311,7 +311,7 @@ impl Workspace<'_> {
         outside: bool,
     ) -> Result<BTreeSet<String>, RunError> {
         let mut providers: BTreeSet<String> = read.facts.keys().cloned().collect();
-        read.estimates.scan(None, &mut |estimate| {
+        read.estimates.scan_sums(None, &mut |estimate| {
             if !providers.contains(&estimate.provider) {
                 providers.insert(estimate.provider.clone());
             }

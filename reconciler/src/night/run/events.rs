@@ -265,7 +265,7 @@ impl Workspace<'_> {
         }
         let summed = self.sum(held, given, day, found, None).await?;
         let mut sums: BTreeMap<String, Usd> = BTreeMap::new();
-        summed.read.estimates.scan(None, &mut |estimate| {
+        summed.read.estimates.scan_sums(None, &mut |estimate| {
             if let Some(sum) = sums.get_mut(&estimate.provider) {
                 *sum = fits(sum.checked_add(estimate.estimated), "a day's estimate")?;
             } else {
