@@ -145,7 +145,7 @@ data "aws_iam_policy_document" "books" {
 
 locals {
   # The folders of the bucket that the reconciler writes in, each object once.
-  written_once = ["doctor", "events", "export", "export-list", "pull", "raw", "report", "rows", "told"]
+  written_once = ["doctor", "events", "export", "export-list", "pull", "raw", "report", "rows", "sorted", "told"]
 
   # What a partition key begins with: see ledger.tf.
   ledger_prefixes = {

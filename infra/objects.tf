@@ -3,6 +3,7 @@
 #   pull/    which answers one pull got
 #   events/  the gateway's events of a day
 #   rows/    a day's full rows
+#   sorted/  what a large day was summed to so far, for the next invocation: gone after two weeks
 #   told/    what the gateway was told of a day
 #   report/  the runs' reports
 #   export/  FOCUS files, named by revision and content; export-list/ says which belong together
@@ -111,6 +112,20 @@ resource "aws_s3_bucket_lifecycle_configuration" "books" {
     transition {
       days          = 400
       storage_class = "STANDARD_IA"
+    }
+  }
+
+  # Made again from events/ where a run still needs it; a run goes on within a day or two.
+  rule {
+    id     = "sorted-expire"
+    status = "Enabled"
+
+    filter {
+      prefix = "sorted/"
+    }
+
+    expiration {
+      days = 14
     }
   }
 

@@ -12,7 +12,9 @@ use crate::connectors::{Connector, Days};
 use crate::edge::{Edge, Signing};
 use crate::ledger::hex;
 use crate::night::pull::{self, Pulled, Shared};
-use crate::night::run::{Again, Clock, Ended, Night, Progress, RunError, backfill, nightly, run};
+use crate::night::run::{
+    Again, Clock, Ended, Night, Progress, RunError, Steps, backfill, nightly, run,
+};
 use crate::ports::{LedgerStore, ObjectStore, RunId, StoreError};
 use crate::report::Report;
 
@@ -222,6 +224,7 @@ impl App {
             progress,
             patience: self.patience,
             holder: random(),
+            steps: Steps::default(),
         };
         Ok(run(&night, name, days, again).await?)
     }

@@ -1,6 +1,6 @@
 //! The edge, over signed calls: what the reconciler reads there, and what it brings.
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -12,7 +12,9 @@ use tallygate_shared::time::Date;
 
 use crate::config::EdgeConfig;
 use crate::connectors::PullError;
-use crate::connectors::http::{Failed, Http, Patience, may_pass, retry_after, whole_body};
+use crate::connectors::http::{
+    Attempts, Failed, Http, Patience, may_pass, retry_after, whole_body,
+};
 use crate::connectors::read::Reader;
 use crate::ledger::hex;
 
@@ -21,6 +23,8 @@ const NAME: &str = "edge";
 const RESUMES: usize = 20;
 /// Longer than any usage event.
 const MAX_LINE: usize = 4 * 1024 * 1024;
+/// Longer than a closing line: its names, 20 digits and 64, are about 120 bytes.
+const MAX_END: usize = 256;
 
 /// Gives the time and randomness of signatures.
 pub trait Signing: Send + Sync {
@@ -79,87 +83,34 @@ impl<'a> Edge<'a> {
         Ok(())
     }
 
-    /// Shows each of the day's events, as it was recorded, in the order of their ids. An export that breaks off is taken
-    /// up behind its last whole line. `what` is `events` or `outcomes`.
-    pub async fn export(
-        &self,
-        what: &str,
-        day: Date,
-        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
-    ) -> Result<u64, PullError> {
-        let mut attempts = self.resumes().attempts(NAME, format!("{what} of {day}"));
-        let (mut after, mut seen) = (None, 0);
-        loop {
-            match self.export_once(what, day, &mut after, &mut seen, each).await {
-                Ok(()) => return Ok(seen),
-                Err(failed) => attempts.after(failed).await?,
-            }
-        }
+    /// Reads the day's events, as they were recorded, in the order of their ids, behind the place `after`.
+    pub fn events(&self, day: Date, after: Option<String>) -> Export<'_> {
+        Export::new(self, "events", day, after)
     }
 
     /// A day's outcomes. They are few, and an export of them that breaks off is made again from its beginning.
     pub async fn outcomes(&self, day: Date) -> Result<Vec<OutcomeEvent>, PullError> {
-        let mut attempts = self.resumes().attempts(NAME, format!("outcomes of {day}"));
+        let mut attempts = self.attempts("outcomes", day);
         loop {
-            let (mut found, mut seen, mut after) = (Vec::new(), 0, None);
-            let mut each = |line: &str| {
-                let event = serde_json::from_str(line).map_err(|e| format!("outcome: {e}"))?;
-                found.push(event);
-                Ok(())
-            };
-            match self.export_once("outcomes", day, &mut after, &mut seen, &mut each).await {
-                Ok(()) => return Ok(found),
-                Err(failed) => attempts.after(failed).await?,
-            }
-        }
-    }
-
-    const fn resumes(&self) -> Patience {
-        Patience { retries: RESUMES, first_wait: self.patience.first_wait }
-    }
-
-    async fn export_once(
-        &self,
-        what: &str,
-        day: Date,
-        after: &mut Option<String>,
-        seen: &mut u64,
-        each: &mut (dyn FnMut(&str) -> Result<(), String> + Send),
-    ) -> Result<(), Failed> {
-        let query = match after {
-            Some(after) => format!("day={day}&after={after}"),
-            None => format!("day={day}"),
-        };
-        let mut answer = self.send("GET", &format!("/{what}"), &query, Vec::new()).await?;
-        let (mut hash, mut lines) = (Sha256::new(), 0_u64);
-        let mut buffer = BytesMut::new();
-        while let Some(chunk) = answer.chunk().await.map_err(Failed::connection)? {
-            buffer.extend_from_slice(&chunk);
-            while let Some(end) = buffer.iter().position(|byte| *byte == b'\n') {
-                let line = buffer.split_to(end + 1);
-                let text = std::str::from_utf8(&line)
-                    .map_err(|_| self.unreadable(what, "a line is no UTF-8"))?;
-                if let Ok(closing) = serde_json::from_str::<ExportEnd>(text) {
-                    let sum = hex(hash.finalize().as_slice());
-                    if closing.lines == lines && closing.sha256 == sum {
-                        return Ok(());
+            let (mut found, mut export) = (Vec::new(), Export::new(self, "outcomes", day, None));
+            let broken = loop {
+                match export.next_once().await {
+                    Ok(None) => return Ok(found),
+                    Ok(Some(line)) => {
+                        let event = serde_json::from_slice(&line);
+                        let event = event.map_err(|e| self.no_line("outcomes", &e.to_string()))?;
+                        found.push(event);
                     }
-                    return Err(self.unreadable(what, "the closing line is of other lines"));
+                    Err(failed) => break failed,
                 }
-                let text = text.trim_end();
-                each(text).map_err(|problem| self.unreadable(what, &problem))?;
-                hash.update(&line);
-                lines += 1;
-                *seen += 1;
-                if let Some(place) = place_of(text) {
-                    *after = Some(place);
-                }
-            }
-            if buffer.len() > MAX_LINE {
-                return Err(self.unreadable(what, "a line has no end"));
-            }
+            };
+            attempts.after(broken).await?;
         }
-        Err(Failed::again("it ended without its closing line"))
+    }
+
+    fn attempts(&self, what: &str, day: Date) -> Attempts {
+        let patience = Patience { retries: RESUMES, first_wait: self.patience.first_wait };
+        patience.attempts(NAME, format!("{what} of {day}"))
     }
 
     async fn call<T: DeserializeOwned>(
@@ -242,18 +193,140 @@ impl<'a> Edge<'a> {
         PullError::Unavailable { source_name: NAME.into(), what: what.into(), reason }
     }
 
-    fn unreadable(&self, what: &str, reason: &str) -> Failed {
-        Failed::Final(PullError::Unreadable {
+    /// What a line of an export is that cannot be used.
+    pub fn no_line(&self, what: &str, reason: &str) -> PullError {
+        PullError::Unreadable {
             source_name: NAME.into(),
             what: what.into(),
             field: "line".into(),
             reason: reason.into(),
-        })
+        }
+    }
+}
+
+/// An export that is being read. One that breaks off is taken up behind its last whole line.
+pub struct Export<'e> {
+    edge: &'e Edge<'e>,
+    what: &'static str,
+    day: Date,
+    after: Option<String>,
+    answer: Option<reqwest::Response>,
+    buffer: BytesMut,
+    /// So much of the buffer has no line's end.
+    searched: usize,
+    hash: Sha256,
+    lines: u64,
+    last: Bytes,
+    /// Begun anew by each line: only what does not move at all is given up.
+    attempts: Attempts,
+}
+
+impl<'e> Export<'e> {
+    fn new(edge: &'e Edge<'e>, what: &'static str, day: Date, after: Option<String>) -> Self {
+        Self {
+            edge,
+            what,
+            day,
+            after,
+            answer: None,
+            buffer: BytesMut::new(),
+            searched: 0,
+            hash: Sha256::new(),
+            lines: 0,
+            last: Bytes::new(),
+            attempts: edge.attempts(what, day),
+        }
+    }
+
+    /// The next line. `None` when it was the last.
+    pub async fn next(&mut self) -> Result<Option<Bytes>, PullError> {
+        loop {
+            match self.next_once().await {
+                Ok(line) => return Ok(line),
+                Err(failed) => {
+                    if self.lines > 0 {
+                        self.attempts = self.edge.attempts(self.what, self.day);
+                    }
+                    self.attempts.after(failed).await?;
+                }
+            }
+        }
+    }
+
+    /// Where it stands: behind the last line that was given.
+    pub fn place(&self) -> Option<String> {
+        place_of(&self.last).or_else(|| self.after.clone())
+    }
+
+    async fn next_once(&mut self) -> Result<Option<Bytes>, Failed> {
+        loop {
+            let unsearched = self.buffer.get(self.searched..).unwrap_or_default();
+            if let Some(end) = memchr::memchr(b'\n', unsearched) {
+                let line = self.buffer.split_to(self.searched + end + 1).freeze();
+                self.searched = 0;
+                if line.len() <= MAX_END
+                    && let Ok(closing) = serde_json::from_slice::<ExportEnd>(&line)
+                {
+                    return self.end(&closing).map(|()| None);
+                }
+                self.hash.update(&line);
+                self.lines += 1;
+                self.last = line.clone();
+                return Ok(Some(line));
+            }
+            self.searched = self.buffer.len();
+            if self.buffer.len() > MAX_LINE {
+                return Err(Failed::Final(self.edge.no_line(self.what, "a line has no end")));
+            }
+            self.more().await?;
+        }
+    }
+
+    /// Reads on, from the beginning or from behind the last line where need be.
+    async fn more(&mut self) -> Result<(), Failed> {
+        let answer = match &mut self.answer {
+            Some(answer) => answer,
+            none => {
+                self.after = place_of(&self.last).or(self.after.take());
+                let day = self.day;
+                let query = match &self.after {
+                    Some(after) => format!("day={day}&after={after}"),
+                    None => format!("day={day}"),
+                };
+                (self.hash, self.lines, self.searched) = (Sha256::new(), 0, 0);
+                self.buffer.clear();
+                let path = format!("/{}", self.what);
+                none.insert(self.edge.send("GET", &path, &query, Vec::new()).await?)
+            }
+        };
+        match answer.chunk().await {
+            Ok(Some(chunk)) => {
+                self.buffer.extend_from_slice(&chunk);
+                Ok(())
+            }
+            Ok(None) => {
+                self.answer = None;
+                Err(Failed::again("it ended without its closing line"))
+            }
+            Err(error) => {
+                self.answer = None;
+                Err(Failed::connection(error))
+            }
+        }
+    }
+
+    fn end(&mut self, closing: &ExportEnd) -> Result<(), Failed> {
+        let sum = hex(std::mem::take(&mut self.hash).finalize().as_slice());
+        if closing.lines == self.lines && closing.sha256 == sum {
+            return Ok(());
+        }
+        let problem = "the closing line is of other lines";
+        Err(Failed::Final(self.edge.no_line(self.what, problem)))
     }
 }
 
 /// Where an event stands in its export: `<id>~<key>`.
-fn place_of(line: &str) -> Option<String> {
+fn place_of(line: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     struct Place<'l> {
         #[serde(borrow)]
@@ -261,7 +334,7 @@ fn place_of(line: &str) -> Option<String> {
         #[serde(borrow)]
         key: std::borrow::Cow<'l, str>,
     }
-    let place: Place<'_> = serde_json::from_str(line).ok()?;
+    let place: Place<'_> = serde_json::from_slice(line).ok()?;
     Some(format!("{}~{}", place.id, place.key))
 }
 
@@ -374,14 +447,11 @@ mod tests {
             .await;
         let (config, signing) = (config(&server.uri()), Counting::default());
         let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
-        let mut seen = Vec::new();
-        let mut each = |text: &str| {
-            seen.push(text.to_owned());
-            Ok(())
-        };
-        let day = Date::parse("2026-11-20").unwrap();
-        assert_eq!(edge.export("events", day, &mut each).await.unwrap(), 3);
-        let expected: Vec<_> = ["a", "b", "c"].map(|id| line(id).trim_end().to_owned()).into();
-        assert_eq!(seen, expected);
+        let mut export = edge.events(Date::parse("2026-11-20").unwrap(), None);
+        for id in ["a", "b", "c"] {
+            assert_eq!(export.next().await.unwrap().unwrap(), line(id));
+        }
+        assert_eq!(export.next().await.unwrap(), None);
+        assert_eq!(export.place().as_deref(), Some("c~k"));
     }
 }

@@ -91,6 +91,9 @@ pub trait ObjectStore: Send + Sync {
     async fn put_file_once(&self, key: &str, path: &std::path::Path) -> Result<Put, StoreError>;
 }
 
+/// The most rows of a page: at about 1 KB each, what DynamoDB answers at once.
+pub const PAGE_MAX: usize = 1_000;
+
 /// What became of an appended revision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -145,8 +148,31 @@ pub trait LedgerStore: Send + Sync {
     /// writes. `row.rev` is ignored: the store numbers revisions from 1 without gaps.
     async fn append(&self, row: &Revision) -> Result<Appended, StoreError>;
 
-    /// The newest revision of each line of a unit, in the order of their lines.
-    async fn newest(&self, unit: &UnitId) -> Result<Vec<Revision>, StoreError>;
+    /// The newest revisions of a unit's lines in the order of their lines' digests ([`LineId::digest`]), after the digest
+    /// `after`, at most `limit` (1 to [`PAGE_MAX`]). Fewer than `limit`: there are no more. A line that somebody adds
+    /// meanwhile is there or not, and no other is skipped or shown twice because of it.
+    async fn newest_page(
+        &self,
+        unit: &UnitId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Revision>, StoreError>;
+
+    /// The newest revision of each line of a unit, in the order of their lines: all of them in memory, about 3 KB each.
+    async fn newest(&self, unit: &UnitId) -> Result<Vec<Revision>, StoreError> {
+        let mut rows: Vec<Revision> = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let page = self.newest_page(unit, after.as_deref(), PAGE_MAX).await?;
+            let more = page.len() >= PAGE_MAX;
+            after = page.last().map(|row| row.line.digest());
+            rows.extend(page);
+            if !more {
+                rows.sort_by(|left, right| left.line.cmp(&right.line));
+                return Ok(rows);
+            }
+        }
+    }
 
     /// All revisions of one line, oldest first.
     async fn history(&self, unit: &UnitId, line: &LineId) -> Result<Vec<Revision>, StoreError>;

@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::feedback::ReconcilerFinding;
 use tallygate_shared::time::Date;
 
-use crate::ledger::{Revision, hex};
+use crate::ledger::hex;
 use crate::ports::{LedgerStore, ObjectStore, StoreError};
 
 /// What is known of a day: the same input is not settled again.
@@ -23,7 +23,7 @@ pub struct DayMark {
     pub fed: bool,
     /// What was told, so that it can be taken back: an object's key.
     pub told: String,
-    /// What the books said then, by provider (see [`books`]): a worker that was overtaken can still have written later.
+    /// What the books said then, by provider (see `pages`): a worker that was overtaken can still have written later.
     #[serde(default)]
     pub books: BTreeMap<String, String>,
 }
@@ -76,16 +76,6 @@ impl Place {
         }
         Ok(done)
     }
-}
-
-/// What rows say, as a hash: their lines and contents, whoever wrote them when.
-pub fn books(rows: &[Revision]) -> String {
-    let mut hash = Sha256::new();
-    for row in rows {
-        hash.update(row.line.digest());
-        hash.update(row.content.hash());
-    }
-    hex(hash.finalize().as_slice())
 }
 
 /// What was told to the edge about a day, or may have been.

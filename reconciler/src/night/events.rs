@@ -5,20 +5,19 @@ use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use serde::{Deserialize, Deserializer, Serialize};
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::time::{DAY_MS, Date};
 
 use super::NightError;
-use super::read::Aggregator;
+use super::shelf::hash_of;
+use super::write::WriteFailed;
 use crate::connectors::PullError;
-use crate::edge::Edge;
-use crate::ledger::hex;
+use crate::edge::{Edge, Export};
 use crate::ports::{LedgerStore, ObjectStore, StoreError};
 
 /// Events in a part: 100,000 x about 1.5 KB = 150 MB as text, a twentieth of it compressed.
-const PART_EVENTS: u64 = 100_000;
+pub const PART_EVENTS: u64 = 100_000;
 /// zstd's level: its default.
 const LEVEL: i32 = 3;
 
@@ -30,9 +29,33 @@ pub struct DayEvents {
     pub events: u64,
     /// Their parts' keys, in order.
     pub parts: Vec<String>,
-    /// The part of those that were settled after the day, if there are any: the provider may count them on the next.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub carried_over: Option<String>,
+    /// Parts of those that were settled after the day, if there are any: the provider may count them on the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "one_or_many")]
+    pub carried_over: Vec<String>,
+}
+
+/// Lists of days that were copied as a whole name one part.
+fn one_or_many<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Keys {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(match Keys::deserialize(from)? {
+        Keys::One(key) => vec![key],
+        Keys::Many(keys) => keys,
+    })
+}
+
+/// How far a day's events are copied.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Copying {
+    /// What is in the object store.
+    pub copied: DayEvents,
+    /// Where the export stands.
+    pub after: Option<String>,
 }
 
 /// Why a day's events cannot be had.
@@ -71,9 +94,9 @@ impl Part {
         Ok(Self { path, out: BufWriter::new(encoder), events: 0 })
     }
 
-    fn push(&mut self, line: &str) -> std::io::Result<()> {
+    fn push(&mut self, line: &[u8]) -> std::io::Result<()> {
         self.events += 1;
-        self.out.write_all(line.as_bytes())?;
+        self.out.write_all(line)?;
         self.out.write_all(b"\n")
     }
 
@@ -84,109 +107,97 @@ impl Part {
     }
 }
 
-/// Splits lines into parts.
-struct Splitter<'a> {
-    directory: &'a Path,
-    day_end_ms: i64,
-    open: Option<Part>,
-    carried: Option<Part>,
-    done: Vec<PathBuf>,
-    events: u64,
+/// What is copied, and where to.
+pub struct Copier<'a> {
+    /// The edge.
+    pub edge: &'a Edge<'a>,
+    /// The workspace.
+    pub workspace: &'a str,
+    /// The day.
+    pub day: Date,
+    /// Where the parts go.
+    pub objects: &'a dyn ObjectStore,
+    /// Where a part is while it is made.
+    pub scratch: &'a Path,
+    /// Events in a part.
+    pub part_events: u64,
 }
 
-impl Splitter<'_> {
-    fn push(&mut self, line: &str) -> Result<(), String> {
-        let event: UsageEvent = serde_json::from_str(line).map_err(|e| format!("event: {e}"))?;
-        self.write(line, &event).map_err(|e| scratch_error(self.directory, &e).to_string())
-    }
-
-    fn write(&mut self, line: &str, event: &UsageEvent) -> std::io::Result<()> {
-        if self.open.as_ref().is_some_and(|part| part.events >= PART_EVENTS)
-            && let Some(full) = self.open.take()
-        {
-            self.done.push(full.finish()?);
-        }
-        let part = match &mut self.open {
-            Some(part) => part,
-            empty => {
-                let name = format!("part-{:05}", self.done.len());
-                empty.insert(Part::begin(self.directory, &name)?)
+impl Copier<'_> {
+    /// Copies on from `so_far`, part by part. After each part `go_on` is asked. True when all is copied. The same events
+    /// make the same parts, wherever it was interrupted.
+    pub async fn copy(
+        &self,
+        so_far: &mut Copying,
+        go_on: &(dyn Fn(&Copying) -> bool + Sync),
+    ) -> Result<bool, EventsFailed> {
+        let directory =
+            tempfile::tempdir_in(self.scratch).map_err(|e| scratch_error(self.scratch, &e))?;
+        let mut export = self.edge.events(self.day, so_far.after.clone());
+        loop {
+            let whole = self.part(directory.path(), &mut export, &mut so_far.copied).await?;
+            so_far.after = export.place();
+            if !whole {
+                return Ok(true);
             }
-        };
-        part.push(line)?;
-        if event.settled_at.ms() >= self.day_end_ms {
-            let carried = match &mut self.carried {
+            if !go_on(so_far) {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// Copies one part. False when the export ended.
+    async fn part(
+        &self,
+        directory: &Path,
+        export: &mut Export<'_>,
+        into: &mut DayEvents,
+    ) -> Result<bool, EventsFailed> {
+        let failed = |e: std::io::Error| EventsFailed::Night(scratch_error(directory, &e));
+        let day_end_ms = self.day.midnight().plus_ms(DAY_MS).ms();
+        let (mut part, mut carried): (Option<Part>, Option<Part>) = (None, None);
+        let mut whole = false;
+        while !whole && let Some(line) = export.next().await? {
+            let event: UsageEvent = serde_json::from_slice(&line)
+                .map_err(|e| self.edge.no_line("events", &format!("event: {e}")))?;
+            let begin = |name| Part::begin(directory, name).map_err(failed);
+            let open = match &mut part {
                 Some(part) => part,
-                empty => empty.insert(Part::begin(self.directory, "carried-over")?),
+                none => none.insert(begin("part")?),
             };
-            carried.push(line)?;
+            open.push(line.trim_ascii_end()).map_err(failed)?;
+            whole = open.events >= self.part_events;
+            if event.settled_at.ms() >= day_end_ms {
+                let open = match &mut carried {
+                    Some(part) => part,
+                    none => none.insert(begin("carried-over")?),
+                };
+                open.push(line.trim_ascii_end()).map_err(failed)?;
+            }
         }
-        self.events += 1;
-        Ok(())
-    }
-}
-
-/// Copies a day's events from the edge, and notes where they are. The same events make the same parts.
-pub async fn copy(
-    edge: &Edge<'_>,
-    workspace: &str,
-    day: Date,
-    objects: &dyn ObjectStore,
-    ledger: &dyn LedgerStore,
-    scratch: &Path,
-) -> Result<DayEvents, EventsFailed> {
-    let directory = tempfile::tempdir_in(scratch).map_err(|e| scratch_error(scratch, &e))?;
-    let mut splitter = Splitter {
-        directory: directory.path(),
-        day_end_ms: day.midnight().plus_ms(DAY_MS).ms(),
-        open: None,
-        carried: None,
-        done: Vec::new(),
-        events: 0,
-    };
-    edge.export("events", day, &mut |line| splitter.push(line)).await?;
-    let finish = |part: Option<Part>| {
-        part.map(Part::finish).transpose().map_err(|e| scratch_error(scratch, &e))
-    };
-    let Splitter { open, carried, mut done, events, .. } = splitter;
-    done.extend(finish(open)?);
-    let mut parts = Vec::with_capacity(done.len());
-    for path in &done {
-        parts.push(upload(path, workspace, day, objects).await?);
-    }
-    let carried_over = match finish(carried)? {
-        Some(path) => Some(upload(&path, workspace, day, objects).await?),
-        None => None,
-    };
-    let found = DayEvents { events, parts, carried_over };
-    note(workspace, day, &found, objects, ledger).await?;
-    Ok(found)
-}
-
-async fn upload(
-    path: &Path,
-    workspace: &str,
-    day: Date,
-    objects: &dyn ObjectStore,
-) -> Result<String, EventsFailed> {
-    let failed = |e: std::io::Error| EventsFailed::Night(scratch_error(path, &e));
-    let mut hash = Sha256::new();
-    let mut file = std::fs::File::open(path).map_err(failed)?;
-    let mut buffer = vec![0_u8; 64 * 1024];
-    loop {
-        let read = std::io::Read::read(&mut file, &mut buffer).map_err(failed)?;
-        if read == 0 {
-            break;
+        if let Some(part) = part {
+            let events = part.events;
+            let key = self.upload(&part.finish().map_err(failed)?).await?;
+            into.parts.push(key);
+            into.events += events;
         }
-        hash.update(buffer.get(..read).unwrap_or_default());
+        if let Some(part) = carried {
+            into.carried_over.push(self.upload(&part.finish().map_err(failed)?).await?);
+        }
+        Ok(whole)
     }
-    let sha256 = hex(hash.finalize().as_slice());
-    let key = format!("events/v1/{workspace}/{day}/{sha256}.ndjson.zst");
-    objects.put_file_once(&key, path).await?;
-    Ok(key)
+
+    async fn upload(&self, path: &Path) -> Result<String, EventsFailed> {
+        let sha256 = hash_of(path).map_err(|e| EventsFailed::Night(scratch_error(path, &e)))?;
+        let (workspace, day) = (self.workspace, self.day);
+        let key = format!("events/v1/{workspace}/{day}/{sha256}.ndjson.zst");
+        self.objects.put_file_once(&key, path).await?;
+        Ok(key)
+    }
 }
 
-async fn note(
+/// Notes where a day's events are.
+pub async fn note(
     workspace: &str,
     day: Date,
     found: &DayEvents,
@@ -227,43 +238,30 @@ pub async fn known(
     Ok(Some((key, found)))
 }
 
-/// Gives a day's events, and those carried over from the day before, to `into`.
-pub async fn aggregate(
-    today: &DayEvents,
-    before: Option<&DayEvents>,
-    objects: &dyn ObjectStore,
-    into: &mut Aggregator,
-) -> Result<(), EventsFailed> {
-    for key in &today.parts {
-        each(key, objects, &mut |event| into.add(event)).await?;
-    }
-    if let Some(key) = before.and_then(|before| before.carried_over.as_ref()) {
-        each(key, objects, &mut |event| into.add_carried_over(event)).await?;
-    }
-    Ok(())
-}
-
-async fn each(
+/// Shows each event of a part.
+pub async fn each(
     key: &str,
     objects: &dyn ObjectStore,
     take: &mut (dyn FnMut(&UsageEvent) -> Result<(), NightError> + Send),
-) -> Result<(), EventsFailed> {
-    let damaged = |reason: String| {
-        EventsFailed::Store(StoreError::Damaged { store: "events", key: key.to_owned(), reason })
-    };
+) -> Result<(), WriteFailed> {
+    let damaged =
+        |reason: String| StoreError::Damaged { store: "events", key: key.to_owned(), reason };
     let body = objects.get(key).await?.ok_or_else(|| damaged("the part is gone".to_owned()))?;
     let named = key.rsplit('/').next().and_then(|name| name.split('.').next()).unwrap_or("");
     if crate::stores::sha256(&body) != named {
-        return Err(damaged("it has other content than its name says".to_owned()));
+        return Err(damaged("it has other content than its name says".to_owned()).into());
     }
     let decoder = zstd::Decoder::new(body.as_ref()).map_err(|e| damaged(e.to_string()))?;
-    for line in BufReader::new(decoder).lines() {
-        let line = line.map_err(|e| damaged(e.to_string()))?;
+    let (mut lines, mut line) = (BufReader::with_capacity(1 << 17, decoder), Vec::new());
+    loop {
+        line.clear();
+        if lines.read_until(b'\n', &mut line).map_err(|e| damaged(e.to_string()))? == 0 {
+            return Ok(());
+        }
         let event: UsageEvent =
-            serde_json::from_str(&line).map_err(|e| damaged(format!("event: {e}")))?;
+            serde_json::from_slice(&line).map_err(|e| damaged(format!("event: {e}")))?;
         take(&event)?;
     }
-    Ok(())
 }
 
 /// A workspace's providers, as bills name them: price-book name and account, by the workspace's name.

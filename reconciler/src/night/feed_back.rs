@@ -16,11 +16,9 @@ use crate::connectors::PullError;
 use crate::edge::Edge;
 use crate::ledger::{Content, LineId, UnitId};
 
-/// What a unit says to the edge.
+/// What a unit says to the edge, beside its lines.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Feedback {
-    /// Lines.
-    pub true_ups: Vec<TrueUp>,
     /// Budgets.
     pub corrections: Vec<BudgetCorrection>,
     /// Prices.
@@ -32,7 +30,6 @@ pub struct Feedback {
 impl Feedback {
     /// Brings it.
     pub async fn bring(&self, edge: &Edge<'_>) -> Result<(), PullError> {
-        edge.bring("true-ups", &self.true_ups).await?;
         edge.bring("budget-corrections", &self.corrections).await?;
         edge.bring("price-corrections", &self.prices).await?;
         edge.bring("findings", &self.findings).await
@@ -46,10 +43,15 @@ fn name<T: serde::Serialize>(value: T) -> String {
 
 /// A line as the edge hears of it.
 pub fn true_up(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> TrueUp {
+    TrueUp { line: line.digest(), ..unnamed(unit, line, content, seq) }
+}
+
+/// A line's true-up without its name, which takes longest.
+fn unnamed(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> TrueUp {
     TrueUp {
         day: unit.day.clone(),
         provider: unit.provider.clone(),
-        line: line.digest(),
+        line: String::new(),
         revision: seq,
         model: line.model.clone(),
         meter: name(line.meter),
@@ -67,18 +69,23 @@ pub fn true_up(unit: &UnitId, line: &LineId, content: &Content, seq: u64) -> Tru
 pub struct Corrections<'a> {
     unit: &'a UnitId,
     seq: u64,
+    has_budgets: bool,
     sums: BudgetSums<'a>,
 }
 
 impl<'a> Corrections<'a> {
     /// Nothing yet.
     pub fn new(unit: &'a UnitId, seq: u64, context: &'a ReconcilerContext) -> Self {
-        Self { unit, seq, sums: BudgetSums::new(&context.workspace, &context.budgets) }
+        let sums = BudgetSums::new(&context.workspace, &context.budgets);
+        Self { unit, seq, has_budgets: !context.budgets.is_empty(), sums }
     }
 
     /// Takes a row in.
     pub fn add(&mut self, line: &LineId, content: &Content) -> Result<(), NightError> {
-        let row = true_up(self.unit, line, content, self.seq);
+        if !self.has_budgets {
+            return Ok(());
+        }
+        let row = unnamed(self.unit, line, content, self.seq);
         fits(self.sums.add(&row), "a budget's correction")
     }
 

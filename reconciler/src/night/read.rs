@@ -3,13 +3,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::pricing::Cost;
 use tallygate_shared::tokens::{Calls, Tally, Tokens, Usage};
 
-pub use super::spill::{Estimates, SpillOptions};
-use super::spill::{Key, Sums, Table};
+pub use super::estimates::Estimates;
+use super::estimates::Sums;
+use super::line_key::Key;
+pub use super::spill::SpillOptions;
+use super::spill::{Run, Table};
 use super::{NightError, fits};
 use crate::bill::{ChargeKind, Meter, Quantity};
 use crate::ledger::LineId;
@@ -71,7 +75,8 @@ impl ReadOptions {
 }
 
 /// What is known of a provider beyond the sums.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct ProviderFacts {
     /// The names that answers gave their model, by the price book's name of it. At most [`ALIASES_MAX`] each.
     pub aliases: BTreeMap<String, BTreeSet<String>>,
@@ -94,11 +99,14 @@ impl ProviderFacts {
 /// Folds usage events into estimates.
 pub struct Aggregator {
     options: ReadOptions,
-    table: Table,
+    table: Table<Sums>,
     key: Key,
     facts: BTreeMap<String, ProviderFacts>,
     events: u64,
 }
+
+/// The sums, the facts, and how many events were read.
+pub(super) type SoFar<'a> = (&'a Run<Sums>, &'a BTreeMap<String, ProviderFacts>, u64);
 
 /// What an aggregation gives.
 pub struct Aggregated {
@@ -115,6 +123,26 @@ impl Aggregator {
     pub fn new(options: ReadOptions) -> Self {
         let table = Table::new(options.spill.clone());
         Self { options, table, key: Key::default(), facts: BTreeMap::new(), events: 0 }
+    }
+
+    /// One that goes on from what another had summed, and knew of providers.
+    pub(super) fn going_on(
+        options: ReadOptions,
+        run: Run<Sums>,
+        (facts, events): (BTreeMap<String, ProviderFacts>, u64),
+    ) -> Self {
+        let table = Table::going_on(options.spill.clone(), run);
+        Self { options, table, key: Key::default(), facts, events }
+    }
+
+    /// How many lines were spilled or are in memory; at least as many as there are.
+    pub(super) fn lines(&self) -> u64 {
+        self.table.lines()
+    }
+
+    /// What was summed so far, and is known of providers.
+    pub(super) fn so_far(&mut self) -> Result<SoFar<'_>, NightError> {
+        Ok((self.table.so_far()?, &self.facts, self.events))
     }
 
     /// Adds one event. Each must be given once: a repeated event is counted twice.
@@ -138,7 +166,7 @@ impl Aggregator {
                 self.key.write(provider, account, entry.model, entry.meter, tier, owner);
                 last = Some((entry.model, tier));
             }
-            self.table.add(&self.key, &entry.sums)?;
+            self.table.add(self.key.bytes(), &entry.sums)?;
         }
         Ok(())
     }
@@ -158,12 +186,13 @@ impl Aggregator {
         let (provider, account) = (place.provider, place.account);
         self.key.write(provider, account, place.model, Meter::Whole, UNCERTAIN_TIER, owner);
         let sums = Sums { uncertain: bound.pico(), ..Sums::default() };
-        self.table.add(&self.key, &sums)
+        self.table.add(self.key.bytes(), &sums)
     }
 
     /// Ends the reading.
     pub fn finish(self) -> Result<Aggregated, NightError> {
-        Ok(Aggregated { estimates: self.table.finish()?, facts: self.facts, events: self.events })
+        let estimates = Estimates { sorted: self.table.finish()? };
+        Ok(Aggregated { estimates, facts: self.facts, events: self.events })
     }
 }
 

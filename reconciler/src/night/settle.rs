@@ -22,6 +22,14 @@ pub trait EstimateSource {
         &self,
         each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
     ) -> Result<(), NightError>;
+
+    /// The same, where nobody looks at the owners: they may be left out.
+    fn scan_sums(
+        &self,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
+        self.scan(each)
+    }
 }
 
 /// One provider's part of what was read.
@@ -39,6 +47,13 @@ impl EstimateSource for ProviderEstimates<'_> {
         each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
     ) -> Result<(), NightError> {
         self.estimates.scan(Some(self.provider), each)
+    }
+
+    fn scan_sums(
+        &self,
+        each: &mut dyn FnMut(&Estimate) -> Result<(), NightError>,
+    ) -> Result<(), NightError> {
+        self.estimates.scan_sums(Some(self.provider), each)
     }
 }
 
@@ -158,7 +173,7 @@ fn check_lines(bill: &UnitBill) -> Result<(), NightError> {
 /// The first reading: sums without owners.
 fn count(bill: &UnitBill, estimates: &dyn EstimateSource) -> Result<Vec<Counted>, NightError> {
     let mut counted: Vec<Counted> = Vec::new();
-    estimates.scan(&mut |estimate| {
+    estimates.scan_sums(&mut |estimate| {
         let Estimate { line, estimated, metered, uncertain, .. } = estimate;
         if estimate.provider != bill.unit.provider || line.kind != ChargeKind::Usage {
             return Err(input_error(

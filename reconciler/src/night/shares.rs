@@ -123,7 +123,7 @@ impl Division {
         }
         let mut key = 0;
         let mut open: Vec<usize> = (0..division.divided.len()).collect();
-        estimates.scan(&mut |estimate| {
+        estimates.scan_sums(&mut |estimate| {
             let before = key;
             while counted.get(key).is_some_and(|sum| !sum.holds(&estimate.line)) {
                 key += 1;

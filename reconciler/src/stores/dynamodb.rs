@@ -29,7 +29,9 @@ use aws_sdk_dynamodb::types::{AttributeValue, ReturnValue};
 use tallygate_shared::time::Timestamp;
 
 use super::aws::{Names, failed};
-use super::names::{check_mark, check_month, check_name, check_unit, read_json, row_json};
+use super::names::{
+    check_mark, check_month, check_name, check_page, check_unit, read_json, row_json,
+};
 use crate::ledger::{LineId, Revision, UnitId};
 use crate::ports::{Appended, Lease, LedgerStore, RunId, RunState, StoreError};
 
@@ -323,14 +325,34 @@ impl LedgerStore for DynamoLedger {
         Err(contended(&sk))
     }
 
-    async fn newest(&self, unit: &UnitId) -> Result<Vec<Revision>, StoreError> {
-        check_unit(STORE, unit)?;
-        let items = self.query(&partition(unit), Some("h#")).await?;
-        let mut rows = Vec::with_capacity(items.len());
-        for item in &items {
-            rows.push(revision(item, &unit.to_string())?);
+    async fn newest_page(
+        &self,
+        unit: &UnitId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Revision>, StoreError> {
+        check_page(STORE, unit, after, limit)?;
+        // `!` is before all that a digest can go on with, and `~` behind it.
+        let from = after.map_or_else(|| "h#".to_owned(), |after| format!("h#{after}!"));
+        let query = self
+            .client
+            .query()
+            .table_name(&self.table)
+            .consistent_read(true)
+            .key_condition_expression("pk = :pk AND sk BETWEEN :from AND :to")
+            .expression_attribute_values(":pk", s(partition(unit)))
+            .expression_attribute_values(":from", s(from))
+            .expression_attribute_values(":to", s("h#~"))
+            .limit(i32::try_from(limit).unwrap_or(i32::MAX));
+        // An answer ends at 1 MB, with fewer items than were asked for.
+        let mut items = query.into_paginator().items().send();
+        let mut rows = Vec::new();
+        while rows.len() < limit
+            && let Some(item) = items.next().await
+        {
+            let item = item.map_err(|error| failed(STORE, "dynamodb:Query", &error))?;
+            rows.push(revision(&item, &unit.to_string())?);
         }
-        rows.sort_by(|left, right| left.line.cmp(&right.line));
         Ok(rows)
     }
 

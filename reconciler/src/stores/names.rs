@@ -4,7 +4,7 @@
 use tallygate_shared::time::Date;
 
 use crate::ledger::{Revision, UnitId};
-use crate::ports::{RunId, RunState, StoreError};
+use crate::ports::{PAGE_MAX, RunId, RunState, StoreError};
 
 /// Bytes of a mark's value.
 pub(super) const MAX_MARK: usize = 64 * 1024;
@@ -79,6 +79,27 @@ pub(super) fn check_unit(store: &'static str, unit: &UnitId) -> Result<(), Store
         ));
     }
     Ok(())
+}
+
+/// What a page of rows asks for.
+pub(super) fn check_page(
+    store: &'static str,
+    unit: &UnitId,
+    after: Option<&str>,
+    limit: usize,
+) -> Result<(), StoreError> {
+    check_unit(store, unit)?;
+    if limit == 0 || limit > PAGE_MAX {
+        return Err(refuse(store, format!("a page of {limit} rows: ask for 1 to {PAGE_MAX}")));
+    }
+    let digest = |text: &str| text.len() == 32 && text.bytes().all(|b| b.is_ascii_hexdigit());
+    match after {
+        Some(after) if !digest(after) => {
+            let after = after.escape_debug();
+            Err(refuse(store, format!("a page after `{after}`: give the digest of a line")))
+        }
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// `YYYY-MM`.

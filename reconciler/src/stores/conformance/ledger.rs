@@ -64,6 +64,7 @@ async fn check(bench: &Bench<'_>) -> Report {
             racing_writers_with_other_contents_all_land,
             racing_pulls_end_with_the_newest,
             newest_is_one_row_for_each_line,
+            pages_come_in_the_order_of_digests,
             many_large_rows_are_all_read,
             rows_are_kept_to_the_letter,
             what_is_not_there_is_empty,
@@ -289,6 +290,46 @@ async fn newest_is_one_row_for_each_line(bench: &Bench<'_>) -> Checked {
         .collect();
     want.sort_by(|left, right| left.line.cmp(&right.line));
     same!(newest, want, "the newest in the order of their lines");
+    Ok(())
+}
+
+async fn pages_come_in_the_order_of_digests(bench: &Bench<'_>) -> Checked {
+    let (unit, neighbour) = (bench.unit("paged"), bench.unit("paged2"));
+    let mut want = Vec::new();
+    for number in 0..12 {
+        let name = format!("team-{number:02}");
+        bench.any(number).append(&row(&unit, &name, 1, 1)).await?;
+        bench.any(number).append(&row(&neighbour, &name, 1, 1)).await?;
+        let newest = if number.is_multiple_of(3) {
+            bench.store().append(&row(&unit, &name, 2, 2)).await?;
+            Revision { rev: 2, ..row(&unit, &name, 2, 2) }
+        } else {
+            Revision { rev: 1, ..row(&unit, &name, 1, 1) }
+        };
+        want.push(newest);
+    }
+    want.sort_by_key(|row| row.line.digest());
+    for limit in [1, 5, 12, 1000] {
+        let (mut found, mut after) = (Vec::new(), None);
+        for _ in 0..=want.len() {
+            let page = bench.other.newest_page(&unit, after.as_deref(), limit).await?;
+            hold!(page.len() <= limit, "a page of {limit} has {} rows", page.len());
+            let last = page.len() < limit;
+            after = page.last().map(|row| row.line.digest());
+            found.extend(page);
+            if last {
+                break;
+            }
+            hold!(found.len() <= want.len(), "pages of {limit} show more rows than there are");
+        }
+        same!(found, want, "all pages of {limit}");
+    }
+    let behind = bench.store().newest_page(&unit, Some(&"f".repeat(32)), 5).await?;
+    same!(behind, [], "behind the last digest");
+    for (after, limit) in [(None, 0), (None, 1001), (Some("team-01"), 5)] {
+        let page = bench.store().newest_page(&unit, after, limit).await;
+        hold!(page.is_err(), "a page of {limit} rows after {after:?} is refused");
+    }
     Ok(())
 }
 

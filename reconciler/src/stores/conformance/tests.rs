@@ -32,6 +32,9 @@ enum Fault {
     SameIsWritten,
     RaceIsLost,
     OldRevisionsAreNewest,
+    PagesBeginAnew,
+    PagesAreShort,
+    PagesAreUnsorted,
     HistoryIsBackwards,
     UnitsOfAllMonths,
     NumbersRepeat,
@@ -131,13 +134,25 @@ impl LedgerStore for Faulty<LocalLedger> {
         }
     }
 
-    async fn newest(&self, unit: &UnitId) -> Result<Vec<Revision>, StoreError> {
-        let mut newest = self.inner.newest(unit).await?;
+    async fn newest_page(
+        &self,
+        unit: &UnitId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Revision>, StoreError> {
+        let after = after.filter(|_| !self.has(Fault::PagesBeginAnew));
+        let mut newest = self.inner.newest_page(unit, after, limit).await?;
         if self.has(Fault::OldRevisionsAreNewest) {
             for row in &mut newest {
                 let history = self.inner.history(unit, &row.line).await?;
                 *row = history.into_iter().next().unwrap_or_else(|| row.clone());
             }
+        }
+        if self.has(Fault::PagesAreShort) && newest.len() > 1 {
+            newest.pop();
+        }
+        if self.has(Fault::PagesAreUnsorted) {
+            newest.sort_by(|left, right| left.line.cmp(&right.line));
         }
         Ok(newest)
     }
@@ -231,7 +246,7 @@ impl LedgerStore for Faulty<LocalLedger> {
 }
 
 /// The check that guards against each fault.
-const GUARDS: [(Fault, &str); 25] = [
+const GUARDS: [(Fault, &str); 28] = [
     (Fault::AlwaysWritten, "of_racing_writers_one_writes"),
     (Fault::OtherContentIsWell, "other_content_changes_nothing"),
     (Fault::FileIsCut, "large_files_are_written_once"),
@@ -245,6 +260,9 @@ const GUARDS: [(Fault, &str); 25] = [
     (Fault::SameIsWritten, "the_same_again_writes_nothing"),
     (Fault::RaceIsLost, "racing_writers_with_other_contents_all_land"),
     (Fault::OldRevisionsAreNewest, "newest_is_one_row_for_each_line"),
+    (Fault::PagesBeginAnew, "pages_come_in_the_order_of_digests"),
+    (Fault::PagesAreShort, "pages_come_in_the_order_of_digests"),
+    (Fault::PagesAreUnsorted, "pages_come_in_the_order_of_digests"),
     (Fault::HistoryIsBackwards, "revisions_are_numbered_without_gaps"),
     (Fault::UnitsOfAllMonths, "units_are_those_of_the_month"),
     (Fault::NumbersRepeat, "numbers_only_grow"),

@@ -15,7 +15,7 @@ use super::blocking;
 use crate::ledger::{LineId, Revision, UnitId};
 use crate::ports::{Appended, Lease, LedgerStore, RunId, RunState, StoreError};
 use crate::stores::names::{
-    check_mark, check_month, check_name, check_unit, read_json, row_json, state_json,
+    check_mark, check_month, check_name, check_page, check_unit, read_json, row_json, state_json,
 };
 
 const STORE: &str = "the local ledger";
@@ -296,23 +296,26 @@ impl LedgerStore for LocalLedger {
         self.write(move |to| append(to, &row, &digest, &hash)).await
     }
 
-    async fn newest(&self, unit: &UnitId) -> Result<Vec<Revision>, StoreError> {
-        check_unit(STORE, unit)?;
-        let unit = unit.clone();
-        let mut rows = self
-            .read(move |from| {
-                let UnitId { workspace, day, provider } = &unit;
-                bodies(
-                    from,
-                    "SELECT r.body FROM lines AS l JOIN revisions AS r USING (workspace, day, provider, line, rev)
-                     WHERE l.workspace = ?1 AND l.month = substr(?2, 1, 7) AND l.day = ?2 AND l.provider = ?3",
-                    params![workspace, day, provider],
-                    &unit,
-                )
-            })
-            .await?;
-        rows.sort_by(|left, right| left.line.cmp(&right.line));
-        Ok(rows)
+    async fn newest_page(
+        &self,
+        unit: &UnitId,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<Revision>, StoreError> {
+        check_page(STORE, unit, after, limit)?;
+        let (unit, after) = (unit.clone(), after.unwrap_or_default().to_owned());
+        self.read(move |from| {
+            let UnitId { workspace, day, provider } = &unit;
+            bodies(
+                from,
+                "SELECT r.body FROM lines AS l JOIN revisions AS r USING (workspace, day, provider, line, rev)
+                 WHERE l.workspace = ?1 AND l.month = substr(?2, 1, 7) AND l.day = ?2 AND l.provider = ?3
+                 AND l.line > ?4 ORDER BY l.line LIMIT ?5",
+                params![workspace, day, provider, after, i64::try_from(limit).unwrap_or(i64::MAX)],
+                &unit,
+            )
+        })
+        .await
     }
 
     async fn history(&self, unit: &UnitId, line: &LineId) -> Result<Vec<Revision>, StoreError> {

@@ -1,0 +1,260 @@
+//! A workspace's steps, but for its days.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tallygate_shared::feedback::{ReconcilerContext, ReconcilerFinding};
+use tallygate_shared::time::Date;
+
+use super::held::{Held, checkpoint, say, set_mark};
+use super::{Night, RunError, Stop};
+use crate::config::WorkspaceConfig;
+use crate::connectors::Days;
+use crate::edge::Edge;
+use crate::ledger::UnitId;
+use crate::night::bills::Bills;
+use crate::night::pages::Pages;
+use crate::night::pull::{self, PullFailed, Shared};
+use crate::night::{day_mark, events, feed_back};
+use crate::ports::StoreError;
+use crate::report::WorkspaceReport;
+
+/// A workspace's part of a run.
+pub(super) struct Workspace<'a> {
+    pub(super) night: &'a Night<'a>,
+    pub(super) config: &'a WorkspaceConfig,
+    pub(super) days: Days,
+    pub(super) shared: &'a Shared,
+    /// Paid calls of earlier invocations of the run.
+    pub(super) paid_before: u32,
+}
+
+/// What a day is settled with.
+pub(super) struct Given<'a> {
+    pub(super) edge: &'a Edge<'a>,
+    pub(super) context: &'a ReconcilerContext,
+    pub(super) bills: &'a Bills,
+    pub(super) places: BTreeMap<String, (String, String)>,
+    pub(super) seq: u64,
+    pub(super) scratch: PathBuf,
+}
+
+impl Workspace<'_> {
+    pub(super) async fn run(&mut self, held: &mut Held) -> Result<(), Stop> {
+        let id = self.config.id.clone();
+        held.report.workspaces.entry(id.clone()).or_default();
+        let night = self.night;
+        let edge = Edge::new(&id, &self.config.edge, night.clock, night.patience);
+        let edge = match edge {
+            Ok(edge) => edge,
+            Err(error) => {
+                self.missing(held, "edge", &error.to_string());
+                return Ok(());
+            }
+        };
+        let context = match edge.context().await {
+            Ok(context) => context,
+            Err(error) => {
+                self.missing(held, "edge", &error.to_string());
+                return Ok(());
+            }
+        };
+        self.report(held).missing.remove("edge");
+        let seq = self.number(held).await?;
+        let mut bills = self.pull(held).await?;
+        let scratch = night.config.scratch.clone().unwrap_or_else(std::env::temp_dir);
+        let places = events::places(&context, &self.config.accounts, &self.config.sources);
+        if bills.has_long_lines() {
+            let (edge, context, bills_before) = (&edge, &context, &bills);
+            let (places, scratch) = (places.clone(), scratch.clone());
+            let given = Given { edge, context, bills: bills_before, places, seq, scratch };
+            let estimates = self.daily_estimates(held, &given).await?;
+            for (provider, error) in bills.spread(&estimates) {
+                self.missing(held, &format!("long charges of {provider}"), &error.to_string());
+            }
+        }
+        let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
+        self.left_out(held, &bills).await?;
+        self.settle_days(held, &given).await?;
+        self.credentials(held, &given).await?;
+        self.sum_up(held, &bills).await?;
+        self.tell_incomplete(held, &given).await;
+        Ok(())
+    }
+
+    /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
+    pub(super) async fn left_out(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
+        for (provider, days) in bills.days_left_out(self.days) {
+            let mut without: Vec<Date> = Vec::new();
+            for day in days {
+                let (workspace, name) = (self.config.id.clone(), day.to_string());
+                let unit = UnitId { workspace, day: name, provider: provider.to_owned() };
+                let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
+                if pages.find(|row| row.content.billed.is_some()).await?.is_none() {
+                    without.push(day);
+                }
+            }
+            if let (Some(first), Some(last)) = (without.first(), without.last()) {
+                let note = format!(
+                    "{provider}: parts of its charges lie on {} days before the look-back and are not in the books: run backfill --from {first} --to {last}",
+                    without.len()
+                );
+                say(&mut self.report(held).notes, note);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn report<'h>(&self, held: &'h mut Held) -> &'h mut WorkspaceReport {
+        held.report.workspaces.entry(self.config.id.clone()).or_default()
+    }
+
+    pub(super) fn missing(&self, held: &mut Held, what: &str, why: &str) {
+        self.report(held).missing.insert(what.to_owned(), why.to_owned());
+    }
+
+    /// The number of this pull: drawn before anything is asked, so that who asked later has the greater one. A resumed run
+    /// keeps its own.
+    pub(super) async fn number(&self, held: &mut Held) -> Result<u64, RunError> {
+        let key = format!("seq#{}", self.config.id);
+        let known = held.state.done.get(&key).and_then(|text| text.parse().ok());
+        let seq = match known {
+            Some(seq) => seq,
+            None => {
+                let name = format!("pull#{}", self.config.id);
+                let seq = self.night.ledger.next_number(&name).await?;
+                held.state.done.insert(key, seq.to_string());
+                checkpoint(self.night, held).await?;
+                seq
+            }
+        };
+        self.report(held).seq = seq;
+        Ok(seq)
+    }
+
+    /// A source's name in the report; of several of a kind each has its own.
+    pub(super) fn label(&self, place: usize, source: &crate::config::Source) -> String {
+        let name = source.name();
+        if self.config.sources.iter().filter(|other| other.name() == name).count() == 1 {
+            return name.to_owned();
+        }
+        let account = source.account().map_or("", |(_, account)| account);
+        format!("{name} (source {}) {account}", place + 1).trim_end().to_owned()
+    }
+
+    /// Step 1, source by source. One that fails stops no other.
+    pub(super) async fn pull(&self, held: &mut Held) -> Result<Bills, Stop> {
+        let id = &self.config.id;
+        let count = u64::try_from(self.config.sources.len()).unwrap_or(0);
+        let mut bills = Bills::default();
+        // What an earlier invocation of the run said of its pulls, this one says again.
+        let sources = self.config.sources.iter().enumerate();
+        let names: Vec<String> = sources.map(|(place, source)| self.label(place, source)).collect();
+        let report = self.report(held);
+        report.held.clear();
+        report.missing.retain(|what, _| !names.contains(what));
+        report
+            .notes
+            .retain(|note| !names.iter().any(|name| note.starts_with(&format!("{name}: "))));
+        for (place, source) in self.config.sources.iter().enumerate() {
+            let done = u64::try_from(place).unwrap_or(0);
+            let label = self.label(place, source);
+            self.night.progress.step(id, &format!("pulling {label}"), done, count);
+            let key = format!("pull#{id}#{place}");
+            let objects = self.night.objects.as_ref();
+            let pulled = match pull::connector(source, self.shared).await {
+                Err(error) => Err(PullFailed::Source(error)),
+                Ok(connector) => match held.state.done.get(&key).filter(|manifest| {
+                    // The configuration may have changed since.
+                    pull::is_of(manifest, connector.name())
+                }) {
+                    Some(manifest) => pull::pull_again(connector.as_ref(), manifest, objects).await,
+                    None => {
+                        let today = self.night.clock.now().date();
+                        pull::pull(connector.as_ref(), self.days, today, objects).await
+                    }
+                },
+            };
+            let paid = self.shared.paid_calls.taken();
+            held.report.paid_calls = self.paid_before.saturating_add(paid);
+            match pulled {
+                Ok(pulled) => {
+                    let known = held.state.done.get(&key) == Some(&pulled.manifest);
+                    if !known {
+                        held.advance(key, pulled.manifest.clone());
+                    }
+                    let report = self.report(held);
+                    report.missing.remove(&label);
+                    pulled.held.iter().for_each(|held| say(&mut report.held, held.to_string()));
+                    for note in &pulled.bill.notes {
+                        say(&mut report.notes, format!("{label}: {note}"));
+                    }
+                    bills.add(source, pulled);
+                    if !known {
+                        checkpoint(self.night, held).await?;
+                    }
+                    if held.stops(self.night, 0) {
+                        return Err(Stop::Time);
+                    }
+                }
+                Err(PullFailed::Store(error @ StoreError::Damaged { .. })) => {
+                    // What was kept cannot be read: it is asked for again, now or when the run is taken up.
+                    held.state.done.remove(&key);
+                    bills.lacks(source);
+                    self.missing(held, &label, &error.to_string());
+                }
+                Err(PullFailed::Store(error)) => return Err(error.into()),
+                Err(PullFailed::Source(error)) => {
+                    bills.lacks(source);
+                    self.missing(held, &label, &error.to_string());
+                }
+            }
+        }
+        Ok(bills)
+    }
+
+    /// Keys that providers list and the gateway does not hold.
+    pub(super) async fn credentials(
+        &self,
+        held: &mut Held,
+        given: &Given<'_>,
+    ) -> Result<(), RunError> {
+        let known = &self.config.known_credentials;
+        let unknown = given.bills.unknown_credentials(given.context, known);
+        let findings: Vec<ReconcilerFinding> =
+            unknown.iter().map(|credential| feed_back::unknown_credential(credential)).collect();
+        let (ledger, objects) = (self.night.ledger.as_ref(), self.night.objects.as_ref());
+        let name = format!("credentials#{}", self.config.id);
+        let mark = ledger.mark(&name).await?.unwrap_or_default();
+        let before: Vec<ReconcilerFinding> = day_mark::load(&mark, objects).await?;
+        let report = self.report(held);
+        report.unknown_credentials.clear();
+        for found in &findings {
+            say(&mut report.unknown_credentials, found.title.clone());
+        }
+        // A provider that could not be asked has not said that a key is gone.
+        let is_open = |found: &ReconcilerFinding| {
+            found.evidence.get("provider").is_some_and(|name| given.bills.is_missing(name))
+        };
+        let (kept, before): (Vec<_>, Vec<_>) = before.into_iter().partition(is_open);
+        let mut all = findings.clone();
+        all.extend(feed_back::over(before, &findings));
+        let mut open = findings;
+        for found in kept {
+            if !open.iter().any(|other| other.subject == found.subject) {
+                open.push(found);
+            }
+        }
+        match given.edge.bring("findings", &all).await {
+            Ok(()) => {
+                let key = day_mark::keep("credentials", &self.config.id, &open, objects).await?;
+                set_mark(ledger, &name, &key).await?;
+                self.report(held).missing.remove("feedback of credentials");
+            }
+            Err(error) => {
+                self.missing(held, "feedback of credentials", &error.to_string());
+            }
+        }
+        Ok(())
+    }
+}

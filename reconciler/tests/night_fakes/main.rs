@@ -1,0 +1,7 @@
+//! Nights against an edge that is played and bills from the inbox: what a live gateway is too well-behaved for.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test, its helpers included")]
+
+mod cut;
+mod nights;
+mod world;

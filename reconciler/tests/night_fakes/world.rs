@@ -1,0 +1,344 @@
+//! A workspace whose edge is played, its books on disk, and time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use tallygate_reconciler::config::{Config, from_value};
+use tallygate_reconciler::connectors::http::Patience;
+use tallygate_reconciler::edge::Signing;
+use tallygate_reconciler::ledger::{Revision, UnitId, hex};
+use tallygate_reconciler::night::run::{
+    Again, Clock, Ended, Night, Progress, Steps, backfill, nightly, run,
+};
+use tallygate_reconciler::ports::{LedgerStore, ObjectMeta, ObjectStore, Put, StoreError};
+use tallygate_reconciler::report::WorkspaceReport;
+use tallygate_reconciler::stores::local;
+use tallygate_shared::money::Usd;
+use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+use tokio::sync::Notify;
+use wiremock::matchers::any;
+use wiremock::{Mock, MockServer, Request, Respond, ResponseTemplate};
+
+/// The edge, as far as the reconciler sees it. What it is told counts as it does there: by revision.
+#[derive(Clone, Default)]
+pub(crate) struct Played(pub(crate) Arc<Mutex<State>>);
+
+#[derive(Default)]
+pub(crate) struct State {
+    pub(crate) events: BTreeMap<String, Vec<Value>>,
+    refused: BTreeSet<&'static str>,
+    pub(crate) corrections: BTreeMap<String, (u64, String)>,
+    pub(crate) true_ups: BTreeMap<String, (u64, Option<String>)>,
+    pub(crate) alerts: BTreeMap<String, bool>,
+    pub(crate) prices: Vec<Value>,
+    /// The call that is taken and gets no answer, and who is told when it comes.
+    pub(crate) silent: Option<(&'static str, Arc<Notify>)>,
+}
+
+impl Respond for Played {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let mut state = self.0.lock().unwrap();
+        let what = request.url.path().rsplit('/').next().unwrap().to_owned();
+        if state.refused.contains(what.as_str()) {
+            return ResponseTemplate::new(400).set_body_json(json!({ "detail": "refused" }));
+        }
+        let items = || serde_json::from_slice::<Vec<Value>>(&request.body).unwrap();
+        let text = |item: &Value, name: &str| item[name].as_str().unwrap_or_default().to_owned();
+        match what.as_str() {
+            "context" => {
+                let all = json!({ "scope": { "dimension": "team", "value": "*" }, "owner": "o",
+                    "limit_usd": "5" });
+                return ResponseTemplate::new(200).set_body_json(json!({
+                    "workspace": "ws_a", "config_version": 1, "budgets": { "teams": all },
+                    "prices": [], "providers": { "gg": { "price_book": "google" } } }));
+            }
+            "events" => {
+                let day = request.url.query_pairs().find(|(name, _)| name == "day").unwrap().1;
+                let after = request.url.query_pairs().find(|(name, _)| name == "after");
+                let place = |event: &Value| format!("{}~{}", text(event, "id"), text(event, "key"));
+                let mut events = state.events.get(day.as_ref()).cloned().unwrap_or_default();
+                events.sort_by_key(&place);
+                events.retain(|event| {
+                    after.as_ref().is_none_or(|(_, after)| *place(event) > **after)
+                });
+                let lines: String = events.iter().map(|event| format!("{event}\n")).collect();
+                let sha256 = hex(Sha256::digest(lines.as_bytes()).as_slice());
+                let end = json!({ "end": true, "lines": events.len(), "sha256": sha256 });
+                return ResponseTemplate::new(200).set_body_string(format!("{lines}{end}\n"));
+            }
+            "budget-corrections" => {
+                for item in items() {
+                    let name = [&item["budget"], &item["value"], &item["day"], &item["source"]];
+                    let revision = item["revision"].as_u64().unwrap();
+                    let said = state.corrections.entry(format!("{name:?}")).or_default();
+                    if revision >= said.0 {
+                        *said = (revision, text(&item, "amount"));
+                    }
+                }
+            }
+            "true-ups" => {
+                for item in items() {
+                    let revision = item["revision"].as_u64().unwrap();
+                    let billed = item["billed"].as_str().map(str::to_owned);
+                    let said = state.true_ups.entry(text(&item, "line")).or_default();
+                    if revision >= said.0 {
+                        *said = (revision, billed);
+                    }
+                }
+            }
+            "findings" => {
+                for item in items() {
+                    let name = format!("{} {}", text(&item, "kind"), text(&item, "subject"));
+                    state.alerts.insert(name, item["present"] == true);
+                }
+            }
+            "price-corrections" => state.prices.extend(items()),
+            other => return ResponseTemplate::new(404).set_body_string(other.to_owned()),
+        }
+        let answer = ResponseTemplate::new(200).set_body_json(json!({}));
+        match state.silent.as_ref().filter(|(silent, _)| what == *silent) {
+            Some((_, called)) => {
+                called.notify_one();
+                answer.set_delay(Duration::from_secs(3600))
+            }
+            None => answer,
+        }
+    }
+}
+
+pub(crate) struct Watch {
+    /// Questions for the time that are answered with enough of it; none: it never runs out.
+    pub(crate) questions: Mutex<Option<u32>>,
+    pub(crate) now_ms: AtomicI64,
+    nonces: AtomicU64,
+}
+
+impl Signing for Watch {
+    fn now_seconds(&self) -> i64 {
+        self.now_ms.load(Ordering::SeqCst) / 1000
+    }
+
+    fn nonce(&self) -> String {
+        format!("{:032}", self.nonces.fetch_add(1, Ordering::SeqCst))
+    }
+}
+
+impl Clock for Watch {
+    fn now(&self) -> Timestamp {
+        Timestamp::from_ms(self.now_ms.load(Ordering::SeqCst))
+    }
+
+    fn left_ms(&self) -> Option<i64> {
+        let mut questions = self.questions.lock().unwrap();
+        let left = questions.as_mut()?;
+        let enough = *left > 0;
+        *left = left.saturating_sub(1);
+        Some(if enough { 15 * 60_000 } else { 0 })
+    }
+}
+
+pub(crate) struct Quiet;
+
+impl Progress for Quiet {
+    fn step(&self, _: &str, _: &str, _: u64, _: u64) {}
+}
+
+/// An object store whose lists can be switched off: then the inbox cannot be had.
+pub(crate) struct Switched {
+    inner: local::LocalObjects,
+    off: Arc<AtomicBool>,
+}
+
+#[async_trait]
+impl ObjectStore for Switched {
+    async fn put_once(&self, key: &str, body: Bytes) -> Result<Put, StoreError> {
+        self.inner.put_once(key, body).await
+    }
+
+    async fn get(&self, key: &str) -> Result<Option<Bytes>, StoreError> {
+        self.inner.get(key).await
+    }
+
+    async fn list(
+        &self,
+        prefix: &str,
+        after: Option<&str>,
+        limit: usize,
+    ) -> Result<Vec<ObjectMeta>, StoreError> {
+        if self.off.load(Ordering::SeqCst) {
+            return Err(StoreError::Unavailable {
+                store: "objects",
+                reason: "switched off".into(),
+            });
+        }
+        self.inner.list(prefix, after, limit).await
+    }
+
+    async fn put_file_once(&self, key: &str, path: &Path) -> Result<Put, StoreError> {
+        self.inner.put_file_once(key, path).await
+    }
+}
+
+/// A workspace, its books on disk, and time.
+pub(crate) struct World {
+    pub(crate) directory: tempfile::TempDir,
+    pub(crate) off: Arc<AtomicBool>,
+    pub(crate) objects: Arc<dyn ObjectStore>,
+    pub(crate) ledger: Arc<dyn LedgerStore>,
+    pub(crate) edge: Played,
+    _server: MockServer,
+    pub(crate) config: Config,
+    pub(crate) watch: Watch,
+    pub(crate) steps: Steps,
+}
+
+const CSV: &str = "From,To,Model,Item,Tokens,Cost\n";
+
+impl World {
+    pub(crate) async fn new(lookback: u32) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let (ledger, objects) = local::open(&directory.path().join("books")).await.unwrap();
+        let off = Arc::new(AtomicBool::new(false));
+        let (server, edge) = (MockServer::start().await, Played::default());
+        Mock::given(any()).respond_with(edge.clone()).mount(&server).await;
+        let rule = |name: &str| {
+            json!({ "path": format!("{name}/*.csv"), "provider": name, "account": "acme",
+                "format": { "csv": {
+                    "period": { "range": { "start": "From", "end": "To", "format": "%Y-%m-%d",
+                        "end_is_last_day": true } },
+                    "amount": { "column": "Cost", "unit": "dollars", "currency": { "fixed": "USD" } },
+                    "model": { "column": "Model" },
+                    "meter": { "column": { "name": "Item", "values": { "in": "input" } } },
+                    "quantity": { "column": "Tokens", "unit": { "fixed": "Tokens" } } } } })
+        };
+        let config = json!({
+            "storage": { "local": { "directory": directory.path() } },
+            "lookback_days": lookback, "reread_days": lookback, "scratch": directory.path(),
+            "workspaces": [{ "id": "ws_a", "accounts": { "gg": "acme" },
+                "edge": { "url": server.uri(), "key_id": "k", "secret": "0123456789abcdef0123456789abcdef" },
+                "sources": [{ "connector": "inbox",
+                    "mapping": { "files": [rule("google"), rule("groq")] } }] }] });
+        let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap().ms();
+        Self {
+            objects: Arc::new(Switched { inner: objects, off: off.clone() }),
+            off,
+            ledger: Arc::new(ledger),
+            edge,
+            _server: server,
+            config: from_value(config).unwrap(),
+            watch: Watch {
+                now_ms: AtomicI64::new(now),
+                nonces: AtomicU64::new(0),
+                questions: Mutex::new(None),
+            },
+            directory,
+            steps: Steps::default(),
+        }
+    }
+
+    /// A request of a team: tokens, and what they were rated at.
+    pub(crate) fn event(&self, day: &str, number: u64, team: &str, tokens: u64, cost: &str) {
+        let at = Date::parse(day).unwrap().midnight().plus_ms(DAY_MS / 2).ms();
+        let event = json!({
+            "v": 1, "id": format!("req_{number:032x}"), "seq": number, "workspace": "ws_a",
+            "key": "0123456789abcdef", "at": at, "settled_at": at, "key_name": "ci", "owner": "ann",
+            "cost_centre": "", "purpose": "", "environment": "prod", "endpoint": "/v1/chat/completions",
+            "stream": false, "requested_model": "m", "provider": "gg", "model": "m", "response_model": "m",
+            "outcome": "completed", "status": 200, "actor": { "team": team },
+            "usage": { "source": "reported", "tally": { "tokens": { "input": tokens } } },
+            "cost": { "total": cost, "parts": { "input": cost },
+                "price": { "row": "google/m", "book": "b1", "tier": "standard" } },
+            "charged": cost, "hold": cost, "duration_ms": 5 });
+        self.edge.0.lock().unwrap().events.entry(day.to_owned()).or_default().push(event);
+    }
+
+    pub(crate) fn forget_events(&self, day: &str) {
+        self.edge.0.lock().unwrap().events.remove(day);
+    }
+
+    /// Drops a bill: rows of `From,To,Model,Item,Tokens,Cost`.
+    pub(crate) async fn drop(&self, name: &str, rows: &str) {
+        let body = format!("{CSV}{rows}");
+        self.objects.put_once(&format!("inbox/{name}.csv"), body.into()).await.unwrap();
+    }
+
+    pub(crate) async fn run(&self, backfilled: Option<(&str, &str)>) -> WorkspaceReport {
+        let (ended, report) = self.invoke(backfilled).await;
+        assert_eq!(ended, Ended::Done);
+        report
+    }
+
+    /// One invocation.
+    pub(crate) async fn invoke(
+        &self,
+        backfilled: Option<(&str, &str)>,
+    ) -> (Ended, WorkspaceReport) {
+        let date = |text| Date::parse(text).unwrap();
+        let (name, days) = match backfilled {
+            Some((from, last)) => backfill(date(from), date(last)),
+            None => nightly(self.watch.now(), self.config.lookback_days),
+        };
+        let night = Night {
+            config: &self.config,
+            objects: self.objects.clone(),
+            ledger: self.ledger.clone(),
+            clock: &self.watch,
+            progress: &Quiet,
+            patience: Patience { retries: 0, first_wait: Duration::from_millis(1) },
+            holder: self.watch.nonce(),
+            steps: self.steps,
+        };
+        let (ended, report) = run(&night, name, days, Again::Always).await.unwrap();
+        (ended, report.workspaces["ws_a"].clone())
+    }
+
+    pub(crate) async fn night(&self) -> WorkspaceReport {
+        self.run(None).await
+    }
+
+    pub(crate) async fn rows(&self, day: &str, provider: &str) -> Vec<Revision> {
+        let unit = UnitId { workspace: "ws_a".into(), day: day.into(), provider: provider.into() };
+        self.ledger.newest(&unit).await.unwrap()
+    }
+
+    /// What the books say was billed, on all days of two months.
+    pub(crate) async fn billed(&self, provider: &str) -> Usd {
+        let mut sum = Usd::ZERO;
+        for month in ["2026-10", "2026-11"] {
+            for unit in self.ledger.units("ws_a", month).await.unwrap() {
+                for row in self.ledger.newest(&unit).await.unwrap() {
+                    let counts = row.unit.provider == provider;
+                    let billed = row.content.billed.filter(|_| counts).unwrap_or_default();
+                    sum = sum.checked_add(billed).unwrap();
+                }
+            }
+        }
+        sum
+    }
+
+    /// Corrections that are not nothing: the team, and how much.
+    pub(crate) fn corrections(&self) -> Vec<String> {
+        let state = self.edge.0.lock().unwrap();
+        let said = state.corrections.iter().filter(|(_, (_, amount))| amount != "0");
+        said.map(|(name, (_, amount))| format!("{name} {amount}")).collect()
+    }
+
+    /// Whether an alert is open.
+    pub(crate) fn alert(&self, name: &str) -> bool {
+        self.edge.0.lock().unwrap().alerts.get(name).copied().unwrap_or(false)
+    }
+
+    pub(crate) fn refuse(&self, what: &[&'static str]) {
+        self.edge.0.lock().unwrap().refused = what.iter().copied().collect();
+    }
+}
+
+/// A day of the look-back.
+pub(crate) const DAY: &str = "2026-11-20";
