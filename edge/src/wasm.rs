@@ -49,6 +49,8 @@ struct Settings {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    archive: bool,
+    kept_events: String,
 }
 
 #[derive(Default)]
@@ -57,6 +59,8 @@ struct Configured {
     operator_token: String,
     faults: bool,
     allow_private_delivery: bool,
+    archive: bool,
+    kept_events: Option<u64>,
 }
 
 thread_local! {
@@ -110,11 +114,19 @@ fn headers(text: &str) -> Headers {
 pub fn configure(settings: &str) -> Result<(), JsValue> {
     let settings: Settings = serde_json::from_str(settings).map_err(failed)?;
     let ring = KeyRing::parse(&settings.key_ring).map_err(failed)?;
+    let kept = Some(settings.kept_events.as_str()).filter(|text| !text.is_empty());
+    let kept_events = kept.map(str::parse).transpose().map_err(|_| {
+        js_error(
+            "TALLYGATE_KEPT_EVENTS is no number of events: leave it out, or give digits alone.",
+        )
+    })?;
     CONFIGURED.set(Configured {
         ring,
         operator_token: settings.operator_token,
         faults: settings.faults,
         allow_private_delivery: settings.allow_private_delivery,
+        archive: settings.archive,
+        kept_events,
     });
     Ok(())
 }
@@ -717,6 +729,11 @@ impl Workspace {
         json(&step.map_err(failed)?)
     }
 
+    /// For how many days the archive keeps events.
+    pub fn archive_days(&self) -> u32 {
+        self.core.archive_days()
+    }
+
     /// A Meter has its plan.
     pub fn pushed(&self, key: &str, version: &str) -> Result<(), JsValue> {
         self.core.pushed(key, version).map_err(failed)
@@ -739,7 +756,41 @@ impl Ledger {
     /// Opens it from its storage.
     #[wasm_bindgen(constructor)]
     pub fn new(sql: JsSql) -> Result<Ledger, JsValue> {
-        Ok(Ledger { core: LedgerObject::open(sql).map_err(failed)? })
+        let core = LedgerObject::open(sql).map_err(failed)?;
+        let (kept_events, archive) =
+            CONFIGURED.with_borrow(|configured| (configured.kept_events, configured.archive));
+        Ok(Ledger { core: core.with_limits(kept_events, archive) })
+    }
+
+    /// What is to be done for the archive; nothing when absent.
+    pub fn archive(&self, ledger: &str, now: f64) -> Result<Option<String>, JsValue> {
+        let job = self.core.archive(ledger, moment(now)).map_err(failed)?;
+        job.map(|job| json(&job)).transpose()
+    }
+
+    /// When that is to be asked next.
+    pub fn archive_at(&self) -> Result<Option<f64>, JsValue> {
+        Ok(millis(self.core.archive_at().map_err(failed)?))
+    }
+
+    /// The bucket has a part.
+    pub fn written(&self, n: u32, size: u32) -> Result<(), JsValue> {
+        self.core.written(n.into(), size.into()).map_err(failed)
+    }
+
+    /// The bucket has an expired part no longer.
+    pub fn deleted(&self, n: u32) -> Result<(), JsValue> {
+        self.core.deleted(n.into()).map_err(failed)
+    }
+
+    /// The archive keeps events for so many days.
+    pub fn expire(&self, days: u32, now: f64) -> Result<(), JsValue> {
+        self.core.expire(days, moment(now)).map_err(failed)
+    }
+
+    /// Something for the archive did not succeed.
+    pub fn archive_failed(&self, error: &str, now: f64) -> Result<(), JsValue> {
+        self.core.archive_failed(error, moment(now)).map_err(failed)
     }
 
     /// Applies a Meter's batch.
@@ -763,29 +814,49 @@ impl Ledger {
     }
 }
 
-/// The closing line of an export.
+/// An export under way.
 #[wasm_bindgen]
-#[derive(Default)]
-pub struct ExportSum {
-    core: crate::admin::export::ExportSum,
+pub struct Export {
+    core: crate::admin::export::Export,
 }
 
 #[wasm_bindgen]
-impl ExportSum {
-    /// Nothing yet.
+impl Export {
+    /// Begins with the question of the first page.
     #[wasm_bindgen(constructor)]
-    pub fn new() -> ExportSum {
-        Self::default()
+    pub fn new(question: &str) -> Result<Export, JsValue> {
+        let question = serde_json::from_str(question).map_err(failed)?;
+        Ok(Export { core: crate::admin::export::Export::new(question) })
     }
 
-    /// Takes whole lines in.
-    pub fn add(&mut self, lines: &str) {
-        self.core.add(lines);
+    /// What to do next.
+    pub fn next(&mut self) -> Result<String, JsValue> {
+        json(&self.core.next())
     }
 
-    /// The closing line.
-    pub fn end(&self) -> String {
-        self.core.end()
+    /// The Ledger's answer.
+    pub fn page(&mut self, answer: &str) {
+        self.core.page(answer);
+    }
+
+    /// The lines of a part, or why there are none.
+    pub fn part(&mut self, lines: Option<String>, why: &str) {
+        self.core.part(lines.as_deref().ok_or(why));
+    }
+}
+
+/// A Ledger's answer about a request, with what one of its parts has of it; or a step that says why it cannot be said.
+#[wasm_bindgen]
+pub fn record_in(
+    part: &str,
+    lines: Option<String>,
+    why: &str,
+    id: &str,
+) -> Result<String, JsValue> {
+    let part = serde_json::from_str(part).map_err(failed)?;
+    match crate::admin::export::record_in(&part, lines.as_deref().ok_or(why), id) {
+        Ok(record) => Ok(format!(r#"{{"data":[{}]}}"#, record.unwrap_or_default())),
+        Err(problem) => json(&admin::Step::problem(&problem)),
     }
 }
 

@@ -74,6 +74,9 @@ pub enum Operation {
     RetireReconcilerSecret,
     ShowReconcilerSettings,
     PutReconcilerSettings,
+    ShowArchive,
+    ShowArchiveSettings,
+    PutArchiveSettings,
     ShowReconcilerContext,
     ExportEvents,
     ExportOutcomes,
@@ -190,6 +193,7 @@ const BUDGET: &str = "/workspaces/{workspace}/budgets/{budget}";
 const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
 const ALERT_SETTINGS: &str = "/workspaces/{workspace}/alert-settings";
 const RECONCILER_SECRETS: &str = "/workspaces/{workspace}/reconciler-secrets";
+const ARCHIVE_SETTINGS: &str = "/workspaces/{workspace}/archive-settings";
 const RECONCILER_SETTINGS: &str = "/workspaces/{workspace}/reconciler-settings";
 const TELEMETRY: &str = "/workspaces/{workspace}/telemetry";
 const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
@@ -536,6 +540,22 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .takes("ReconcilerSettings")
     .answers("ReconcilerSettings"),
+    get(
+        Operation::ShowArchive,
+        "/workspaces/{workspace}/archive",
+        "How the archive of each month's events stands: what it has, what waits, what failed",
+    )
+    .answers("Archive"),
+    get(Operation::ShowArchiveSettings, ARCHIVE_SETTINGS, "For how long archived events are kept")
+        .answers("ArchiveSettings"),
+    change(
+        Operation::PutArchiveSettings,
+        "PUT",
+        ARCHIVE_SETTINGS,
+        "Set for how long archived events are kept; older ones are deleted for good",
+    )
+    .takes("ArchiveSettings")
+    .answers("ArchiveSettings"),
     get(
         Operation::ShowReconcilerContext,
         "/workspaces/{workspace}/reconciler/context",

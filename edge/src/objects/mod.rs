@@ -43,6 +43,8 @@ mod workspace_api;
 pub mod workspace_object;
 
 #[cfg(test)]
+mod ledger_archive_tests;
+#[cfg(test)]
 mod ledger_object_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;

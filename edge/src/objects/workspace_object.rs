@@ -204,6 +204,11 @@ impl<S: Sql> WorkspaceObject<S> {
         self.version
     }
 
+    /// For how many days the archive keeps events.
+    pub fn archive_days(&self) -> u32 {
+        self.config.archive.keep_days.into()
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -487,9 +492,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan.
+                // The reconciler's secrets and settings are in no plan; Ledgers ask for the archive's.
                 Some(("reconciler", _)) => {}
-                None if path == "reconciler" => {}
+                None if path == "reconciler" || path == "archive" => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());
                 }
