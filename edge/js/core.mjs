@@ -19,6 +19,8 @@ export function configure(env) {
     operator_token: env.TALLYGATE_OPERATOR_TOKEN ?? "",
     faults: env.TALLYGATE_FAULTS === "on",
     allow_private_delivery: env.TALLYGATE_ALLOW_PRIVATE_DELIVERY === "on",
+    archive: env.ARCHIVE !== undefined,
+    kept_events: env.TALLYGATE_KEPT_EVENTS ?? "",
   });
   glue.configure(settings);
 }

@@ -686,12 +686,6 @@ pub fn admin_merge(method: &str, payload: &str, answers: &str) -> Result<String,
     json(&crate::admin::merge::merge(method, payload, answers))
 }
 
-/// An export asks for events that were let go of.
-#[wasm_bindgen]
-pub fn export_pruned() -> String {
-    admin::export_pruned().to_json()
-}
-
 /// A change is saved; its delivery goes on.
 #[wasm_bindgen]
 pub fn push_pending_response() -> Result<String, JsValue> {
