@@ -19,7 +19,7 @@ const TELEMETRY_CALLS = 20;
 const RECEIVER_TIMEOUT_MS = 15_000;
 /** What is read of a collector's answer: a partial success says less than this. */
 const ANSWER_MAX_BYTES = 16_384;
-/** Messages to one receiver before the others have their turn at the alarm. */
+/** What is sent along one line before the others have their turn at the alarm. */
 const MESSAGES_IN_A_ROW = 20;
 
 /** A call to an object that nothing of a request depends on. */
@@ -448,7 +448,7 @@ class SendingObject extends CoreObject {
       await this.ring();
       this.failures = 0;
     } catch (error) {
-      await this.#tryAgain(error);
+      await this.tryAgain(error);
     }
   }
 
@@ -488,7 +488,7 @@ class SendingObject extends CoreObject {
         if (!(await this.sendOne(line))) break;
       }
     } catch (error) {
-      await this.#tryAgain(error, line);
+      await this.tryAgain(error, line);
       return;
     } finally {
       this.#sending.delete(line);
@@ -496,7 +496,7 @@ class SendingObject extends CoreObject {
     await this.#arm();
   }
 
-  async #tryAgain(error, line) {
+  async tryAgain(error, line) {
     console.error(JSON.stringify({ event: `${this.constructor.name.toLowerCase()}_failed`, line, error: String(error) }));
     await this.armAt(Date.now() + this.backOffMs());
   }
@@ -508,9 +508,10 @@ export class Ledger extends SendingObject {
     return new glue.Ledger(sql);
   }
 
-  async apply(batch) {
+  apply(batch) {
     const answer = this.transact((ledger) => ledger.apply(batch));
-    await this.send();
+    // The books do not wait for the archive, and do not fail with it.
+    this.ctx.waitUntil(this.send().catch((error) => this.tryAgain(error)));
     return answer;
   }
 
