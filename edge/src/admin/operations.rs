@@ -2,6 +2,10 @@
 //! cannot disagree.
 
 use super::roles::Act;
+use crate::dimensions::{
+    BUDGET_DIMENSIONS, DIMENSIONS, OUTCOME_DIMENSIONS, TRUE_UP_DIMENSIONS,
+    TRUE_UP_OWNER_DIMENSIONS, join,
+};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -201,135 +205,20 @@ const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
 
-/// The dimensions that requests and usage are filtered by.
-const REQUEST_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "cursor",
-    "limit",
-    "status",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
-const USAGE_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "bucket",
-    "group_by",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
-
-const TRUE_UP_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "group_by",
-    "day",
-    "provider",
-    "model",
-    "meter",
-    "kind",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "unmetered",
-];
-
-const OUTCOMES_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "cursor",
-    "limit",
-    "request",
-    "session",
-    "outcome",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "label",
-];
-const OUTCOME_SUMMARY_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "group_by",
-    "request",
-    "session",
-    "outcome",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "label",
-];
-
-const PROPOSALS_QUERY: &[&str] = &[
-    "dimension",
-    "days",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-];
+const REQUEST_QUERY: &[&str] =
+    &join::<21>(&["from", "to", "cursor", "limit", "status"], &DIMENSIONS);
+const USAGE_QUERY: &[&str] = &join::<20>(&["from", "to", "bucket", "group_by"], &DIMENSIONS);
+const TRUE_UP_QUERY: &[&str] = &join::<19>(
+    &["from", "to", "group_by"],
+    &join::<16>(&TRUE_UP_DIMENSIONS, &TRUE_UP_OWNER_DIMENSIONS),
+);
+const OUTCOMES_QUERY: &[&str] = &join::<19>(
+    &["from", "to", "cursor", "limit", "request", "session", "outcome"],
+    &OUTCOME_DIMENSIONS,
+);
+const OUTCOME_SUMMARY_QUERY: &[&str] =
+    &join::<18>(&["from", "to", "group_by", "request", "session", "outcome"], &OUTCOME_DIMENSIONS);
+const PROPOSALS_QUERY: &[&str] = &join::<16>(&["dimension", "days"], BUDGET_DIMENSIONS);
 
 /// The table. Where two paths match, the first one counts.
 pub const OPERATIONS: &[Spec] = &[

@@ -16,6 +16,7 @@ use super::ledger_archive::Limits;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::dimensions::DIMENSIONS;
 
 /// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups and totals stay for good.
 const KEPT_EVENTS: u64 = 2_000_000;
@@ -27,26 +28,6 @@ const PRUNED_AT_ONCE: u64 = 5_000;
 const OUTCOMES_EXPORTED: u64 = 1_000;
 /// Rows of daily history in one answer: 100,000 x about 50 bytes = 5 MB.
 pub(crate) const MAX_HISTORY_ROWS: usize = 100_000;
-
-/// The dimensions that usage can be grouped and requests filtered by, with the column of each.
-pub const DIMENSIONS: [&str; 16] = [
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
 
 /// The schema. The tables are strict, so that a sum beyond 64 bits is an error: SQLite would make a float of it.
 pub const MIGRATIONS: &[&str] = &["

@@ -12,9 +12,8 @@ use tallygate_shared::time::HOUR_MS;
 use super::archive_part::Place;
 use super::ledger_object::LedgerObject;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::dimensions::TRUE_UP_DIMENSIONS;
 
-/// What the dimensions of true-ups are, beside the owner's.
-pub(crate) const TRUE_UP_DIMENSIONS: [&str; 5] = ["day", "provider", "model", "meter", "kind"];
 /// An event's id begins with the time of the isolate that minted it; its time of admission is the Meter's. They differ by
 /// less than this.
 const CLOCK_SKEW_MS: i64 = HOUR_MS;
