@@ -135,7 +135,7 @@ async function exportOf(env, { ledger, method, payload }) {
   // Goes on until there is something to send. Before anything was sent, a failure can be answered.
   const advance = async () => {
     for (;;) {
-      const next = JSON.parse(inCore(() => core.next()));
+      const next = JSON.parse(inCore(() => core.proceed()));
       if (next.do === "ask") {
         const answer = await object.query(method, next.payload);
         inCore(() => core.page(answer));

@@ -824,8 +824,8 @@ impl Export {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Result<String, JsValue> {
-        json(&self.core.next())
+    pub fn proceed(&mut self) -> Result<String, JsValue> {
+        json(&self.core.proceed())
     }
 
     /// The Ledger's answer.

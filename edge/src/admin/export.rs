@@ -1,5 +1,5 @@
 //! An export, put together: pages that a Ledger answers, and the archive's parts that have what it let go, merged in the
-//! order of the events. The shell asks and reads what [`Export::next`] names, and sends what it gives.
+//! order of the events. The shell asks and reads what [`Export::proceed`] names, and sends what it gives.
 //!
 //! A page is one moment of its Ledger: an event behind the page's beginning is either in its lines or in one of its
 //! parts, never in both, whatever is archived between two pages. A part is read whole and compared with its hash before
@@ -116,11 +116,11 @@ impl Export {
     }
 
     /// What to do next.
-    pub fn next(&mut self) -> Next {
+    pub fn proceed(&mut self) -> Next {
         if let Some(problem) = &self.failed {
             return Next::Fail { status: problem.status, body: problem.to_json() };
         }
-        if let Some(name) = self.advance() {
+        if let Some(name) = self.merged() {
             return Next::Read { name };
         }
         if !self.lines.is_empty() {
@@ -194,7 +194,7 @@ impl Export {
     }
 
     /// Merges lines until enough are there to be sent, a part is to be read (its name), or the page is at its end.
-    fn advance(&mut self) -> Option<String> {
+    fn merged(&mut self) -> Option<String> {
         let mut merge = self.merge.take()?;
         while self.lines.len() < CHUNK_BYTES {
             let heads =

@@ -10,12 +10,12 @@ fn export() -> Export {
 fn pages_add_up_to_the_whole() {
     let mut export = export();
     export.page(r#"{"lines":"a\n","after":"req_1~k"}"#);
-    assert_eq!(export.next(), Next::Send { lines: "a\n".to_owned() });
+    assert_eq!(export.proceed(), Next::Send { lines: "a\n".to_owned() });
     let asked = r#"{"from_ms":0,"to_ms":1000,"after":"req_1~k"}"#.to_owned();
-    assert_eq!(export.next(), Next::Ask { payload: asked });
+    assert_eq!(export.proceed(), Next::Ask { payload: asked });
     export.page(r#"{"lines":"b\n","after":null}"#);
-    assert_eq!(export.next(), Next::Send { lines: "b\n".to_owned() });
-    let Next::End { line } = export.next() else { panic!("no end") };
+    assert_eq!(export.proceed(), Next::Send { lines: "b\n".to_owned() });
+    let Next::End { line } = export.proceed() else { panic!("no end") };
     let end: ExportEnd = serde_json::from_str(&line).unwrap();
     assert_eq!(end.lines, 2);
     // printf 'a\nb\n' | sha256sum
@@ -30,7 +30,7 @@ fn an_answer_that_cannot_be_read_ends_without_a_closing_line() {
         export.page(answer);
         for _ in 0..2 {
             assert!(
-                matches!(export.next(), Next::Fail { status: s, .. } if s == status),
+                matches!(export.proceed(), Next::Fail { status: s, .. } if s == status),
                 "{answer}"
             );
         }

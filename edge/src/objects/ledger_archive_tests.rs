@@ -144,7 +144,7 @@ impl World {
         let mut export = Export::new(ExportQuery { from_ms, to_ms, after });
         let mut sent = String::new();
         loop {
-            match export.next() {
+            match export.proceed() {
                 Next::Ask { payload } => {
                     let answer = self.ledger().query("export", &payload).unwrap();
                     export.page(&answer);
