@@ -18,8 +18,8 @@ use super::problem::Problem;
 use crate::objects::archive_part::{Part, Place};
 use crate::objects::ledger_true_ups::ExportQuery;
 
-/// What is sent at once, about: merged lines are collected up to here.
-const CHUNK_BYTES: usize = 1024 * 1024;
+/// What is sent at once, about: merged lines are collected up to here. In tests that is a line or two.
+const CHUNK_BYTES: usize = if cfg!(test) { 1_000 } else { 1024 * 1024 };
 
 /// What the shell does next.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]

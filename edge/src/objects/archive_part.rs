@@ -9,8 +9,9 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::hex::hex;
 use tallygate_shared::time::{HOUR_MS, Timestamp};
 
-/// Events of one part, and their bytes: who reads a part holds it whole. 2,000 events x about 1 KB = 2 MB.
-pub(crate) const PART_EVENTS: usize = 2_000;
+/// Events of one part, and their bytes: who reads a part holds it whole. 2,000 events x about 1 KB = 2 MB. Few in tests,
+/// so that there are many parts.
+pub(crate) const PART_EVENTS: usize = if cfg!(test) { 4 } else { 2_000 };
 /// See [`PART_EVENTS`].
 pub(crate) const PART_BYTES: usize = 4 * 1024 * 1024;
 /// An hour is closed so long after its end: a request holds its money for 15 minutes at most, and a Meter delivers

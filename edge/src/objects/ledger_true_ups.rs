@@ -17,8 +17,9 @@ use crate::dimensions::TRUE_UP_DIMENSIONS;
 /// An event's id begins with the time of the isolate that minted it; its time of admission is the Meter's. They differ by
 /// less than this.
 const CLOCK_SKEW_MS: i64 = HOUR_MS;
-/// Events in one page of an export, and their bytes: a page crosses between isolates whole.
-const PAGE_EVENTS: usize = 1_000;
+/// Events in one page of an export, and their bytes: a page crosses between isolates whole. Few in tests, so that there
+/// are many pages.
+const PAGE_EVENTS: usize = if cfg!(test) { 3 } else { 1_000 };
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A question for the events of a span of time.
