@@ -234,8 +234,7 @@ fn a_large_hour_is_several_parts_and_an_export_goes_on_behind_any_event() {
     world.check(ALL);
     let places: Vec<_> = world.delivered.keys().cloned().collect();
     let lines = world.expected(ALL);
-    for behind in 0..21 {
-        let (id, key) = &places[behind];
+    for (behind, (id, key)) in places.iter().enumerate() {
         let rest: String = lines.lines().skip(behind + 1).map(|line| format!("{line}\n")).collect();
         assert_eq!(world.export(ALL, Some(format!("{id}~{key}")), |_| ()).unwrap(), rest);
     }
