@@ -1,6 +1,7 @@
 // The control plane's awaits: one admin request to the object that owns the resource, and from there to the Meters or
 // Ledgers that it asks for. The core routes, authorises and answers.
 
+import { readPart } from "./archive.mjs";
 import { configure, inCore } from "./core.mjs";
 
 /** The largest admin request: a whole configuration, or an import of a public price map (about 2 MB). */
@@ -81,12 +82,13 @@ export async function carryOut(first, env) {
         await env.ALERTS.getByName(step.name).findings(step.payload);
         return json("{}");
       case "export":
-        return exportOf(env.LEDGER.getByName(step.ledger), step);
+        return exportOf(env, step);
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),
         );
-        step = JSON.parse(inCore((glue) => glue.admin_merge(step.method, step.payload, JSON.stringify(answers))));
+        const refused = step.method === "request" && (await findArchived(env.ARCHIVE, step.payload, answers));
+        step = refused || JSON.parse(inCore((glue) => glue.admin_merge(step.method, step.payload, JSON.stringify(answers))));
         break;
       }
       default:
@@ -107,29 +109,58 @@ function signatureOf(headers) {
   return { key_id: header("key-id"), timestamp: header("timestamp"), nonce: header("nonce"), signature };
 }
 
-/** Streams lines, page by page, and a closing line. What breaks off has no closing line: the reader then goes on from its last. */
-async function exportOf(object, { method, payload }) {
-  const question = JSON.parse(payload);
-  const ask = async (after) => JSON.parse(await object.query(method, JSON.stringify({ ...question, after })));
-  let page = await ask(question.after);
-  if (page.pruned) {
-    return { status: 410, content_type: "application/problem+json", body: inCore((glue) => glue.export_pruned()) };
+/** Looks for a request's record where a Ledger names parts that may have it; it then stands for that Ledger's answer. */
+async function findArchived(bucket, id, answers) {
+  for (const [place, answer] of answers.entries()) {
+    for (const part of JSON.parse(answer).parts ?? []) {
+      const read = await readPart(bucket, part.name);
+      const found = inCore((glue) => glue.record_in(JSON.stringify(part), ...read, id));
+      const step = JSON.parse(found);
+      if (step.do !== undefined) return step;
+      if (step.data.length === 0) continue;
+      answers[place] = found;
+      break;
+    }
   }
-  const sum = inCore((glue) => new glue.ExportSum());
+  return undefined;
+}
+
+/**
+ * Streams lines, and a closing line, as the core puts them together of pages and of the archive's parts. What breaks off
+ * has no closing line: the reader then goes on from its last.
+ */
+async function exportOf(env, { ledger, method, payload }) {
+  const object = env.LEDGER.getByName(ledger);
+  const core = inCore((glue) => new glue.Export(payload));
+  // Goes on until there is something to send. Before anything was sent, a failure can be answered.
+  const advance = async () => {
+    for (;;) {
+      const next = JSON.parse(inCore(() => core.proceed()));
+      if (next.do === "ask") {
+        const answer = await object.query(method, next.payload);
+        inCore(() => core.page(answer));
+      } else if (next.do === "read") {
+        const read = await readPart(env.ARCHIVE, next.name);
+        inCore(() => core.part(...read));
+      } else {
+        return next;
+      }
+    }
+  };
+  let next = await advance();
+  if (next.do === "fail") return { status: next.status, content_type: "application/problem+json", body: next.body };
   const encoder = new TextEncoder();
   const body = new ReadableStream({
     async pull(controller) {
-      if (page === undefined) {
-        controller.enqueue(encoder.encode(inCore(() => sum.end())));
-        controller.close();
+      next ??= await advance();
+      if (next.do === "fail") {
+        console.error(JSON.stringify({ event: "export_broken_off", problem: next.body }));
+        controller.error(new Error("the export broke off"));
         return;
       }
-      const { lines, after } = page;
-      inCore(() => sum.add(lines));
-      if (lines !== "") controller.enqueue(encoder.encode(lines));
-      page = after ? await ask(after) : undefined;
-      // A page without a line must not leave the reader waiting.
-      if (lines === "") await this.pull(controller);
+      controller.enqueue(encoder.encode(next.lines ?? next.line));
+      if (next.do === "end") controller.close();
+      next = undefined;
     },
   });
   return { status: 200, content_type: "application/x-ndjson", body };

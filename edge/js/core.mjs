@@ -21,6 +21,8 @@ export function configure(env) {
     access_team_domain: env.TALLYGATE_ACCESS_TEAM_DOMAIN ?? "",
     access_audience: env.TALLYGATE_ACCESS_AUD ?? "",
     allow_private_delivery: env.TALLYGATE_ALLOW_PRIVATE_DELIVERY === "on",
+    archive: env.ARCHIVE !== undefined,
+    kept_events: env.TALLYGATE_KEPT_EVENTS ?? "",
   });
   glue.configure(settings);
 }

@@ -40,6 +40,12 @@ async function test(request, env) {
     await env.TELEMETRY.getByName(telemetry).ring();
     return Response.json({});
   }
+  const ledger = url.searchParams.get("ledger");
+  if (ledger !== null && url.pathname === "/_test/alarm") {
+    await env.LEDGER.getByName(ledger).ring();
+    await env.LEDGER.getByName(ledger).settled();
+    return Response.json({});
+  }
   const alerts = url.searchParams.get("alerts");
   if (alerts !== null && url.pathname === "/_test/alarm") {
     await env.ALERTS.getByName(alerts).ring();

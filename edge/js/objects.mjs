@@ -1,6 +1,7 @@
 // The Durable Object classes: they carry data between storage, other objects and the Rust core, and decide nothing.
 
 import { DurableObject } from "cloudflare:workers";
+import { putPart } from "./archive.mjs";
 import { configure, inCore, isDeath, now, random } from "./core.mjs";
 
 /** Longest wait before a delivery that failed is tried again. */
@@ -18,7 +19,7 @@ const TELEMETRY_CALLS = 20;
 const RECEIVER_TIMEOUT_MS = 15_000;
 /** What is read of a collector's answer: a partial success says less than this. */
 const ANSWER_MAX_BYTES = 16_384;
-/** Messages to one receiver before the others have their turn at the alarm. */
+/** What is sent along one line before the others have their turn at the alarm. */
 const MESSAGES_IN_A_ROW = 20;
 
 /** A call to an object that nothing of a request depends on. */
@@ -410,33 +411,15 @@ export class Workspace extends CoreObject {
     return failed.length === 0;
   }
 
+  /** For how many days the archive keeps events. */
+  archiveDays() {
+    return this.use((workspace) => workspace.archive_days());
+  }
+
   async alarm() {
     this.alarmAt = undefined;
     if (await this.#pushPending()) this.failures = 0;
     else await this.armAt(Date.now() + this.backOffMs());
-  }
-}
-
-/** One workspace's events of one month. */
-export class Ledger extends CoreObject {
-  open(glue, sql) {
-    return new glue.Ledger(sql);
-  }
-
-  apply(batch) {
-    return this.transact((ledger) => ledger.apply(batch));
-  }
-
-  recordOutcomes(call) {
-    return this.transact((ledger) => ledger.record_outcomes(call));
-  }
-
-  query(method, payload) {
-    return this.use((ledger) => ledger.query(method, payload));
-  }
-
-  trueUp(lines) {
-    return this.transact((ledger) => ledger.true_up(lines));
   }
 }
 
@@ -451,40 +434,167 @@ export class Directory extends CoreObject {
   }
 }
 
-/** One workspace's alerts, and the messages about them. */
-export class Alerts extends CoreObject {
-  /** Receivers that a message is on its way to: one at a time each, so that a slow one delays no other. */
-  #sending = new Set();
+/**
+ * An object that sends something out: along several lines at the same time, and along each of them one thing after the
+ * other. It says with `due`, `dueAt` and `sendOne` what.
+ */
+class SendingObject extends CoreObject {
+  /** Lines on which something is on its way, so that a slow one delays no other. */
+  #sending = new Map();
 
+  async alarm() {
+    this.alarmAt = undefined;
+    try {
+      await this.ring();
+      this.failures = 0;
+    } catch (error) {
+      await this.tryAgain(error);
+    }
+  }
+
+  ring() {
+    return this.send();
+  }
+
+  /** Starts what is due, and waits for none of it. */
+  async send() {
+    for (const line of this.due()) {
+      if (this.#sending.has(line)) continue;
+      const sent = this.#drain(line);
+      this.#sending.set(line, sent);
+      this.ctx.waitUntil(sent);
+    }
+    await this.#arm();
+  }
+
+  /** Waits for what is on its way. */
+  async settled() {
+    await Promise.all(this.#sending.values());
+  }
+
+  /** While something is on its way, what is due behind it is no reason to ring at once. */
+  async #arm() {
+    const at = this.dueAt();
+    if (at === undefined) return;
+    await this.armAt(this.#sending.size > 0 ? Math.max(at, Date.now() + ALARM_SLACK_MS) : at);
+  }
+
+  /** Sends along one line, one thing after the other, until one does not arrive. */
+  async #drain(line) {
+    // Whoever starts it notes it down first.
+    await undefined;
+    try {
+      for (let sent = 0; sent < MESSAGES_IN_A_ROW; sent += 1) {
+        if (!(await this.sendOne(line))) break;
+      }
+    } catch (error) {
+      await this.tryAgain(error, line);
+      return;
+    } finally {
+      this.#sending.delete(line);
+    }
+    await this.#arm();
+  }
+
+  async tryAgain(error, line) {
+    console.error(JSON.stringify({ event: `${this.constructor.name.toLowerCase()}_failed`, line, error: String(error) }));
+    await this.armAt(Date.now() + this.backOffMs());
+  }
+}
+
+/** One workspace's events of one month. */
+export class Ledger extends SendingObject {
+  open(glue, sql) {
+    return new glue.Ledger(sql);
+  }
+
+  apply(batch) {
+    const answer = this.transact((ledger) => ledger.apply(batch));
+    // The books do not wait for the archive, and do not fail with it.
+    this.ctx.waitUntil(this.send().catch((error) => this.tryAgain(error)));
+    return answer;
+  }
+
+  recordOutcomes(call) {
+    return this.transact((ledger) => ledger.record_outcomes(call));
+  }
+
+  query(method, payload) {
+    return this.use((ledger) => ledger.query(method, payload));
+  }
+
+  trueUp(lines) {
+    return this.transact((ledger) => ledger.true_up(lines));
+  }
+
+  due() {
+    return this.dueAt() <= now() ? ["archive"] : [];
+  }
+
+  dueAt() {
+    return this.use((ledger) => ledger.archive_at());
+  }
+
+  /** Does one thing for the archive. What fails is noted down, and tried again later. */
+  async sendOne() {
+    const next = this.transact((ledger) => ledger.archive(this.ctx.id.name, now()));
+    if (next === undefined) return false;
+    const job = JSON.parse(next);
+    try {
+      await this.#carryOut(job);
+      return true;
+    } catch (error) {
+      console.error(JSON.stringify({ event: "archive_failed", job: job.do, error: String(error) }));
+      this.transact((ledger) => ledger.archive_failed(String(error), now()));
+      return false;
+    }
+  }
+
+  async #carryOut(job) {
+    if (job.do === "write") {
+      const size = await putPart(this.env.ARCHIVE, job.part, job.lines);
+      this.transact((ledger) => ledger.written(job.part.n, size));
+    } else if (job.do === "delete") {
+      await this.env.ARCHIVE.delete(job.name);
+      this.transact((ledger) => ledger.deleted(job.n));
+    } else {
+      const days = await this.env.WORKSPACE.getByName(this.ctx.id.name.split(":")[0]).archiveDays();
+      this.transact((ledger) => ledger.expire(days, now()));
+    }
+  }
+}
+
+/** One workspace's alerts, and the messages about them. A line leads to each receiver. */
+export class Alerts extends SendingObject {
   open(glue, sql) {
     return new glue.Alerts(sql);
   }
 
   async ingest(batch) {
     this.transact((alerts) => alerts.ingest(batch, now()));
-    await this.#send();
+    await this.send();
   }
 
   async budget(snapshot) {
     this.transact((alerts) => alerts.budget(snapshot, now()));
-    await this.#send();
+    await this.send();
   }
 
   async findings(findings) {
     this.transact((alerts) => alerts.findings(findings, now()));
-    await this.#send();
+    await this.send();
   }
 
   async applyConfig(plan) {
     this.transact((alerts) => alerts.apply_config(plan, now()));
-    await this.#send();
+    await this.send();
   }
 
   /** Answers the control plane. */
   async query(method, payload) {
     if (method === "test") return this.#test(payload);
     const answer = this.transact((alerts) => alerts.query(method, payload, now()));
-    await this.#send();
+    await this.send();
     return answer;
   }
 
@@ -494,72 +604,37 @@ export class Alerts extends CoreObject {
     return this.use((alerts) => alerts.tested(receiver, JSON.stringify(ended)));
   }
 
-  async alarm() {
-    this.alarmAt = undefined;
-    try {
-      await this.ring();
-      this.failures = 0;
-    } catch (error) {
-      console.error(JSON.stringify({ event: "alerts_failed", error: String(error) }));
-      await this.armAt(Date.now() + this.backOffMs());
-    }
-  }
-
-  async ring() {
+  ring() {
     this.transact((alerts) => alerts.wake(now()));
-    await this.#send();
+    return this.send();
   }
 
-  /** Starts what is due, and waits for none of it. */
-  async #send() {
-    for (const receiver of JSON.parse(this.use((alerts) => alerts.due_receivers(now())))) {
-      if (this.#sending.has(receiver)) continue;
-      this.#sending.add(receiver);
-      this.ctx.waitUntil(this.#drain(receiver));
-    }
-    await this.#arm();
+  due() {
+    return JSON.parse(this.use((alerts) => alerts.due_receivers(now())));
   }
 
-  /** While something is on its way, what is due behind it is no reason to ring at once. */
-  async #arm() {
-    const at = this.use((alerts) => alerts.alarm_at());
-    if (at === undefined) return;
-    await this.armAt(this.#sending.size > 0 ? Math.max(at, Date.now() + ALARM_SLACK_MS) : at);
+  dueAt() {
+    return this.use((alerts) => alerts.alarm_at());
   }
 
-  /** Sends to one receiver, one message after the other, until one does not arrive. */
-  async #drain(receiver) {
-    try {
-      for (let sent = 0; sent < MESSAGES_IN_A_ROW; sent += 1) {
-        const next = this.transact((alerts) => alerts.take(receiver, draw(), now()));
-        if (next === undefined) break;
-        const message = JSON.parse(next);
-        const ended = JSON.stringify(await post(message));
-        if (!this.transact((alerts) => alerts.delivered(message.id, ended, draw(), now()))) break;
-      }
-    } catch (error) {
-      console.error(JSON.stringify({ event: "alert_delivery_failed", error: String(error) }));
-      await this.armAt(Date.now() + this.backOffMs());
-      return;
-    } finally {
-      this.#sending.delete(receiver);
-    }
-    await this.#arm();
+  async sendOne(receiver) {
+    const next = this.transact((alerts) => alerts.take(receiver, draw(), now()));
+    if (next === undefined) return false;
+    const message = JSON.parse(next);
+    const ended = JSON.stringify(await post(message));
+    return this.transact((alerts) => alerts.delivered(message.id, ended, draw(), now()));
   }
 }
 
-/** One workspace's counters, and what waits for its OpenTelemetry collector. */
-export class Telemetry extends CoreObject {
-  /** Signals whose export is under way: one call at a time each. */
-  #sending = new Set();
-
+/** One workspace's counters, and what waits for its OpenTelemetry collector. A line is a signal. */
+export class Telemetry extends SendingObject {
   open(glue, sql) {
     return new glue.Telemetry(sql);
   }
 
   async ingest(batch) {
     this.transact((telemetry) => telemetry.ingest(batch, now()));
-    await this.#send();
+    await this.send();
   }
 
   budget(snapshot) {
@@ -568,7 +643,7 @@ export class Telemetry extends CoreObject {
 
   async applyConfig(plan) {
     this.transact((telemetry) => telemetry.apply_config(plan, now()));
-    await this.#send();
+    await this.send();
   }
 
   /** Answers the control plane. Open alerts are the Alerts object's to count; without its answer they are left out. */
@@ -587,61 +662,25 @@ export class Telemetry extends CoreObject {
     }
   }
 
-  async alarm() {
-    this.alarmAt = undefined;
-    try {
-      await this.ring();
-      this.failures = 0;
-    } catch (error) {
-      console.error(JSON.stringify({ event: "telemetry_failed", error: String(error) }));
-      await this.armAt(Date.now() + this.backOffMs());
+  due() {
+    return JSON.parse(this.use((telemetry) => telemetry.due(now())));
+  }
+
+  dueAt() {
+    return this.use((telemetry) => telemetry.alarm_at());
+  }
+
+  async sendOne(signal) {
+    const next = this.transact((telemetry) => telemetry.take(signal, draw(), now()));
+    if (next === undefined) return false;
+    const ended = await post(JSON.parse(next), ANSWER_MAX_BYTES);
+    const answer = JSON.stringify(ended);
+    const followed = this.transact((telemetry) => telemetry.ended(signal, answer, draw(), now()));
+    const { again, note } = JSON.parse(followed);
+    if (note !== undefined) {
+      console.error(JSON.stringify({ event: "telemetry_export", signal, status: ended.status, note }));
     }
-  }
-
-  ring() {
-    return this.#send();
-  }
-
-  /** Starts what is due, and waits for none of it. */
-  async #send() {
-    for (const signal of JSON.parse(this.use((telemetry) => telemetry.due(now())))) {
-      if (this.#sending.has(signal)) continue;
-      this.#sending.add(signal);
-      this.ctx.waitUntil(this.#drain(signal));
-    }
-    await this.#arm();
-  }
-
-  /** While an export is on its way, what is due behind it is no reason to ring at once. */
-  async #arm() {
-    const at = this.use((telemetry) => telemetry.alarm_at());
-    if (at === undefined) return;
-    await this.armAt(this.#sending.size > 0 ? Math.max(at, Date.now() + ALARM_SLACK_MS) : at);
-  }
-
-  /** Makes one export after the other, until one is not taken. */
-  async #drain(signal) {
-    try {
-      for (let sent = 0; sent < MESSAGES_IN_A_ROW; sent += 1) {
-        const next = this.transact((telemetry) => telemetry.take(signal, draw(), now()));
-        if (next === undefined) break;
-        const ended = await post(JSON.parse(next), ANSWER_MAX_BYTES);
-        const answer = JSON.stringify(ended);
-        const followed = this.transact((telemetry) => telemetry.ended(signal, answer, draw(), now()));
-        const { again, note } = JSON.parse(followed);
-        if (note !== undefined) {
-          console.error(JSON.stringify({ event: "telemetry_export", signal, status: ended.status, note }));
-        }
-        if (!again) break;
-      }
-    } catch (error) {
-      console.error(JSON.stringify({ event: "telemetry_export_failed", signal, error: String(error) }));
-      await this.armAt(Date.now() + this.backOffMs());
-      return;
-    } finally {
-      this.#sending.delete(signal);
-    }
-    await this.#arm();
+    return again;
   }
 }
 

@@ -7,6 +7,7 @@
 pub mod admin;
 pub mod dashboard;
 pub mod dialects;
+pub mod dimensions;
 pub mod objects;
 pub mod providers;
 pub mod request;

@@ -52,6 +52,8 @@ struct Settings {
     allow_private_delivery: bool,
     access_team_domain: String,
     access_audience: String,
+    archive: bool,
+    kept_events: String,
 }
 
 #[derive(Default)]
@@ -61,6 +63,8 @@ struct Configured {
     faults: bool,
     allow_private_delivery: bool,
     access: AccessSettings,
+    archive: bool,
+    kept_events: Option<u64>,
 }
 
 thread_local! {
@@ -116,6 +120,12 @@ fn headers(text: &str) -> Headers {
 pub fn configure(settings: &str) -> Result<(), JsValue> {
     let settings: Settings = serde_json::from_str(settings).map_err(failed)?;
     let ring = KeyRing::parse(&settings.key_ring).map_err(failed)?;
+    let kept = Some(settings.kept_events.as_str()).filter(|text| !text.is_empty());
+    let kept_events = kept.map(str::parse).transpose().map_err(|_| {
+        js_error(
+            "TALLYGATE_KEPT_EVENTS is no number of events: leave it out, or give digits alone.",
+        )
+    })?;
     CONFIGURED.set(Configured {
         ring,
         operator_token: settings.operator_token,
@@ -125,6 +135,8 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
             team_domain: settings.access_team_domain,
             audience: settings.access_audience,
         },
+        archive: settings.archive,
+        kept_events,
     });
     Ok(())
 }
@@ -699,12 +711,6 @@ pub fn admin_merge(method: &str, payload: &str, answers: &str) -> Result<String,
     json(&crate::admin::merge::merge(method, payload, answers))
 }
 
-/// An export asks for events that were let go of.
-#[wasm_bindgen]
-pub fn export_pruned() -> String {
-    admin::export_pruned().to_json()
-}
-
 /// A change is saved; its delivery goes on.
 #[wasm_bindgen]
 pub fn push_pending_response() -> Result<String, JsValue> {
@@ -742,6 +748,11 @@ impl Workspace {
         json(&step.map_err(failed)?)
     }
 
+    /// For how many days the archive keeps events.
+    pub fn archive_days(&self) -> u32 {
+        self.core.archive_days()
+    }
+
     /// A Meter has its plan.
     pub fn pushed(&self, key: &str, version: &str) -> Result<(), JsValue> {
         self.core.pushed(key, version).map_err(failed)
@@ -764,7 +775,41 @@ impl Ledger {
     /// Opens it from its storage.
     #[wasm_bindgen(constructor)]
     pub fn new(sql: JsSql) -> Result<Ledger, JsValue> {
-        Ok(Ledger { core: LedgerObject::open(sql).map_err(failed)? })
+        let core = LedgerObject::open(sql).map_err(failed)?;
+        let (kept_events, archive) =
+            CONFIGURED.with_borrow(|configured| (configured.kept_events, configured.archive));
+        Ok(Ledger { core: core.with_limits(kept_events, archive) })
+    }
+
+    /// What is to be done for the archive; nothing when absent.
+    pub fn archive(&self, ledger: &str, now: f64) -> Result<Option<String>, JsValue> {
+        let job = self.core.archive(ledger, moment(now)).map_err(failed)?;
+        job.map(|job| json(&job)).transpose()
+    }
+
+    /// When that is to be asked next.
+    pub fn archive_at(&self) -> Result<Option<f64>, JsValue> {
+        Ok(millis(self.core.archive_at().map_err(failed)?))
+    }
+
+    /// The bucket has a part.
+    pub fn written(&self, n: u32, size: u32) -> Result<(), JsValue> {
+        self.core.written(n.into(), size.into()).map_err(failed)
+    }
+
+    /// The bucket has an expired part no longer.
+    pub fn deleted(&self, n: u32) -> Result<(), JsValue> {
+        self.core.deleted(n.into()).map_err(failed)
+    }
+
+    /// The archive keeps events for so many days.
+    pub fn expire(&self, days: u32, now: f64) -> Result<(), JsValue> {
+        self.core.expire(days, moment(now)).map_err(failed)
+    }
+
+    /// Something for the archive did not succeed.
+    pub fn archive_failed(&self, error: &str, now: f64) -> Result<(), JsValue> {
+        self.core.archive_failed(error, moment(now)).map_err(failed)
     }
 
     /// Applies a Meter's batch.
@@ -788,29 +833,49 @@ impl Ledger {
     }
 }
 
-/// The closing line of an export.
+/// An export under way.
 #[wasm_bindgen]
-#[derive(Default)]
-pub struct ExportSum {
-    core: crate::admin::export::ExportSum,
+pub struct Export {
+    core: crate::admin::export::Export,
 }
 
 #[wasm_bindgen]
-impl ExportSum {
-    /// Nothing yet.
+impl Export {
+    /// Begins with the question of the first page.
     #[wasm_bindgen(constructor)]
-    pub fn new() -> ExportSum {
-        Self::default()
+    pub fn new(question: &str) -> Result<Export, JsValue> {
+        let question = serde_json::from_str(question).map_err(failed)?;
+        Ok(Export { core: crate::admin::export::Export::new(question) })
     }
 
-    /// Takes whole lines in.
-    pub fn add(&mut self, lines: &str) {
-        self.core.add(lines);
+    /// What to do next.
+    pub fn proceed(&mut self) -> Result<String, JsValue> {
+        json(&self.core.proceed())
     }
 
-    /// The closing line.
-    pub fn end(&self) -> String {
-        self.core.end()
+    /// The Ledger's answer.
+    pub fn page(&mut self, answer: &str) {
+        self.core.page(answer);
+    }
+
+    /// The lines of a part, or why there are none.
+    pub fn part(&mut self, lines: Option<String>, why: &str) {
+        self.core.part(lines.as_deref().ok_or(why));
+    }
+}
+
+/// A Ledger's answer about a request, with what one of its parts has of it; or a step that says why it cannot be said.
+#[wasm_bindgen]
+pub fn record_in(
+    part: &str,
+    lines: Option<String>,
+    why: &str,
+    id: &str,
+) -> Result<String, JsValue> {
+    let part = serde_json::from_str(part).map_err(failed)?;
+    match crate::admin::export::record_in(&part, lines.as_deref().ok_or(why), id) {
+        Ok(record) => Ok(format!(r#"{{"data":[{}]}}"#, record.unwrap_or_default())),
+        Err(problem) => json(&admin::Step::problem(&problem)),
     }
 }
 

@@ -21,6 +21,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "build"
 WORKERD = ROOT / "node_modules" / ".bin" / "workerd"
+BUCKET = Path(__file__).with_name("bucket.mjs")
 SIMULATOR = ROOT / "target" / "tools" / "tallygate-simulator"
 COMPATIBILITY_DATE = "2026-11-01"
 OBJECTS = ["Alerts", "Telemetry", "Meter", "Budget", "Workspace", "Ledger", "Directory"]
@@ -31,6 +32,7 @@ SETTINGS = [
     "TALLYGATE_ALLOW_PRIVATE_DELIVERY",
     "TALLYGATE_ACCESS_TEAM_DOMAIN",
     "TALLYGATE_ACCESS_AUD",
+    "TALLYGATE_KEPT_EVENTS",
 ]
 
 
@@ -153,7 +155,7 @@ class Simulator:
         call("POST", f"{self.url}/_sim/reset")
 
 
-def config_text(home: Path, state: Path, port: int) -> str:
+def config_text(home: Path, port: int, archive: bool) -> str:
     """The runtime's configuration: the same modules, objects and settings as `wrangler.toml` deploys."""
     modules = []
     for file in sorted(BUILD.glob("*.mjs")) + [BUILD / "edge.js", BUILD / "edge_bg.wasm"]:
@@ -170,16 +172,29 @@ def config_text(home: Path, state: Path, port: int) -> str:
     bindings = [f'(name = "{name.upper()}", durableObjectNamespace = "{name}")' for name in OBJECTS]
     bindings += [f'(name = "{name}", fromEnvironment = "{name}")' for name in SETTINGS]
     bindings.append('(name = "ASSETS", service = "assets")')
+    services = [
+        "(name = \"gateway\", worker = .gateway)",
+        "(name = \"internet\", network = (\n"
+        "      allow = [\"public\", \"private\", \"local\"], tlsOptions = (trustBrowserCas = true)))",
+        disk("state", home / "state"),
+        f'(name = "assets", disk = (path = "{BUILD / "assets"}"))',
+    ]
+    if archive:
+        bucket = os.path.relpath(BUCKET, home)
+        bindings.append('(name = "ARCHIVE", r2Bucket = "bucket")')
+        services.append(disk("files", home / "archive"))
+        services.append(
+            f"""(name = "bucket", worker = (
+      modules = [(name = "bucket.mjs", esModule = embed "{bucket}")],
+      compatibilityDate = "{COMPATIBILITY_DATE}",
+      bindings = [(name = "FILES", service = "files")]))"""
+        )
     comma = ",\n    "
     return f"""using Workerd = import "/workerd/workerd.capnp";
 
 const config :Workerd.Config = (
   services = [
-    (name = "gateway", worker = .gateway),
-    (name = "internet", network = (
-      allow = ["public", "private", "local"], tlsOptions = (trustBrowserCas = true))),
-    (name = "state", disk = (path = "{state}", writable = true)),
-    (name = "assets", disk = (path = "{BUILD / "assets"}")),
+    {comma.join(services)}
   ],
   sockets = [(name = "http", address = "127.0.0.1:{port}", http = (), service = "gateway")],
 );
@@ -201,6 +216,12 @@ const gateway :Workerd.Worker = (
 """
 
 
+def disk(name: str, path: Path) -> str:
+    """A directory that the runtime may write to."""
+    path.mkdir(parents=True, exist_ok=True)
+    return f'(name = "{name}", disk = (path = "{path}", writable = true))'
+
+
 @dataclass
 class Gateway:
     """The gateway, with its state in `home`."""
@@ -209,6 +230,8 @@ class Gateway:
     settings: dict[str, str] = field(default_factory=new_secrets)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
+    # Whether the gateway has an archive: a bucket whose objects are files in `home`.
+    archive: bool = True
 
     @property
     def url(self) -> str:
@@ -222,12 +245,11 @@ class Gateway:
         if not (BUILD / "edge_bg.wasm").exists():
             raise NotReady("The Worker is not built. Run `make build`.")
         demand_free(self.port, "PORT")
-        state = self.home / "state"
-        state.mkdir(parents=True, exist_ok=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         config = self.home / "workerd.capnp"
-        config.write_text(config_text(self.home, state, self.port))
+        config.write_text(config_text(self.home, self.port, self.archive))
         defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
-        defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": ""}
+        defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": "", "TALLYGATE_KEPT_EVENTS": ""}
         environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -415,7 +415,8 @@ pub fn push_pending() -> Step {
 
 /// What the reconciler hears when it asks for events that the Ledger no longer has.
 pub fn export_pruned() -> Problem {
-    let detail = "The Ledger has let the oldest events of this day go: it keeps 2,000,000 a month. The rollups have their sums.";
+    let detail = "Events of this day are no longer kept: the archive keeps them for as long as its settings say; without one, \
+                  a month keeps its newest 2,000,000. Usage and totals still have their sums.";
     Problem::new(410, "events_pruned", detail)
 }
 

@@ -19,6 +19,7 @@ use tallygate_shared::time::Timestamp;
 use tallygate_shared::feedback::ReconcilerSettings;
 
 use super::config_alerts::{AlertSettings, ReceiverConfig};
+use super::config_archive::ArchiveSettings;
 use super::config_dashboard::DashboardSettings;
 use super::config_telemetry::TelemetryConfig;
 use crate::objects::alerts_plan::SealedSecret;
@@ -54,11 +55,18 @@ pub struct Config {
     /// What to do with differences between estimates and bills.
     #[serde(skip_serializing_if = "is_usual")]
     pub reconciler: ReconcilerSettings,
+    /// For how long events are kept.
+    #[serde(skip_serializing_if = "is_usual_archive")]
+    pub archive: ArchiveSettings,
     /// Who may sign in to the dashboard without a token.
     #[serde(skip_serializing_if = "DashboardSettings::is_empty")]
     pub dashboard: DashboardSettings,
     /// Keys by public id.
     pub keys: BTreeMap<String, KeyConfig>,
+}
+
+fn is_usual_archive(settings: &ArchiveSettings) -> bool {
+    *settings == ArchiveSettings::default()
 }
 
 fn is_usual(settings: &ReconcilerSettings) -> bool {
@@ -296,7 +304,8 @@ pub struct Change {
 }
 
 /// Sections that are one entry.
-const WHOLE: [&str; 5] = ["default_price", "alerts", "reconciler", "telemetry", "dashboard"];
+const WHOLE: [&str; 6] =
+    ["default_price", "alerts", "reconciler", "telemetry", "dashboard", "archive"];
 
 /// The configuration's entries by path: what is stored, compared and audited one by one.
 pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use tallygate_shared::budget::baseline::propose;
 use tallygate_shared::money::Usd;
@@ -30,6 +31,7 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "usage" => return usage(rows).unwrap_or_else(unreadable),
             "true_ups" => true_ups(&rows),
             "request" => return one(rows),
+            "archive" => archive(payload, rows),
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
@@ -64,6 +66,30 @@ fn one(mut rows: Vec<Value>) -> Step {
             Problem::new(404, "not_found", detail).into()
         }
     }
+}
+
+/// How the archive stands, a row for each month that has or had events.
+fn archive(payload: &str, rows: Vec<Value>) -> Option<Step> {
+    #[derive(Deserialize)]
+    struct Asked {
+        ledgers: Vec<String>,
+    }
+    let asked: Asked = serde_json::from_str(payload).ok()?;
+    let mut bound = false;
+    let mut data = Vec::new();
+    for (name, row) in asked.ledgers.iter().zip(rows) {
+        let mut row = row.as_object()?.clone();
+        bound |= row.remove("bound")?.as_bool()?;
+        let (_, month) = name.split_once(':')?;
+        row.insert("month".to_owned(), month.into());
+        data.push(row);
+    }
+    let note = "No archive is bound: a month keeps its newest events one by one, and lets older ones go. The README \
+                says how to bind one.";
+    Some(Step::json(
+        200,
+        &json!({ "bound": bound, "note": (!bound).then_some(note), "data": data }),
+    ))
 }
 
 fn id_of(row: &Value) -> &str {

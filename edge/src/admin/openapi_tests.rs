@@ -24,6 +24,7 @@ use super::bodies::{
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
+use super::config_archive::ArchiveSettings;
 use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
@@ -89,6 +90,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<FieldError>();
     generator.subschema_for::<UsageEvent>();
     generator.subschema_for::<ReconcilerSettings>();
+    generator.subschema_for::<ArchiveSettings>();
     generator.subschema_for::<ReconcilerContext>();
     generator.subschema_for::<TrueUp>();
     generator.subschema_for::<BudgetCorrection>();
@@ -414,6 +416,30 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("TrueUpReport", list_of("TrueUpGroup")),
+        (
+            "ArchiveMonth",
+            answer(&[
+                ("month", text()),
+                ("parts", count()),
+                ("events", count()),
+                ("bytes", count()),
+                ("compressed_bytes", count()),
+                ("kept_events", count()),
+                ("unarchived_events", count()),
+                ("failures", count()),
+                ("failures_in_a_row", count()),
+                ("error", json!({ "type": ["string", "null"] })),
+                ("next_at", json!({ "type": ["string", "null"], "format": "date-time" })),
+            ]),
+        ),
+        (
+            "Archive",
+            answer(&[
+                ("bound", flag()),
+                ("note", json!({ "type": ["string", "null"] })),
+                ("data", json!({ "type": "array", "items": reference("ArchiveMonth") })),
+            ]),
+        ),
         (
             "PriceProposal",
             json!({ "type": "object", "required": ["id", "state", "correction"], "properties": {

@@ -2,6 +2,10 @@
 //! cannot disagree.
 
 use super::roles::Act;
+use crate::dimensions::{
+    BUDGET_DIMENSIONS, DIMENSIONS, OUTCOME_DIMENSIONS, TRUE_UP_DIMENSIONS,
+    TRUE_UP_OWNER_DIMENSIONS, join,
+};
 
 /// What a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -78,6 +82,9 @@ pub enum Operation {
     RetireReconcilerSecret,
     ShowReconcilerSettings,
     PutReconcilerSettings,
+    ShowArchive,
+    ShowArchiveSettings,
+    PutArchiveSettings,
     ShowReconcilerContext,
     ExportEvents,
     ExportOutcomes,
@@ -195,6 +202,7 @@ const BUDGET: &str = "/workspaces/{workspace}/budgets/{budget}";
 const RAISE: &str = "/workspaces/{workspace}/budgets/{budget}/raise";
 const ALERT_SETTINGS: &str = "/workspaces/{workspace}/alert-settings";
 const RECONCILER_SECRETS: &str = "/workspaces/{workspace}/reconciler-secrets";
+const ARCHIVE_SETTINGS: &str = "/workspaces/{workspace}/archive-settings";
 const RECONCILER_SETTINGS: &str = "/workspaces/{workspace}/reconciler-settings";
 const TELEMETRY: &str = "/workspaces/{workspace}/telemetry";
 const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
@@ -202,135 +210,20 @@ const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
 
-/// The dimensions that requests and usage are filtered by.
-const REQUEST_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "cursor",
-    "limit",
-    "status",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
-const USAGE_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "bucket",
-    "group_by",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
-
-const TRUE_UP_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "group_by",
-    "day",
-    "provider",
-    "model",
-    "meter",
-    "kind",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "unmetered",
-];
-
-const OUTCOMES_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "cursor",
-    "limit",
-    "request",
-    "session",
-    "outcome",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "label",
-];
-const OUTCOME_SUMMARY_QUERY: &[&str] = &[
-    "from",
-    "to",
-    "group_by",
-    "request",
-    "session",
-    "outcome",
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "label",
-];
-
-const PROPOSALS_QUERY: &[&str] = &[
-    "dimension",
-    "days",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-];
+const REQUEST_QUERY: &[&str] =
+    &join::<21>(&["from", "to", "cursor", "limit", "status"], &DIMENSIONS);
+const USAGE_QUERY: &[&str] = &join::<20>(&["from", "to", "bucket", "group_by"], &DIMENSIONS);
+const TRUE_UP_QUERY: &[&str] = &join::<19>(
+    &["from", "to", "group_by"],
+    &join::<16>(&TRUE_UP_DIMENSIONS, &TRUE_UP_OWNER_DIMENSIONS),
+);
+const OUTCOMES_QUERY: &[&str] = &join::<19>(
+    &["from", "to", "cursor", "limit", "request", "session", "outcome"],
+    &OUTCOME_DIMENSIONS,
+);
+const OUTCOME_SUMMARY_QUERY: &[&str] =
+    &join::<18>(&["from", "to", "group_by", "request", "session", "outcome"], &OUTCOME_DIMENSIONS);
+const PROPOSALS_QUERY: &[&str] = &join::<16>(&["dimension", "days"], BUDGET_DIMENSIONS);
 
 /// The table. Where two paths match, the first one counts.
 pub const OPERATIONS: &[Spec] = &[
@@ -550,6 +443,22 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .takes("ReconcilerSettings")
     .answers("ReconcilerSettings"),
+    get(
+        Operation::ShowArchive,
+        "/workspaces/{workspace}/archive",
+        "How the archive of each month's events stands: what it has, what waits, what failed",
+    )
+    .answers("Archive"),
+    get(Operation::ShowArchiveSettings, ARCHIVE_SETTINGS, "For how long archived events are kept")
+        .answers("ArchiveSettings"),
+    change(
+        Operation::PutArchiveSettings,
+        "PUT",
+        ARCHIVE_SETTINGS,
+        "Set for how long archived events are kept; older ones are deleted for good",
+    )
+    .takes("ArchiveSettings")
+    .answers("ArchiveSettings"),
     get(
         Operation::ShowReconcilerContext,
         "/workspaces/{workspace}/reconciler/context",

@@ -12,9 +12,11 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
+use super::ledger_archive::Limits;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::dimensions::DIMENSIONS;
 
 /// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups and totals stay for good.
 const KEPT_EVENTS: u64 = 2_000_000;
@@ -26,26 +28,6 @@ const PRUNED_AT_ONCE: u64 = 5_000;
 const OUTCOMES_EXPORTED: u64 = 1_000;
 /// Rows of daily history in one answer: 100,000 x about 50 bytes = 5 MB.
 pub(crate) const MAX_HISTORY_ROWS: usize = 100_000;
-
-/// The dimensions that usage can be grouped and requests filtered by, with the column of each.
-pub const DIMENSIONS: [&str; 16] = [
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-];
 
 /// The schema. The tables are strict, so that a sum beyond 64 bits is an error: SQLite would make a float of it.
 pub const MIGRATIONS: &[&str] = &["
@@ -79,11 +61,12 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES];
+", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
     pub(super) sql: S,
+    pub(super) limits: Limits,
 }
 
 /// What a Meter delivers.
@@ -153,7 +136,13 @@ impl<S: Sql> LedgerObject<S> {
     /// Opens the month.
     pub fn open(sql: S) -> Result<Self, SqlError> {
         migrate(&sql, MIGRATIONS)?;
-        Ok(Self { sql })
+        Ok(Self { sql, limits: Limits { kept_events: KEPT_EVENTS, has_archive: false } })
+    }
+
+    /// The same month, with the archive's bucket or without, and another number of events where one is given.
+    pub fn with_limits(self, kept_events: Option<u64>, has_archive: bool) -> Self {
+        let kept_events = kept_events.unwrap_or(KEPT_EVENTS);
+        Self { limits: Limits { kept_events, has_archive }, ..self }
     }
 
     /// Applies a batch, and says up to which number of that Meter everything is applied.
@@ -177,7 +166,7 @@ impl<S: Sql> LedgerObject<S> {
             let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
                 ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
             self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
-            self.prune(KEPT_EVENTS)?;
+            self.prune(self.limits.kept_events)?;
         }
         Ok(json!({ "applied_up_to": last }).to_string())
     }
@@ -196,6 +185,7 @@ impl<S: Sql> LedgerObject<S> {
         params.extend(values.iter().map(Option::as_deref));
         params.extend([Some(body), event.actor.session.as_deref()]);
         self.sql.exec(&insert, &params)?;
+        self.note_late(event.id.as_str(), event.key.as_str())?;
         self.complete_outcomes(&event.id, &event.key)?;
         let tokens = event.usage.tally().map_or(0, |tally| tally.tokens.total()).to_string();
         let add = "UPDATE totals SET events = events + 1, kept = kept + 1,
@@ -245,7 +235,8 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`,
+    /// `archive`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -261,13 +252,8 @@ impl<S: Sql> LedgerObject<S> {
                 json!({ "lines": page.lines, "after": page.next })
             }
             "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
-            "request" => {
-                let rows =
-                    self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
-                let bodies: Result<Vec<Value>, SqlError> =
-                    rows.iter().map(|row| parsed(row, 0)).collect();
-                json!({ "data": bodies? })
-            }
+            "request" => self.request(payload)?,
+            "archive" => self.archive_state()?,
             "outcomes" => self.outcomes(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
@@ -385,23 +371,28 @@ impl<S: Sql> LedgerObject<S> {
                    "charged_usd": charged, "tokens": integer::<u64>(row, 3)? }))
     }
 
-    /// Lets the oldest events go, once there are more than the object may hold. Rollups and totals keep their sums.
+    /// Lets the oldest events go, once there are more than the object may hold. Rollups and totals keep their sums. With
+    /// an archive only events that are in it go.
     pub(super) fn prune(&self, kept: u64) -> Result<(), SqlError> {
         let rows = self.sql.exec("SELECT CAST(kept AS TEXT) FROM totals", &[])?;
         let present: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
-        let excess = present.saturating_sub(kept).min(PRUNED_AT_ONCE).to_string();
-        if excess == "0" {
+        let excess = present.saturating_sub(kept).min(PRUNED_AT_ONCE);
+        let left = excess.saturating_sub(self.release_oldest(excess)?);
+        if left == 0 || self.limits.has_archive {
             return Ok(());
         }
+        let left = left.to_string();
         // A request's id begins with its time. An export must know what is no longer there.
-        let mark = "INSERT OR REPLACE INTO marks (name, value) SELECT 'pruned_to', MAX(id) FROM
-            (SELECT id FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
-        self.sql.exec(mark, &[Some(&excess)])?;
+        let mark = "INSERT INTO marks (name, value) SELECT 'pruned_to', MAX(id) FROM
+                (SELECT id FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER)) WHERE true
+            ON CONFLICT (name) DO UPDATE SET value = MAX(value, excluded.value)";
+        self.sql.exec(mark, &[Some(&left)])?;
         let delete = "DELETE FROM events WHERE (id, key) IN
             (SELECT id, key FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
-        self.sql.exec(delete, &[Some(&excess)])?;
+        self.sql.exec(delete, &[Some(&left)])?;
+        self.forget_late()?;
         self.sql
-            .exec("UPDATE totals SET kept = kept - CAST(? AS INTEGER)", &[Some(&excess)])
+            .exec("UPDATE totals SET kept = kept - CAST(? AS INTEGER)", &[Some(&left)])
             .map(|_| ())
     }
 }
@@ -467,7 +458,7 @@ fn known(name: &str) -> Result<(), SqlError> {
     }
 }
 
-fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
+pub(super) fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
     serde_json::from_str(text(row, column)?).map_err(|e| SqlError(format!("stored event: {e}")))
 }
 

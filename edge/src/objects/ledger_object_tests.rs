@@ -6,12 +6,12 @@ use serde_json::{Value, json};
 use super::ledger_object::LedgerObject;
 use super::test_sql::TestSql;
 
-const HOUR_MS: i64 = 3_600_000;
+pub(super) const HOUR_MS: i64 = 3_600_000;
 /// 2026-11-20T00:00:00Z
-const DAY_START: i64 = 1_795_132_800_000;
+pub(super) const DAY_START: i64 = 1_795_132_800_000;
 
 /// A usage event as a Meter writes it: completed, 10 tokens in (4 of them cached), 5 out, for 7 nanodollars.
-fn event(key: &str, seq: u64, at: i64) -> Value {
+pub(super) fn event(key: &str, seq: u64, at: i64) -> Value {
     json!({
         "v": 1, "id": request_id(key, seq, at), "seq": seq, "workspace": "ws_acme", "key": key, "at": at,
         "settled_at": at + 50, "key_name": "chat", "owner": "ada", "cost_centre": "r&d", "purpose": "test",
@@ -28,11 +28,11 @@ fn request_id(key: &str, seq: u64, at: i64) -> String {
     format!("req_{at:012x}7{:019x}", salt * 1_000_000 + seq)
 }
 
-fn key(n: u8) -> String {
+pub(super) fn key(n: u8) -> String {
     format!("{n:016}")
 }
 
-fn batch(key: &str, events: &[Value]) -> String {
+pub(super) fn batch(key: &str, events: &[Value]) -> String {
     json!({ "meter": key, "events": events }).to_string()
 }
 

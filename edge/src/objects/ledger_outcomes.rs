@@ -16,6 +16,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::ledger_object::{Filter, LedgerObject};
 use super::sql::{Row, Sql, SqlError, integer, text};
+use crate::dimensions::OUTCOME_DIMENSIONS;
 use crate::request::outcomes::{Recorded, Sent, Standing, Unrecorded};
 
 /// Outcomes of one month: 2,000,000 x about 400 bytes = 0.8 GB of an object's 10 GB. None is ever deleted.
@@ -24,22 +25,6 @@ const MAX_OUTCOMES: u64 = 2_000_000;
 const PICO_PER_MILLI: i128 = 1_000_000_000;
 /// The most rows of one page.
 const MAX_PAGE: u64 = 1_000;
-
-/// The dimensions that outcomes can be grouped and filtered by, with the column of each.
-pub const OUTCOME_DIMENSIONS: [&str; 12] = [
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "label",
-];
 
 /// The step of the schema that brings outcomes. An event's session gets a column, so that a session's cost is found;
 /// events from before have none. `row` is never deleted, so the largest one is their number.

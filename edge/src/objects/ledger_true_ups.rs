@@ -9,16 +9,17 @@ use tallygate_shared::feedback::TrueUp;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::HOUR_MS;
 
+use super::archive_part::Place;
 use super::ledger_object::LedgerObject;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::dimensions::TRUE_UP_DIMENSIONS;
 
-/// What the dimensions of true-ups are, beside the owner's.
-pub(crate) const TRUE_UP_DIMENSIONS: [&str; 5] = ["day", "provider", "model", "meter", "kind"];
 /// An event's id begins with the time of the isolate that minted it; its time of admission is the Meter's. They differ by
 /// less than this.
 const CLOCK_SKEW_MS: i64 = HOUR_MS;
-/// Events in one page of an export, and their bytes: a page crosses between isolates whole.
-const PAGE_EVENTS: usize = 1_000;
+/// Events in one page of an export, and their bytes: a page crosses between isolates whole. Few in tests, so that there
+/// are many pages.
+const PAGE_EVENTS: usize = if cfg!(test) { 3 } else { 1_000 };
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
 
 /// A question for the events of a span of time.
@@ -175,7 +176,7 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// A page of events for the reconciler: each as it was recorded, in the order of their ids. `lines` is their text, a
-    /// line each; `after` leads to the next page and is absent from the last.
+    /// line each; `after` leads to the next page and is absent from the last. `parts` have further events of the page.
     pub(super) fn export(&self, query: &ExportQuery) -> Result<Value, SqlError> {
         let id = |ms: i64| format!("req_{:012x}", ms.max(0));
         let start = id(query.from_ms.saturating_sub(CLOCK_SKEW_MS));
@@ -186,15 +187,15 @@ impl<S: Sql> LedgerObject<S> {
         {
             return Ok(json!({ "pruned": true }));
         }
-        let (after_id, after_key) =
-            query.after.as_deref().and_then(|after| after.split_once('~')).unwrap_or((&start, ""));
+        let begin = Place { id: start, key: String::new() };
+        let begin = query.after.as_deref().and_then(Place::parse).unwrap_or(begin);
         let select = format!(
             "SELECT id, key, body FROM events WHERE (id, key) > (?, ?) AND id < ?
                 AND at_ms >= CAST(? AS INTEGER) AND at_ms < CAST(? AS INTEGER)
              ORDER BY id, key LIMIT {PAGE_EVENTS}"
         );
         let (from, to) = (query.from_ms.to_string(), query.to_ms.to_string());
-        let params = [after_id, after_key, &end, &from, &to].map(Some);
+        let params = [&begin.id, &begin.key, &end, &from, &to].map(|text| Some(text.as_str()));
         let rows = self.exec(&select, &params)?;
         let (mut lines, mut count, mut after) = (String::new(), 0_usize, None);
         for row in &rows {
@@ -204,10 +205,13 @@ impl<S: Sql> LedgerObject<S> {
             lines.push_str(text(row, 2)?);
             lines.push('\n');
             count += 1;
-            after = Some(format!("{}~{}", text(row, 0)?, text(row, 1)?));
+            after = Some(Place { id: text(row, 0)?.to_owned(), key: text(row, 1)?.to_owned() });
         }
         let is_last = rows.len() < PAGE_EVENTS && count == rows.len();
-        Ok(json!({ "lines": lines, "after": after.filter(|_| !is_last) }))
+        let after = after.filter(|_| !is_last);
+        let end = Place { id: end, key: String::new() };
+        let parts = self.released(&begin, after.as_ref().unwrap_or(&end))?;
+        Ok(json!({ "lines": lines, "after": after.map(|after| after.to_string()), "parts": parts }))
     }
 }
 

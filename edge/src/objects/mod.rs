@@ -5,11 +5,13 @@ pub mod alerts_object;
 mod alerts_object_tests;
 pub mod alerts_plan;
 pub mod alerts_store;
+pub mod archive_part;
 pub mod budget_calls;
 pub mod budget_object;
 #[cfg(test)]
 mod budget_object_tests;
 pub mod directory_object;
+pub mod ledger_archive;
 pub mod ledger_object;
 pub mod ledger_outcomes;
 pub mod ledger_true_ups;
@@ -41,6 +43,8 @@ mod workspace_api;
 pub mod workspace_object;
 mod workspace_sessions;
 
+#[cfg(test)]
+mod ledger_archive_tests;
 #[cfg(test)]
 mod ledger_object_tests;
 #[cfg(test)]

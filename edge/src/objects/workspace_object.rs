@@ -207,6 +207,11 @@ impl<S: Sql> WorkspaceObject<S> {
         self.version
     }
 
+    /// For how many days the archive keeps events.
+    pub fn archive_days(&self) -> u32 {
+        self.config.archive.keep_days.into()
+    }
+
     pub(super) fn config(&self) -> &Config {
         &self.config
     }
@@ -495,9 +500,10 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan, nor are the dashboard's.
+                // The reconciler's secrets and settings are in no plan, nor are the dashboard's; Ledgers ask for the
+                // archive's.
                 Some(("reconciler", _)) => {}
-                None if path == "reconciler" || path == "dashboard" => {}
+                None if matches!(path.as_str(), "reconciler" | "dashboard" | "archive") => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());
                 }

@@ -1,6 +1,7 @@
 //! The workspace's resources: from an authorised request to a changed configuration and an answer.
 
 mod alerts;
+mod archive;
 mod budgets;
 mod document;
 mod keys;
@@ -86,6 +87,9 @@ pub(super) fn answer<S: Sql>(
         Operation::RetireReconcilerSecret => api.retire_shared_secret(Shared::Reconciler, name),
         Operation::ShowReconcilerSettings => api.section(|config| json!(config.reconciler)),
         Operation::PutReconcilerSettings => api.put_reconciler_settings(),
+        Operation::ShowArchive => api.archive(),
+        Operation::ShowArchiveSettings => api.section(|config| json!(config.archive)),
+        Operation::PutArchiveSettings => api.put_archive_settings(),
         Operation::ShowReconcilerContext => api.reconciler_context(),
         Operation::ExportEvents => api.export_events(),
         Operation::ExportOutcomes => api.export_outcomes(),

@@ -6,7 +6,8 @@ use super::reports::{moment, page};
 use super::{Answer, Api};
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
-use crate::objects::ledger_outcomes::{OUTCOME_DIMENSIONS, OutcomesQuery, Position};
+use crate::dimensions::OUTCOME_DIMENSIONS;
+use crate::objects::ledger_outcomes::{OutcomesQuery, Position};
 use crate::objects::sql::Sql;
 
 const DEFAULT_PAGE: u64 = 50;

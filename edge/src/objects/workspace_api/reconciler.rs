@@ -14,25 +14,12 @@ use tallygate_shared::time::{DAY_MS, Date};
 use super::{Answer, Api};
 use crate::admin::call::{Correct, Step};
 use crate::admin::problem::Problem;
+use crate::dimensions::{TRUE_UP_DIMENSIONS, TRUE_UP_OWNER_DIMENSIONS};
 use crate::objects::budget_calls::{CorrectCall, LineCorrection, SyncCall};
-use crate::objects::ledger_true_ups::{ExportQuery, TRUE_UP_DIMENSIONS, TrueUpsQuery};
+use crate::objects::ledger_true_ups::{ExportQuery, TrueUpsQuery};
 use crate::objects::sql::Sql;
 use crate::providers::catalog::price_book_name;
 
-/// Owner dimensions of true-ups.
-const OWNER_DIMENSIONS: [&str; 11] = [
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "unmetered",
-];
 /// Tolerances beyond these switch the alert off in all but name.
 const MAX_TOLERANCE_PERCENT: u32 = 100;
 /// Characters of a credential that its provider shows too, and the shortest credential they are shown of.
@@ -125,11 +112,11 @@ impl<S: Sql> Api<'_, S> {
                 let remedy = "Keep each name below 512 bytes.";
                 return Err(Problem::field(&field, "has a name that is too long", remedy).into());
             }
-            let unknown = |name: &&String| !OWNER_DIMENSIONS.contains(&name.as_str());
+            let unknown = |name: &&String| !TRUE_UP_OWNER_DIMENSIONS.contains(&name.as_str());
             if let Some(name) = line.owner.keys().find(unknown) {
                 let field =
                     format!("[{place}].owner.{}", crate::request::exchange::printable(name));
-                let remedy = format!("Use {}.", OWNER_DIMENSIONS.join(", "));
+                let remedy = format!("Use {}.", TRUE_UP_OWNER_DIMENSIONS.join(", "));
                 return Err(Problem::field(&field, "is no owner's dimension", &remedy).into());
             }
         }
@@ -213,8 +200,9 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn true_ups(&self) -> Answer {
         let mut query = TrueUpsQuery::default();
-        let known =
-            |name: &str| TRUE_UP_DIMENSIONS.contains(&name) || OWNER_DIMENSIONS.contains(&name);
+        let known = |name: &str| {
+            TRUE_UP_DIMENSIONS.contains(&name) || TRUE_UP_OWNER_DIMENSIONS.contains(&name)
+        };
         for (name, value) in self.context.call.parameters() {
             match name.as_str() {
                 "from" => query.from = Some(day_of("from", &value).map(|_| value)?),
@@ -222,7 +210,8 @@ impl<S: Sql> Api<'_, S> {
                 "group_by" => {
                     for part in value.split(',').filter(|part| !part.is_empty()) {
                         if !known(part) {
-                            let names = [&TRUE_UP_DIMENSIONS[..], &OWNER_DIMENSIONS[..]].concat();
+                            let names =
+                                [&TRUE_UP_DIMENSIONS[..], &TRUE_UP_OWNER_DIMENSIONS[..]].concat();
                             let remedy = format!("Use one of {}.", names.join(", "));
                             let detail = "has an unknown dimension";
                             return Err(Problem::field("group_by", detail, &remedy).into());

@@ -9,7 +9,8 @@ use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 use super::{Answer, Api, list};
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
-use crate::objects::ledger_object::{DIMENSIONS, HistoryQuery, RequestsQuery, UsageQuery};
+use crate::dimensions::{BUDGET_DIMENSIONS, DIMENSIONS};
+use crate::objects::ledger_object::{HistoryQuery, RequestsQuery, UsageQuery};
 use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
@@ -143,12 +144,14 @@ fn dimension(name: &str) -> Result<String, Problem> {
 
 /// A dimension that can have a budget: not how a request ended.
 fn owning(field: &str, name: &str) -> Result<String, Problem> {
-    let owning: Vec<&str> =
-        DIMENSIONS.into_iter().filter(|d| !matches!(*d, "outcome" | "code")).collect();
-    if owning.contains(&name) {
+    if BUDGET_DIMENSIONS.contains(&name) {
         return Ok(name.to_owned());
     }
-    Err(Problem::field(field, "is not known", &format!("Use one of {}.", owning.join(", "))))
+    Err(Problem::field(
+        field,
+        "is not known",
+        &format!("Use one of {}.", BUDGET_DIMENSIONS.join(", ")),
+    ))
 }
 
 fn history_days(text: &str) -> Result<u32, Problem> {
