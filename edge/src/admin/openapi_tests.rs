@@ -415,6 +415,41 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ),
         ("TrueUpReport", list_of("TrueUpGroup")),
         (
+            "StatementRow",
+            answer(&[
+                (
+                    "value",
+                    json!({ "type": ["string", "null"], "description": "Null: what belongs to nobody" }),
+                ),
+                ("estimated_usd", money()),
+                ("billed_usd", money()),
+                ("still_estimated_usd", money()),
+                ("unmetered_usd", money()),
+                ("adjustments", json!({ "type": "object", "additionalProperties": money() })),
+                ("total_usd", money()),
+            ]),
+        ),
+        (
+            "Statement",
+            answer(&[
+                ("month", text()),
+                ("by", text()),
+                ("data", array_of("StatementRow")),
+                ("total", reference("StatementRow")),
+                ("provisional", json!({ "type": "boolean" })),
+                ("provisional_because", json!({ "type": "array", "items": text() })),
+                (
+                    "control",
+                    answer(&[
+                        ("charged_usd", money()),
+                        ("corrected_usd", money()),
+                        ("ledger_usd", money()),
+                        ("agrees", json!({ "type": "boolean" })),
+                    ]),
+                ),
+            ]),
+        ),
+        (
             "PriceProposal",
             json!({ "type": "object", "required": ["id", "state", "correction"], "properties": {
                 "id": text(), "state": { "enum": ["proposed", "applied", "dismissed"] }, "at": text(),

@@ -106,6 +106,7 @@ pub enum Operation {
     ApplyConfig,
     ValidateConfig,
     DiffConfig,
+    ShowStatement,
 }
 
 /// One row of the table.
@@ -702,6 +703,14 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadConfig)
         .takes("Config")
         .answers("Changes"),
+    get(
+        Operation::ShowStatement,
+        "/workspaces/{workspace}/statements",
+        "A month's statement by cost centre or another owner: estimated, billed, adjustments, and the sum of the trued-up ledger",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["month", "by"])
+    .answers("Statement"),
 ];
 
 /// What the table says about a request.

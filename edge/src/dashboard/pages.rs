@@ -7,6 +7,7 @@ mod overview;
 mod reconciliation;
 mod requests;
 mod sessions;
+mod statements;
 mod usage;
 
 use serde_json::Value;
@@ -148,6 +149,14 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadAudit,
         asks: sessions::asks,
         view: sessions::view,
+    },
+    Entry {
+        path: "/statements",
+        title: "Statements",
+        menu: Some("Statements"),
+        act: Act::ReadUsage,
+        asks: statements::asks,
+        view: statements::view,
     },
 ];
 

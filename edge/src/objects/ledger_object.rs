@@ -79,7 +79,7 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES];
+", super::ledger_outcomes::OUTCOMES, super::ledger_true_ups::COLUMNS];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -245,7 +245,7 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `statement`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -253,6 +253,7 @@ impl<S: Sql> LedgerObject<S> {
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "statement" => self.statement(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "export_outcomes" => {
                 let query: ExportQuery = serde_json::from_str(payload).map_err(unreadable)?;
                 let after = query.after.as_deref();

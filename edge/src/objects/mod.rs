@@ -12,6 +12,7 @@ mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+pub mod ledger_statement;
 pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;
@@ -45,6 +46,8 @@ mod workspace_sessions;
 mod ledger_object_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;
+#[cfg(test)]
+mod ledger_statement_tests;
 #[cfg(test)]
 pub(crate) mod test_shell;
 #[cfg(test)]

@@ -12,6 +12,7 @@ mod reports;
 mod rules;
 mod secrets;
 mod sessions;
+mod statements;
 mod telemetry;
 
 use serde_json::{Value, json};
@@ -151,6 +152,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ApplyConfig => api.apply_config(),
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
+        Operation::ShowStatement => api.statement(),
     }
 }
 
