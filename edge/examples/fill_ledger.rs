@@ -15,7 +15,7 @@ use tallygate_edge::objects::sql::{Row, Sql, SqlError};
 
 const HOUR_MS: i64 = 3_600_000;
 const DAY_MS: i64 = 24 * HOUR_MS;
-const BATCH: u64 = 1_000;
+const BATCH: u64 = 20_000;
 const TEAMS: u64 = 8;
 const FEATURES: u64 = 25;
 const KEYS: u64 = 40;
@@ -172,7 +172,8 @@ fn main() -> Result<(), Failure> {
     let month = Month { first_ms, hours, events, ways: (rollups / hours).max(1) };
     let file = File(Rc::new(Connection::open(path)?));
     file.0.execute_batch(
-        "PRAGMA journal_mode = WAL; PRAGMA synchronous = OFF; PRAGMA cache_size = -400000;",
+        "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA locking_mode = EXCLUSIVE;
+        PRAGMA cache_size = -600000;",
     )?;
     file.0.set_prepared_statement_cache_capacity(64);
     let ledger = LedgerObject::open(file.clone())?;
@@ -193,6 +194,7 @@ fn main() -> Result<(), Failure> {
     file.0.execute_batch("BEGIN")?;
     month.true_ups(&ledger)?;
     file.0.execute_batch("COMMIT")?;
-    file.0.execute_batch("PRAGMA wal_checkpoint(TRUNCATE);")?;
+    // As the runtime keeps it.
+    file.0.execute_batch("PRAGMA journal_mode = WAL;")?;
     Ok(())
 }

@@ -175,15 +175,19 @@ impl<S: Sql> LedgerObject<S> {
         let mut span = Filter::default();
         span.span("hour_ms", Some(first.midnight().ms()), Some(end.midnight().ms()));
         // A bill's lines have the actor's environment before the key's.
-        let column = match query.by.as_str() {
-            "environment" => "COALESCE(NULLIF(actor_environment, ''), environment)",
-            by => by,
+        let (column, columns) = match query.by.as_str() {
+            by @ "environment" => (
+                "COALESCE(NULLIF(actor_environment, ''), environment)",
+                vec!["actor_environment", by],
+            ),
+            by => (by, vec![by]),
         };
+        let (from, params) = self.summed(&columns, &span)?;
         let select = format!(
-            "SELECT NULLIF({column}, ''), CAST(SUM(charged_nanos) AS TEXT) FROM rollups {} GROUP BY 1",
-            span.clause()
+            "SELECT NULLIF({column}, ''), CAST(SUM(charged_nanos) AS TEXT) FROM {from} GROUP BY 1"
         );
-        let charges = self.exec(&select, &span.params())?;
+        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
+        let charges = self.exec(&select, &params)?;
         let charges = charges
             .iter()
             .map(|row| Ok((row.first().cloned().flatten(), Usd::from_nanos(integer(row, 1)?))));

@@ -10,6 +10,7 @@ pub mod budget_object;
 #[cfg(test)]
 mod budget_object_tests;
 pub mod directory_object;
+pub mod ledger_days;
 pub mod ledger_object;
 pub mod ledger_outcomes;
 pub mod ledger_statement;
