@@ -288,22 +288,6 @@ impl<S: Sql> LedgerObject<S> {
         Ok(answer.to_string())
     }
 
-    fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
-        let mut filter = Filter::default();
-        filter.span("at_ms", query.from_ms, query.to_ms);
-        filter.values(&query.filters)?;
-        if let Some(before) = &query.before {
-            filter.add("id < ?", before);
-        }
-        // One more than asked for tells whether there are more.
-        let limit = query.limit.clamp(1, 1_000) + 1;
-        let select =
-            format!("SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}", filter.clause());
-        let rows = self.sql.exec(&select, &filter.params())?;
-        let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
-        Ok(json!({ "data": bodies? }))
-    }
-
     fn usage(&self, query: &UsageQuery) -> Result<Value, SqlError> {
         let mut filter = Filter::default();
         filter.span("hour_ms", query.from_ms, query.to_ms);
@@ -445,14 +429,21 @@ impl Filter {
         }
     }
 
-    fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
-        for (name, value) in filters {
-            if name == "status" {
-                self.add("status = CAST(? AS INTEGER)", value);
-            } else {
-                known(name)?;
-                self.add(&format!("{name} = ?"), value);
-            }
+    pub(super) fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
+        if let Some(status) = filters.get("status") {
+            self.add("status = CAST(? AS INTEGER)", status);
+        }
+        self.dimensions(filters)
+    }
+
+    /// The conditions that rows of sums know too: they have no status.
+    pub(super) fn dimensions(
+        &mut self,
+        filters: &BTreeMap<String, String>,
+    ) -> Result<(), SqlError> {
+        for (name, value) in filters.iter().filter(|(name, _)| *name != "status") {
+            known(name)?;
+            self.add(&format!("{name} = ?"), value);
         }
         Ok(())
     }
@@ -483,7 +474,7 @@ fn known(name: &str) -> Result<(), SqlError> {
     }
 }
 
-fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
+pub(super) fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
     serde_json::from_str(text(row, column)?).map_err(|e| SqlError(format!("stored event: {e}")))
 }
 

@@ -10,6 +10,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::HOUR_MS;
 
 use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_search::first_id;
 use super::sql::{Row, Sql, SqlError, integer, text};
 
 /// What the dimensions of true-ups are, beside the owner's.
@@ -81,7 +82,7 @@ pub const COLUMNS: &str = "
 
 /// An event's id begins with the time of the isolate that minted it; its time of admission is the Meter's. They differ by
 /// less than this.
-const CLOCK_SKEW_MS: i64 = HOUR_MS;
+pub(super) const CLOCK_SKEW_MS: i64 = HOUR_MS;
 /// Events in one page of an export, and their bytes: a page crosses between isolates whole.
 const PAGE_EVENTS: usize = 1_000;
 const PAGE_BYTES: usize = 4 * 1024 * 1024;
@@ -286,9 +287,8 @@ impl<S: Sql> LedgerObject<S> {
     /// A page of events for the reconciler: each as it was recorded, in the order of their ids. `lines` is their text, a
     /// line each; `after` leads to the next page and is absent from the last.
     pub(super) fn export(&self, query: &ExportQuery) -> Result<Value, SqlError> {
-        let id = |ms: i64| format!("req_{:012x}", ms.max(0));
-        let start = id(query.from_ms.saturating_sub(CLOCK_SKEW_MS));
-        let end = id(query.to_ms.saturating_add(CLOCK_SKEW_MS));
+        let start = first_id(query.from_ms.saturating_sub(CLOCK_SKEW_MS));
+        let end = first_id(query.to_ms.saturating_add(CLOCK_SKEW_MS));
         let pruned = self.exec("SELECT value FROM marks WHERE name = 'pruned_to'", &[])?;
         if let Some(row) = pruned.first()
             && text(row, 0)? >= start.as_str()

@@ -13,6 +13,7 @@ pub mod directory_object;
 pub mod ledger_days;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+mod ledger_search;
 pub mod ledger_statement;
 pub mod ledger_true_ups;
 pub mod meter_admit;
@@ -43,6 +44,8 @@ mod workspace_api;
 pub mod workspace_object;
 mod workspace_sessions;
 
+#[cfg(test)]
+mod ledger_days_tests;
 #[cfg(test)]
 mod ledger_object_tests;
 #[cfg(test)]
