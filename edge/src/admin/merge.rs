@@ -9,8 +9,8 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
-use super::merge_outcomes;
 use super::problem::Problem;
+use super::{merge_forecast, merge_outcomes};
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
 
@@ -33,6 +33,8 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "usage" => return usage(rows).unwrap_or_else(unreadable),
             "true_ups" => true_ups(&rows),
             "request" => return one(rows),
+            "forecast" => merge_forecast::forecast_of(payload, &rows),
+            "books" => merge_forecast::books(rows),
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),

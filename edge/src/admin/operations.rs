@@ -107,6 +107,10 @@ pub enum Operation {
     ValidateConfig,
     DiffConfig,
     ShowStatement,
+    ShowForecast,
+    ShowBooks,
+    BringRuns,
+    ListRuns,
 }
 
 /// One row of the table.
@@ -312,6 +316,23 @@ const OUTCOME_SUMMARY_QUERY: &[&str] = &[
     "customer",
     "actor_environment",
     "label",
+];
+
+const FORECAST_QUERY: &[&str] = &[
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
+    "provider",
+    "model",
 ];
 
 const PROPOSALS_QUERY: &[&str] = &[
@@ -711,6 +732,38 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .asks(&["month", "by"])
     .answers("Statement"),
+    get(
+        Operation::ShowForecast,
+        "/workspaces/{workspace}/forecast",
+        "What this month will have cost when it ends, with its range, and how forecasts made before have done",
+    )
+    .with(Act::ReadUsage)
+    .asks(FORECAST_QUERY)
+    .answers("MonthForecast"),
+    get(
+        Operation::ShowBooks,
+        "/workspaces/{workspace}/books",
+        "How fresh the books are, provider by provider, and how much of the month's charges names an owner",
+    )
+    .with(Act::ReadUsage)
+    .answers("Books"),
+    change(
+        Operation::BringRuns,
+        "POST",
+        "/workspaces/{workspace}/reconciler/runs",
+        "Say how runs of the reconciler ended (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("ReconciliationRuns")
+    .answers("Taken"),
+    get(
+        Operation::ListRuns,
+        "/workspaces/{workspace}/reconciliation-runs",
+        "How runs of the reconciler ended, the newest first; kept for 400 days",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["limit"])
+    .answers("ReconciliationRunList"),
 ];
 
 /// What the table says about a request.

@@ -16,6 +16,7 @@ use super::ledger_days::is_whole_days;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::admin::merge_forecast::ForecastQuery;
 
 /// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups and totals stay for good.
 const KEPT_EVENTS: u64 = 2_000_000;
@@ -255,7 +256,7 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `statement`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `statement`, `forecast`, `books`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -263,6 +264,11 @@ impl<S: Sql> LedgerObject<S> {
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "forecast" => {
+                let query: ForecastQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                self.usage(&query.usage)?
+            }
+            "books" => self.books(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "statement" => self.statement(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "export_outcomes" => {
                 let query: ExportQuery = serde_json::from_str(payload).map_err(unreadable)?;

@@ -11,6 +11,7 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_days;
+pub mod ledger_freshness;
 pub mod ledger_object;
 pub mod ledger_outcomes;
 mod ledger_search;

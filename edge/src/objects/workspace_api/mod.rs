@@ -10,6 +10,7 @@ mod providers;
 mod reconciler;
 mod reports;
 mod rules;
+mod runs;
 mod secrets;
 mod sessions;
 mod statements;
@@ -17,6 +18,7 @@ mod telemetry;
 
 use serde_json::{Value, json};
 
+pub(super) use runs::RUNS;
 use secrets::Shared;
 
 use super::sql::Sql;
@@ -153,6 +155,10 @@ pub(super) fn answer<S: Sql>(
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
         Operation::ShowStatement => api.statement(),
+        Operation::ShowForecast => api.forecast(),
+        Operation::ShowBooks => api.books(),
+        Operation::BringRuns => api.bring_runs(),
+        Operation::ListRuns => api.runs(),
     }
 }
 
