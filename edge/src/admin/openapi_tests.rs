@@ -500,6 +500,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     json!({ "type": "object", "additionalProperties": reference("Freshness") }),
                 ),
                 ("charged_usd", money()),
+                ("still_estimated_usd", money()),
+                ("ledger_usd", money()),
                 (
                     "allocated_usd",
                     json!({ "type": "object", "additionalProperties": money(),

@@ -32,6 +32,10 @@ pub struct Books {
     pub providers: BTreeMap<String, Freshness>,
     /// What was charged in the month.
     pub charged_usd: Usd,
+    /// What of it has no bill yet.
+    pub still_estimated_usd: Usd,
+    /// The month as trued up: bills where there are any, charges where there are none.
+    pub ledger_usd: Usd,
     /// What of it names each dimension.
     pub allocated_usd: BTreeMap<String, Usd>,
 }
@@ -60,6 +64,9 @@ impl Books {
             known.final_until = known.final_until.take().max(fresh.final_until);
         }
         self.charged_usd = self.charged_usd.checked_add(other.charged_usd)?;
+        self.still_estimated_usd =
+            self.still_estimated_usd.checked_add(other.still_estimated_usd)?;
+        self.ledger_usd = self.ledger_usd.checked_add(other.ledger_usd)?;
         for (name, amount) in other.allocated_usd {
             let known = self.allocated_usd.entry(name).or_default();
             *known = known.checked_add(amount)?;
@@ -102,10 +109,19 @@ impl<S: Sql> LedgerObject<S> {
         };
         let allocated = ALLOCATED.iter().enumerate();
         let allocated = allocated.map(|(at, name)| Ok(((*name).to_owned(), amount(at)?)));
+        let mut days = Filter::default();
+        days.add("day >= ?", &Timestamp::from_ms(query.month_ms).date().to_string());
+        let booked = self.sums(&[], &days)?.pop().map(|(_, sums)| sums).unwrap_or_default();
+        let charged = amount(ALLOCATED.len())?;
+        let left = charged.checked_sub(booked.estimated_of_billed_usd);
+        let ledger = left.and_then(|left| left.checked_add(booked.billed_usd));
+        let unfit = || SqlError("the sum of the books does not fit".to_owned());
         let books = Books {
             newest_event_at: newest.map(|ms| Timestamp::from_ms(ms).to_string()),
             providers: providers.collect::<Result<_, SqlError>>()?,
-            charged_usd: amount(ALLOCATED.len())?,
+            charged_usd: charged,
+            still_estimated_usd: left.ok_or_else(unfit)?,
+            ledger_usd: ledger.ok_or_else(unfit)?,
             allocated_usd: allocated.collect::<Result<_, SqlError>>()?,
         };
         Ok(json!({ "data": [books] }))
@@ -122,6 +138,8 @@ mod tests {
             newest_event_at: newest.map(str::to_owned),
             providers: BTreeMap::from([("openai".to_owned(), fresh)]),
             charged_usd: charged.parse().unwrap(),
+            still_estimated_usd: Usd::ZERO,
+            ledger_usd: charged.parse().unwrap(),
             allocated_usd: BTreeMap::from([("team".to_owned(), charged.parse().unwrap())]),
         }
     }
