@@ -17,7 +17,7 @@ SIMULATOR := target/tools/tallygate-simulator
 PYTHON := .venv/bin/python
 
 .PHONY: help run test simulate test-rust test-live test-sdk test-browser build simulator bench check fmt dry-run clean stop \
-	reconciler night test-contract lambda infra-check
+	reconciler night test-contract lambda infra-check bench-night bench-pages
 
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
@@ -54,6 +54,7 @@ bench: build simulator .venv/stamp ## Compare the gateway with a Worker that onl
 	cargo build --quiet --profile tools -p tallygate-load
 	$(PYTHON) tests/bench/bench.py
 	@$(MAKE) --no-print-directory bench-night
+	@$(MAKE) --no-print-directory bench-pages
 
 bench-night: ## How a night grows with the day: MILLIONS="1 10 50" usage rows
 	cargo build --quiet --profile tools -p tallygate-reconciler --no-default-features --example night_scale
@@ -61,6 +62,10 @@ bench-night: ## How a night grows with the day: MILLIONS="1 10 50" usage rows
 		echo "==> a day of $$millions million requests"; \
 		target/tools/examples/night_scale $${millions}000000; \
 	done
+
+bench-pages: build .venv/stamp ## Time the dashboard's pages on a large ledger: SIZES="0.1 0.33 1" of 10 million requests
+	cargo build --quiet --profile tools -p tallygate-edge --example fill_ledger
+	$(PYTHON) tests/bench/pages.py
 
 build: build/stamp ## Build the Worker into build/
 

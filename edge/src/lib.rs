@@ -6,6 +6,7 @@
 
 pub mod admin;
 pub mod dashboard;
+pub mod demo;
 pub mod dialects;
 pub mod dimensions;
 pub mod objects;

@@ -10,8 +10,8 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
-use super::merge_outcomes;
 use super::problem::Problem;
+use super::{merge_forecast, merge_outcomes};
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
 
@@ -25,6 +25,9 @@ pub(crate) const MAX_USAGE_ROWS: usize = 10_000;
 /// Merges what the Ledgers answered. An answer that cannot be read makes the whole unreadable: a sum with a month
 /// missing would look like a sum.
 pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
+    if method == "statement" {
+        return only(answers).unwrap_or_else(unreadable);
+    }
     let merged = match rows_of(answers) {
         None => None,
         Some(rows) => match method {
@@ -32,6 +35,8 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "true_ups" => true_ups(&rows),
             "request" => return one(rows),
             "archive" => archive(payload, rows),
+            "forecast" => merge_forecast::forecast_of(payload, &rows),
+            "books" => merge_forecast::books(rows),
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
@@ -43,6 +48,14 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
 
 fn unreadable() -> Step {
     Problem::new(500, "gateway_error", "A month's ledger gave no usable answer. Try again.").into()
+}
+
+/// The answer of a question that only one month has.
+fn only(answers: &str) -> Option<Step> {
+    let answers: Vec<String> = serde_json::from_str(answers).ok()?;
+    let [answer] = answers.as_slice() else { return None };
+    let body: Map<String, Value> = serde_json::from_str(answer).ok()?;
+    Some(Step::json(200, &Value::Object(body)))
 }
 
 fn rows_of(answers: &str) -> Option<Vec<Value>> {

@@ -17,6 +17,7 @@ pub mod config_dashboard;
 pub mod config_telemetry;
 pub mod export;
 pub mod merge;
+pub(crate) mod merge_forecast;
 mod merge_outcomes;
 pub mod openapi;
 pub mod operations;

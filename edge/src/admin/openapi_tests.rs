@@ -17,6 +17,7 @@ use tallygate_shared::feedback::{
 };
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
+use tallygate_shared::reconciliation_run::ReconciliationRun;
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
@@ -100,6 +101,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<OutcomeEvent>();
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
+    generator.subschema_for::<ReconciliationRun>();
     generator.take_definitions(true)
 }
 
@@ -440,6 +442,101 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 ("data", json!({ "type": "array", "items": reference("ArchiveMonth") })),
             ]),
         ),
+        (
+            "StatementRow",
+            answer(&[
+                (
+                    "value",
+                    json!({ "type": ["string", "null"], "description": "Null: what belongs to nobody" }),
+                ),
+                ("estimated_usd", money()),
+                ("billed_usd", money()),
+                ("still_estimated_usd", money()),
+                ("unmetered_usd", money()),
+                ("adjustments", json!({ "type": "object", "additionalProperties": money() })),
+                ("total_usd", money()),
+            ]),
+        ),
+        (
+            "Statement",
+            answer(&[
+                ("month", text()),
+                ("by", text()),
+                ("data", array_of("StatementRow")),
+                ("total", reference("StatementRow")),
+                ("provisional", json!({ "type": "boolean" })),
+                ("provisional_because", json!({ "type": "array", "items": text() })),
+                (
+                    "control",
+                    answer(&[
+                        ("charged_usd", money()),
+                        ("corrected_usd", money()),
+                        ("ledger_usd", money()),
+                        ("agrees", json!({ "type": "boolean" })),
+                    ]),
+                ),
+            ]),
+        ),
+        (
+            "Forecast",
+            answer(&[("expected_usd", money()), ("low_usd", money()), ("high_usd", money())]),
+        ),
+        (
+            "ForecastRecord",
+            all_of(
+                "Forecast",
+                &[
+                    ("made_on", described_as(text(), "The day that it would have been made on")),
+                    ("until", described_as(text(), "The first day that it does not cover")),
+                    ("days", count()),
+                    ("actual_usd", money()),
+                    ("missed_basis_points", json!({ "type": ["integer", "null"] })),
+                    ("within_range", json!({ "type": "boolean" })),
+                ],
+            ),
+        ),
+        (
+            "MonthForecast",
+            answer(&[
+                ("month", text()),
+                ("made_on", text()),
+                ("until", text()),
+                ("spent_today_usd", money()),
+                ("spent_usd", money()),
+                ("forecast", json!({ "anyOf": [reference("Forecast"), { "type": "null" }] })),
+                ("no_forecast_because", json!({ "type": ["string", "null"] })),
+                ("method", text()),
+                ("accuracy", array_of("ForecastRecord")),
+            ]),
+        ),
+        (
+            "Freshness",
+            answer(&[
+                ("seen_until", json!({ "type": ["string", "null"] })),
+                ("billed_until", json!({ "type": ["string", "null"] })),
+                ("final_until", json!({ "type": ["string", "null"] })),
+            ]),
+        ),
+        (
+            "Books",
+            answer(&[
+                ("newest_event_at", json!({ "type": ["string", "null"] })),
+                (
+                    "providers",
+                    json!({ "type": "object", "additionalProperties": reference("Freshness") }),
+                ),
+                ("charged_usd", money()),
+                ("still_estimated_usd", money()),
+                ("ledger_usd", money()),
+                (
+                    "allocated_usd",
+                    json!({ "type": "object", "additionalProperties": money(),
+                    "description": "What of the month's charges names an owner, a team, a feature, a cost centre" }),
+                ),
+            ]),
+        ),
+        ("ReconciliationRuns", array_of("ReconciliationRun")),
+        ("ReconciliationRunList", list_of("ReconciliationRun")),
         (
             "PriceProposal",
             json!({ "type": "object", "required": ["id", "state", "correction"], "properties": {

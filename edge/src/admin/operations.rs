@@ -113,6 +113,11 @@ pub enum Operation {
     ApplyConfig,
     ValidateConfig,
     DiffConfig,
+    ShowStatement,
+    ShowForecast,
+    ShowBooks,
+    BringRuns,
+    ListRuns,
 }
 
 /// One row of the table.
@@ -611,6 +616,46 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadConfig)
         .takes("Config")
         .answers("Changes"),
+    get(
+        Operation::ShowStatement,
+        "/workspaces/{workspace}/statements",
+        "A month's statement by cost centre or another owner: estimated, billed, adjustments, and the sum of the trued-up ledger",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["month", "by"])
+    .answers("Statement"),
+    get(
+        Operation::ShowForecast,
+        "/workspaces/{workspace}/forecast",
+        "What this month will have cost when it ends, with its range, and how forecasts made before have done",
+    )
+    .with(Act::ReadUsage)
+    .asks(BUDGET_DIMENSIONS)
+    .answers("MonthForecast"),
+    get(
+        Operation::ShowBooks,
+        "/workspaces/{workspace}/books",
+        "How fresh the books are, provider by provider, and how much of the month's charges names an owner",
+    )
+    .with(Act::ReadUsage)
+    .answers("Books"),
+    change(
+        Operation::BringRuns,
+        "POST",
+        "/workspaces/{workspace}/reconciler/runs",
+        "Say how runs of the reconciler ended (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("ReconciliationRuns")
+    .answers("Taken"),
+    get(
+        Operation::ListRuns,
+        "/workspaces/{workspace}/reconciliation-runs",
+        "How runs of the reconciler ended, the newest first; kept for 400 days",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["limit"])
+    .answers("ReconciliationRunList"),
 ];
 
 /// What the table says about a request.

@@ -9,7 +9,6 @@ mod actions;
 mod failures;
 mod figures;
 mod flow;
-mod forecast;
 mod pages;
 pub mod session;
 mod sign_in;

@@ -4,9 +4,12 @@ mod alerts;
 mod budgets;
 mod keys;
 mod overview;
+mod overview_books;
 mod reconciliation;
+mod reconciliation_runs;
 mod requests;
 mod sessions;
+mod statements;
 mod usage;
 
 use serde_json::Value;
@@ -157,6 +160,14 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadAudit,
         asks: sessions::asks,
         view: sessions::view,
+    },
+    Entry {
+        path: "/statements",
+        title: "Statements",
+        menu: Some("Statements"),
+        act: Act::ReadUsage,
+        asks: statements::asks,
+        view: statements::view,
     },
 ];
 

@@ -13,9 +13,11 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_archive::Limits;
+use super::ledger_days::is_whole_days;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
+use crate::admin::merge_forecast::ForecastQuery;
 use crate::dimensions::DIMENSIONS;
 
 /// Events that stay one by one: 2,000,000 x about 2 KB = 4 GB of an object's 10 GB. Rollups and totals stay for good.
@@ -28,6 +30,10 @@ const PRUNED_AT_ONCE: u64 = 5_000;
 const OUTCOMES_EXPORTED: u64 = 1_000;
 /// Rows of daily history in one answer: 100,000 x about 50 bytes = 5 MB.
 pub(crate) const MAX_HISTORY_ROWS: usize = 100_000;
+
+/// What is added up in rows of sums.
+pub(super) const SUMS: [&str; 6] =
+    ["requests", "input_tokens", "cached_tokens", "output_tokens", "cost_nanos", "charged_nanos"];
 
 /// The schema. The tables are strict, so that a sum beyond 64 bits is an error: SQLite would make a float of it.
 pub const MIGRATIONS: &[&str] = &["
@@ -61,7 +67,8 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE];
+", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
+    super::ledger_days::DAYS];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -153,6 +160,8 @@ impl<S: Sql> LedgerObject<S> {
             self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
         let mut last: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
         let before = last;
+        let folded = self.folded_to()?;
+        let mut newest = Timestamp::from_ms(folded);
         for raw in &batch.events {
             let event: UsageEvent =
                 serde_json::from_str(raw.get()).map_err(|e| SqlError(format!("event: {e}")))?;
@@ -160,18 +169,20 @@ impl<S: Sql> LedgerObject<S> {
                 continue;
             }
             last = event.seq;
-            self.insert(&event, raw.get())?;
+            self.insert(&event, raw.get(), folded)?;
+            newest = newest.max(event.at);
         }
         if last > before {
             let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
                 ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
             self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
+            self.fold(folded, newest)?;
             self.prune(self.limits.kept_events)?;
         }
         Ok(json!({ "applied_up_to": last }).to_string())
     }
 
-    fn insert(&self, event: &UsageEvent, body: &str) -> Result<(), SqlError> {
+    fn insert(&self, event: &UsageEvent, body: &str, folded: i64) -> Result<(), SqlError> {
         let values = dimensions_of(event);
         let charged = nanos(event.charged)?;
         let (at, status) = (event.at.ms().to_string(), event.status.to_string());
@@ -191,17 +202,24 @@ impl<S: Sql> LedgerObject<S> {
         let add = "UPDATE totals SET events = events + 1, kept = kept + 1,
             charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";
         self.sql.exec(add, &[Some(&charged), Some(&tokens)])?;
-        self.add_to_rollup(event, &values, &charged)
+        let hour = event.at.start_of_hour().ms();
+        self.add_to_sums("rollups", hour, event, &values)?;
+        if hour < folded {
+            let day = event.at.date().midnight().ms();
+            self.add_to_sums("days", day, event, &values)?;
+        }
+        Ok(())
     }
 
-    fn add_to_rollup(
+    fn add_to_sums(
         &self,
+        table: &str,
+        start_ms: i64,
         event: &UsageEvent,
         values: &[Option<String>],
-        charged: &str,
     ) -> Result<(), SqlError> {
         let tokens = event.usage.tally().map(|tally| tally.tokens).unwrap_or_default();
-        let hour = event.at.start_of_hour().ms().to_string();
+        let start = start_ms.to_string();
         let dimensions = serde_json::to_string(values).map_err(|e| SqlError(e.to_string()))?;
         let cost = nanos(event.cost.as_ref().map_or(Usd::ZERO, |cost| cost.total))?;
         // An interruption is no request: it stands for requests that are not known.
@@ -212,31 +230,25 @@ impl<S: Sql> LedgerObject<S> {
             tokens.cache_read_total().to_string(),
             tokens.output_total().to_string(),
             cost,
-            charged.to_owned(),
+            nanos(event.charged)?,
         ];
         let columns = DIMENSIONS.join(", ");
         let upsert = format!(
-            "INSERT INTO rollups (hour_ms, dimensions, {columns}, requests, input_tokens, cached_tokens,
-                output_tokens, cost_nanos, charged_nanos)
-             VALUES (CAST(? AS INTEGER), ?{}{})
-             ON CONFLICT (hour_ms, dimensions) DO UPDATE SET
-                requests = requests + excluded.requests,
-                input_tokens = input_tokens + excluded.input_tokens,
-                cached_tokens = cached_tokens + excluded.cached_tokens,
-                output_tokens = output_tokens + excluded.output_tokens,
-                cost_nanos = cost_nanos + excluded.cost_nanos,
-                charged_nanos = charged_nanos + excluded.charged_nanos",
+            "INSERT INTO {table} (hour_ms, dimensions, {columns}, {})
+             VALUES (CAST(? AS INTEGER), ?{}{}) ON CONFLICT (hour_ms, dimensions) DO UPDATE SET {}",
+            SUMS.join(", "),
             ", ?".repeat(DIMENSIONS.len()),
-            ", CAST(? AS INTEGER)".repeat(sums.len())
+            ", CAST(? AS INTEGER)".repeat(sums.len()),
+            SUMS.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).join(", ")
         );
-        let mut params = vec![Some(hour.as_str()), Some(dimensions.as_str())];
+        let mut params = vec![Some(start.as_str()), Some(dimensions.as_str())];
         params.extend(values.iter().map(Option::as_deref));
         params.extend(sums.iter().map(|sum| Some(sum.as_str())));
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`,
-    /// `archive`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `statement`, `forecast`, `books`, `export`,
+    /// `export_outcomes`, `request`, `archive`, `outcomes`, `outcome_summary` or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -244,6 +256,12 @@ impl<S: Sql> LedgerObject<S> {
             "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "forecast" => {
+                let query: ForecastQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                self.usage(&query.usage)?
+            }
+            "books" => self.books(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "statement" => self.statement(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "export_outcomes" => {
                 let query: ExportQuery = serde_json::from_str(payload).map_err(unreadable)?;
                 let after = query.after.as_deref();
@@ -263,22 +281,6 @@ impl<S: Sql> LedgerObject<S> {
         Ok(answer.to_string())
     }
 
-    fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
-        let mut filter = Filter::default();
-        filter.span("at_ms", query.from_ms, query.to_ms);
-        filter.values(&query.filters)?;
-        if let Some(before) = &query.before {
-            filter.add("id < ?", before);
-        }
-        // One more than asked for tells whether there are more.
-        let limit = query.limit.clamp(1, 1_000) + 1;
-        let select =
-            format!("SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}", filter.clause());
-        let rows = self.sql.exec(&select, &filter.params())?;
-        let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
-        Ok(json!({ "data": bodies? }))
-    }
-
     fn usage(&self, query: &UsageQuery) -> Result<Value, SqlError> {
         let mut filter = Filter::default();
         filter.span("hour_ms", query.from_ms, query.to_ms);
@@ -295,23 +297,22 @@ impl<S: Sql> LedgerObject<S> {
         groups.extend(query.group_by.iter().cloned());
         let mut columns: Vec<String> =
             groups.iter().map(|group| format!("CAST({group} AS TEXT)")).collect();
-        let sums = [
-            "requests",
-            "input_tokens",
-            "cached_tokens",
-            "output_tokens",
-            "cost_nanos",
-            "charged_nanos",
-        ];
-        columns.extend(sums.iter().map(|sum| format!("CAST(COALESCE(SUM({sum}), 0) AS TEXT)")));
+        columns.extend(SUMS.iter().map(|sum| format!("CAST(COALESCE(SUM({sum}), 0) AS TEXT)")));
         let grouping = if groups.is_empty() {
             String::new()
         } else {
             format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
         };
-        let select =
-            format!("SELECT {} FROM rollups {} {grouping}", columns.join(", "), filter.clause());
-        let rows = self.sql.exec(&select, &filter.params())?;
+        let by_hour = query.bucket.as_deref() == Some("hour");
+        let (from, params) = if by_hour || !is_whole_days(query.from_ms, query.to_ms) {
+            (format!("rollups {}", filter.clause()), filter.owned_params())
+        } else {
+            let names: Vec<&str> = query.group_by.iter().map(String::as_str).collect();
+            self.summed(&names, &filter)?
+        };
+        let select = format!("SELECT {} FROM {from} {grouping}", columns.join(", "));
+        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
+        let rows = self.sql.exec(&select, &params)?;
         let data = rows.iter().map(|row| {
             let mut item = serde_json::Map::new();
             let mut at = 0;
@@ -324,7 +325,7 @@ impl<S: Sql> LedgerObject<S> {
                 item.insert(name.clone(), row.get(at).cloned().flatten().into());
                 at += 1;
             }
-            for sum in sums {
+            for sum in SUMS {
                 let value: i64 = integer(row, at)?;
                 at += 1;
                 match sum.strip_suffix("_nanos") {
@@ -344,15 +345,17 @@ impl<S: Sql> LedgerObject<S> {
         let mut filter = Filter::default();
         filter.span("hour_ms", Some(query.from_ms), Some(query.to_ms));
         filter.values(&query.filters)?;
-        let (name, clause) = (&query.dimension, filter.clause());
+        let name = query.dimension.as_str();
+        let (from, params) = self.summed(&[name], &filter)?;
         // What has no value cannot have a budget by it. One row more than is allowed shows that there are too many.
         let select = format!(
-            "SELECT {name}, CAST(hour_ms / 86400000 AS TEXT), CAST(SUM(charged_nanos) AS TEXT) FROM rollups
-            {clause} AND {name} IS NOT NULL GROUP BY {name}, hour_ms / 86400000 HAVING SUM(charged_nanos) > 0
+            "SELECT {name}, CAST(hour_ms / 86400000 AS TEXT), CAST(SUM(charged_nanos) AS TEXT) FROM {from}
+            WHERE {name} IS NOT NULL GROUP BY {name}, hour_ms / 86400000 HAVING SUM(charged_nanos) > 0
             LIMIT {}",
             MAX_HISTORY_ROWS + 1
         );
-        let rows = self.sql.exec(&select, &filter.params())?;
+        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
+        let rows = self.sql.exec(&select, &params)?;
         let data = rows.iter().map(|row| {
             let (day, nanos) = (integer::<i64>(row, 1)?, integer(row, 2)?);
             Ok(json!([text(row, 0)?, day, Usd::from_nanos(nanos)]))
@@ -398,7 +401,7 @@ impl<S: Sql> LedgerObject<S> {
 }
 
 /// The conditions of a query, and their parameters in order.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Filter {
     conditions: Vec<String>,
     values: Vec<String>,
@@ -424,14 +427,21 @@ impl Filter {
         }
     }
 
-    fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
-        for (name, value) in filters {
-            if name == "status" {
-                self.add("status = CAST(? AS INTEGER)", value);
-            } else {
-                known(name)?;
-                self.add(&format!("{name} = ?"), value);
-            }
+    pub(super) fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
+        if let Some(status) = filters.get("status") {
+            self.add("status = CAST(? AS INTEGER)", status);
+        }
+        self.dimensions(filters)
+    }
+
+    /// The conditions that rows of sums know too: they have no status.
+    pub(super) fn dimensions(
+        &mut self,
+        filters: &BTreeMap<String, String>,
+    ) -> Result<(), SqlError> {
+        for (name, value) in filters.iter().filter(|(name, _)| *name != "status") {
+            known(name)?;
+            self.add(&format!("{name} = ?"), value);
         }
         Ok(())
     }
@@ -442,6 +452,10 @@ impl Filter {
         } else {
             format!("WHERE {}", self.conditions.join(" AND "))
         }
+    }
+
+    pub(super) fn owned_params(&self) -> Vec<String> {
+        self.values.clone()
     }
 
     pub(super) fn params(&self) -> Vec<Option<&str>> {

@@ -364,16 +364,17 @@ impl<S: Sql> LedgerObject<S> {
         let picked: String =
             groups.iter().zip(&named).map(|(group, name)| format!("{group} AS {name}, ")).collect();
         let columns: String = named.iter().map(|name| format!("NULLIF({name}, ''), ")).collect();
-        // UNION takes each request of a group once, whether by itself or by its session.
+        // UNION takes each request of a group once, whether by itself or by its session. CROSS keeps the order of the
+        // join: outcomes lead to their events, of which there may be millions.
         let select = format!(
             "WITH o AS (SELECT * FROM outcomes {}) SELECT {columns}CAST(COUNT(*) AS TEXT),
                 CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT)
              FROM (
                 SELECT {picked}e.id, e.key, e.charged_nanos FROM o
-                    JOIN events AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request'
+                    CROSS JOIN events AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request'
                 UNION
                 SELECT {picked}e.id, e.key, e.charged_nanos FROM o
-                    JOIN events AS e ON e.session = o.subject AND e.key = o.key WHERE o.kind = 'session'
+                    CROSS JOIN events AS e ON e.session = o.subject AND e.key = o.key WHERE o.kind = 'session'
              ) {}",
             filter.clause(),
             grouping(&named)

@@ -10,13 +10,65 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::HOUR_MS;
 
 use super::archive_part::Place;
-use super::ledger_object::LedgerObject;
-use super::sql::{Sql, SqlError, integer, text};
-use crate::dimensions::TRUE_UP_DIMENSIONS;
+use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_search::first_id;
+use super::sql::{Row, Sql, SqlError, integer, text};
+use crate::dimensions::{TRUE_UP_DIMENSIONS, TRUE_UP_OWNER_DIMENSIONS};
+
+/// Picodollars in a thousandth of a dollar. An amount is summed in two parts, so that neither sum leaves 64 bits.
+const PICO_PER_MILLI: i128 = 1_000_000_000;
+/// The amounts of a line, each with the two columns that it is summed in.
+const SUMMED: [&str; 4] = ["estimated", "billed", "quantity", "price"];
+
+/// The step of the schema that lets SQLite add true-ups up: owners and amounts in columns. What is there is taken over.
+pub const COLUMNS: &str = "
+    ALTER TABLE true_ups ADD COLUMN of_key TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_owner TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_cost_centre TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_environment TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_user TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_team TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_app TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_feature TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_agent TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_customer TEXT;
+    ALTER TABLE true_ups ADD COLUMN of_unmetered TEXT;
+    ALTER TABLE true_ups ADD COLUMN estimated_milli INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN estimated_rest INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN billed_milli INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN billed_rest INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN quantity_milli INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN quantity_rest INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN price_milli INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE true_ups ADD COLUMN price_rest INTEGER NOT NULL DEFAULT 0;
+    UPDATE true_ups SET
+        of_key = json_extract(owner, '$.key'), of_owner = json_extract(owner, '$.owner'),
+        of_cost_centre = json_extract(owner, '$.cost_centre'), of_environment = json_extract(owner, '$.environment'),
+        of_user = json_extract(owner, '$.user'), of_team = json_extract(owner, '$.team'),
+        of_app = json_extract(owner, '$.app'), of_feature = json_extract(owner, '$.feature'),
+        of_agent = json_extract(owner, '$.agent'), of_customer = json_extract(owner, '$.customer'),
+        of_unmetered = json_extract(owner, '$.unmetered'),
+        estimated_milli = CAST(CASE WHEN length(ltrim(estimated_pico, '-')) > 9
+            THEN substr(estimated_pico, 1, length(estimated_pico) - 9) ELSE '0' END AS INTEGER),
+        estimated_rest = CAST(substr(ltrim(estimated_pico, '-'), -9) AS INTEGER)
+            * (CASE WHEN estimated_pico LIKE '-%' THEN -1 ELSE 1 END),
+        billed_milli = CAST(CASE WHEN length(ltrim(COALESCE(billed_pico, '0'), '-')) > 9
+            THEN substr(billed_pico, 1, length(billed_pico) - 9) ELSE '0' END AS INTEGER),
+        billed_rest = CAST(substr(ltrim(COALESCE(billed_pico, '0'), '-'), -9) AS INTEGER)
+            * (CASE WHEN billed_pico LIKE '-%' THEN -1 ELSE 1 END),
+        quantity_milli = CAST(CASE WHEN length(ltrim(quantity_pico, '-')) > 9
+            THEN substr(quantity_pico, 1, length(quantity_pico) - 9) ELSE '0' END AS INTEGER),
+        quantity_rest = CAST(substr(ltrim(quantity_pico, '-'), -9) AS INTEGER)
+            * (CASE WHEN quantity_pico LIKE '-%' THEN -1 ELSE 1 END),
+        price_milli = CAST(CASE WHEN length(ltrim(price_pico, '-')) > 9
+            THEN substr(price_pico, 1, length(price_pico) - 9) ELSE '0' END AS INTEGER),
+        price_rest = CAST(substr(ltrim(price_pico, '-'), -9) AS INTEGER)
+            * (CASE WHEN price_pico LIKE '-%' THEN -1 ELSE 1 END)
+";
 
 /// An event's id begins with the time of the isolate that minted it; its time of admission is the Meter's. They differ by
 /// less than this.
-const CLOCK_SKEW_MS: i64 = HOUR_MS;
+pub(super) const CLOCK_SKEW_MS: i64 = HOUR_MS;
 /// Events in one page of an export, and their bytes: a page crosses between isolates whole. Few in tests, so that there
 /// are many pages.
 const PAGE_EVENTS: usize = if cfg!(test) { 3 } else { 1_000 };
@@ -105,17 +157,41 @@ impl<S: Sql> LedgerObject<S> {
             line.price_variance.pico().to_string(),
         ];
         let billed = line.billed.map(|billed| billed.pico().to_string());
+        let amounts = [
+            line.estimated,
+            line.billed.unwrap_or_default(),
+            line.quantity_variance,
+            line.price_variance,
+        ];
+        let parts = amounts.iter().flat_map(|amount| {
+            [amount.pico() / PICO_PER_MILLI, amount.pico() % PICO_PER_MILLI]
+                .map(|it| it.to_string())
+        });
+        let parts: Vec<String> = parts.collect();
+        let columns: Vec<String> = TRUE_UP_OWNER_DIMENSIONS
+            .iter()
+            .map(|name| format!("of_{name}"))
+            .chain(SUMMED.iter().flat_map(|name| [format!("{name}_milli"), format!("{name}_rest")]))
+            .collect();
+        let taken: Vec<String> =
+            columns.iter().map(|column| format!("{column} = excluded.{column}")).collect();
         // Amounts are text: in picodollars 64 bits end at nine million dollars.
-        let upsert = "INSERT INTO true_ups (day, provider, line, revision, model, meter, kind, owner, estimated_pico,
-                billed_pico, quantity_pico, price_pico, provisional)
-            VALUES (?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS INTEGER))
+        let upsert = format!(
+            "INSERT INTO true_ups (day, provider, line, revision, model, meter, kind, owner, estimated_pico,
+                billed_pico, quantity_pico, price_pico, provisional, {})
+            VALUES (?, ?, ?, CAST(? AS INTEGER), ?, ?, ?, ?, ?, ?, ?, ?, CAST(? AS INTEGER){}{})
             ON CONFLICT (day, provider, line) DO UPDATE SET revision = excluded.revision, model = excluded.model,
                 meter = excluded.meter, kind = excluded.kind, owner = excluded.owner,
                 estimated_pico = excluded.estimated_pico, billed_pico = excluded.billed_pico,
                 quantity_pico = excluded.quantity_pico, price_pico = excluded.price_pico,
-                provisional = excluded.provisional
-            WHERE excluded.revision >= true_ups.revision";
-        let params = [
+                provisional = excluded.provisional, {}
+            WHERE excluded.revision >= true_ups.revision",
+            columns.join(", "),
+            ", ?".repeat(TRUE_UP_OWNER_DIMENSIONS.len()),
+            ", CAST(? AS INTEGER)".repeat(parts.len()),
+            taken.join(", ")
+        );
+        let mut params = vec![
             Some(line.day.as_str()),
             Some(&line.provider),
             Some(&line.line),
@@ -130,57 +206,77 @@ impl<S: Sql> LedgerObject<S> {
             Some(&price),
             Some(if line.provisional { "1" } else { "0" }),
         ];
-        self.exec(upsert, &params).map(|_| ())
+        params
+            .extend(TRUE_UP_OWNER_DIMENSIONS.map(|name| line.owner.get(name).map(String::as_str)));
+        params.extend(parts.iter().map(|part| Some(part.as_str())));
+        self.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Lines added up by any dimensions. Sums are taken here, since SQLite's end at 64 bits.
+    /// Lines added up by any dimensions.
     pub(super) fn true_ups(&self, query: &TrueUpsQuery) -> Result<Value, SqlError> {
-        let select = "SELECT day, provider, model, meter, kind, owner, estimated_pico, billed_pico, quantity_pico,
-                price_pico, CAST(provisional AS TEXT) FROM true_ups WHERE day >= ? AND day < ?";
-        let from = query.from.as_deref().unwrap_or("");
-        let to = query.to.as_deref().unwrap_or("~");
-        let mut groups: BTreeMap<Vec<Option<String>>, TrueUpSums> = BTreeMap::new();
-        for row in &self.exec(select, &[Some(from), Some(to)])? {
-            let owner: BTreeMap<String, String> = serde_json::from_str(text(row, 5)?)
-                .map_err(|e| SqlError(format!("stored owner: {e}")))?;
-            let value = |name: &str| -> Option<String> {
-                match TRUE_UP_DIMENSIONS.iter().position(|known| *known == name) {
-                    Some(place) => row.get(place).cloned().flatten(),
-                    None => owner.get(name).cloned(),
-                }
-            };
-            if query.filters.iter().any(|(name, wanted)| value(name).as_ref() != Some(wanted)) {
-                continue;
-            }
-            let group = query.group_by.iter().map(|name| value(name)).collect();
-            let amount = |place| Ok::<_, SqlError>(Usd::from_pico(integer(row, place)?));
-            let estimated = amount(6)?;
-            let billed = row.get(7).is_some_and(Option::is_some).then(|| amount(7)).transpose()?;
-            let one = TrueUpSums {
-                estimated_usd: estimated,
-                billed_usd: billed.unwrap_or_default(),
-                estimated_of_billed_usd: billed.map_or(Usd::ZERO, |_| estimated),
-                quantity_variance_usd: amount(8)?,
-                price_variance_usd: amount(9)?,
-                unbilled_lines: u64::from(billed.is_none()),
-                provisional_lines: integer(row, 10)?,
-            };
-            let overflow = || SqlError("the sum of true-ups does not fit".to_owned());
-            groups.entry(group).or_default().add(&one).ok_or_else(overflow)?;
+        let mut filter = Filter::default();
+        if let Some(from) = &query.from {
+            filter.add("day >= ?", from);
         }
-        let data = groups.into_iter().map(|(group, sums)| {
+        if let Some(to) = &query.to {
+            filter.add("day < ?", to);
+        }
+        for (name, value) in &query.filters {
+            filter.add(&format!("{} = ?", column_of(name)?), value);
+        }
+        let groups = query.group_by.iter().map(|name| column_of(name));
+        let groups: Vec<String> = groups.collect::<Result<_, _>>()?;
+        let data = self.sums(&groups, &filter)?.into_iter().map(|(group, sums)| {
             let names = query.group_by.iter().cloned().zip(group);
             json!({ "group": names.collect::<BTreeMap<_, _>>(), "sums": sums })
         });
         Ok(json!({ "data": data.collect::<Vec<_>>() }))
     }
 
+    /// What lines add up to by some columns, in the order of their values.
+    pub(super) fn sums(
+        &self,
+        groups: &[String],
+        filter: &Filter,
+    ) -> Result<Vec<(Vec<Option<String>>, TrueUpSums)>, SqlError> {
+        let mut columns = groups.to_vec();
+        let sum = |of: &str| format!("CAST(SUM({of}) AS TEXT)");
+        for name in SUMMED {
+            columns.extend([sum(&format!("{name}_milli")), sum(&format!("{name}_rest"))]);
+        }
+        let of_billed = |part| sum(&format!("IIF(billed_pico IS NULL, 0, estimated_{part})"));
+        columns.extend([of_billed("milli"), of_billed("rest")]);
+        columns.extend([sum("billed_pico IS NULL"), sum("provisional")]);
+        // Without a group there is still no row of nothing.
+        let by = if groups.is_empty() { "day IS NULL".to_owned() } else { groups.join(", ") };
+        let select = format!(
+            "SELECT {} FROM true_ups {} GROUP BY {by} ORDER BY {by}",
+            columns.join(", "),
+            filter.clause()
+        );
+        let rows = self.exec(&select, &filter.params())?;
+        let of_row = |row: &Row| {
+            let at = groups.len();
+            let group = row.iter().take(at).cloned().collect();
+            let sums = TrueUpSums {
+                estimated_usd: amount(row, at)?,
+                billed_usd: amount(row, at + 2)?,
+                quantity_variance_usd: amount(row, at + 4)?,
+                price_variance_usd: amount(row, at + 6)?,
+                estimated_of_billed_usd: amount(row, at + 8)?,
+                unbilled_lines: integer(row, at + 10)?,
+                provisional_lines: integer(row, at + 11)?,
+            };
+            Ok((group, sums))
+        };
+        rows.iter().map(of_row).collect()
+    }
+
     /// A page of events for the reconciler: each as it was recorded, in the order of their ids. `lines` is their text, a
     /// line each; `after` leads to the next page and is absent from the last. `parts` have further events of the page.
     pub(super) fn export(&self, query: &ExportQuery) -> Result<Value, SqlError> {
-        let id = |ms: i64| format!("req_{:012x}", ms.max(0));
-        let start = id(query.from_ms.saturating_sub(CLOCK_SKEW_MS));
-        let end = id(query.to_ms.saturating_add(CLOCK_SKEW_MS));
+        let start = first_id(query.from_ms.saturating_sub(CLOCK_SKEW_MS));
+        let end = first_id(query.to_ms.saturating_add(CLOCK_SKEW_MS));
         let pruned = self.exec("SELECT value FROM marks WHERE name = 'pruned_to'", &[])?;
         if let Some(row) = pruned.first()
             && text(row, 0)? >= start.as_str()
@@ -213,6 +309,25 @@ impl<S: Sql> LedgerObject<S> {
         let parts = self.released(&begin, after.as_ref().unwrap_or(&end))?;
         Ok(json!({ "lines": lines, "after": after.map(|after| after.to_string()), "parts": parts }))
     }
+}
+
+/// The column of a dimension. A name becomes part of a statement only when it is one of ours.
+fn column_of(name: &str) -> Result<String, SqlError> {
+    if TRUE_UP_DIMENSIONS.contains(&name) {
+        return Ok(name.to_owned());
+    }
+    if TRUE_UP_OWNER_DIMENSIONS.contains(&name) {
+        return Ok(format!("of_{name}"));
+    }
+    Err(SqlError(format!("true-ups have no dimension `{name}`")))
+}
+
+/// An amount from its two parts.
+fn amount(row: &Row, at: usize) -> Result<Usd, SqlError> {
+    let milli: i128 = integer(row, at)?;
+    let pico =
+        milli.checked_mul(PICO_PER_MILLI).and_then(|it| it.checked_add(integer(row, at + 1).ok()?));
+    pico.map(Usd::from_pico).ok_or_else(|| SqlError("the sum of true-ups does not fit".to_owned()))
 }
 
 #[cfg(test)]
@@ -250,5 +365,37 @@ mod tests {
         assert_eq!(ledger.true_ups(&query).unwrap()["data"][0]["sums"]["estimated_usd"], "1");
         let query = TrueUpsQuery { from: Some("2026-11-21".into()), ..TrueUpsQuery::default() };
         assert_eq!(ledger.true_ups(&query).unwrap()["data"], json!([]));
+    }
+
+    #[test]
+    fn lines_of_the_older_schema_are_taken_over_exactly() {
+        use crate::objects::ledger_object::MIGRATIONS;
+        use crate::objects::migrations::migrate;
+        let sql = TestSql::new();
+        let before = MIGRATIONS.iter().position(|step| *step == COLUMNS).unwrap();
+        migrate(&sql, &MIGRATIONS[..before]).unwrap();
+        let amounts = [
+            ("0", Some("7")),
+            ("-999999999", Some("-1000000000")),
+            ("12345678901234567890123", None),
+            ("1000000001", Some("-12345678901234567890123")),
+        ];
+        for (place, (estimated, billed)) in amounts.iter().enumerate() {
+            let insert = "INSERT INTO true_ups VALUES ('2026-11-20', 'p', ?, 1, 'm', 'input', 'usage', ?, ?, ?, '-5', '3', 1)";
+            let (line, owner) = (place.to_string(), format!("{{\"team\":\"t{place}\"}}"));
+            sql.exec(insert, &[Some(&line), Some(&owner), Some(estimated), *billed]).unwrap();
+        }
+        let ledger = LedgerObject::open(sql).unwrap();
+        let query = TrueUpsQuery { group_by: vec!["team".into()], ..TrueUpsQuery::default() };
+        let found = ledger.true_ups(&query).unwrap();
+        for (place, (estimated, billed)) in amounts.iter().enumerate() {
+            let (group, sums) = (&found["data"][place]["group"], &found["data"][place]["sums"]);
+            let usd = |pico: &str| Usd::from_pico(pico.parse().unwrap());
+            assert_eq!(group["team"], format!("t{place}"));
+            assert_eq!(sums["estimated_usd"], json!(usd(estimated)), "{sums}");
+            assert_eq!(sums["billed_usd"], json!(usd(billed.unwrap_or("0"))), "{sums}");
+            assert_eq!(sums["unbilled_lines"], u64::from(billed.is_none()));
+            assert_eq!(sums["quantity_variance_usd"], json!(Usd::from_pico(-5)));
+        }
     }
 }

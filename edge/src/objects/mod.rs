@@ -12,8 +12,12 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_archive;
+pub mod ledger_days;
+pub mod ledger_freshness;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+mod ledger_search;
+pub mod ledger_statement;
 pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;
@@ -46,9 +50,13 @@ mod workspace_sessions;
 #[cfg(test)]
 mod ledger_archive_tests;
 #[cfg(test)]
+mod ledger_days_tests;
+#[cfg(test)]
 mod ledger_object_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;
+#[cfg(test)]
+mod ledger_statement_tests;
 #[cfg(test)]
 pub(crate) mod test_shell;
 #[cfg(test)]

@@ -41,7 +41,7 @@ pub const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE sessions (id TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, opened_at TEXT NOT NULL,
         expires_ms INTEGER NOT NULL) WITHOUT ROWID
-"];
+", super::workspace_api::RUNS];
 
 /// The Alerts object's place in the queue of pushes. No key has this id.
 const ALERTS: &str = "alerts";

@@ -2,9 +2,10 @@
 
 use serde_json::Value;
 
+use super::reconciliation_runs as runs;
 use super::{Period, Rounds, Visit, number, sum_usd, text};
 use crate::admin::roles::Act;
-use crate::dashboard::view::{Action, Block, Cell, Column, Field, Stat, Table, View};
+use crate::dashboard::view::{Action, Block, Cell, Column, Field, Link, Stat, Table, View};
 use crate::dashboard::web::{Ask, encoded};
 
 const AMOUNTS: [(&str, &str); 5] = [
@@ -14,13 +15,18 @@ const AMOUNTS: [(&str, &str); 5] = [
     ("quantity_variance_usd", "By quantity"),
     ("price_variance_usd", "By price"),
 ];
-const GROUPS: [(&str, &str); 6] = [
+/// What the page can be narrowed to.
+const FIXED: [&str; 3] = ["provider", "model", "kind"];
+const GROUPS: [(&str, &str); 9] = [
     ("day,provider,model", "Day, provider, model"),
     ("provider,model", "Provider, model"),
     ("day", "Day"),
     ("provider", "Provider"),
     ("unmetered", "Unmetered usage"),
     ("cost_centre", "Cost centre"),
+    ("day,meter", "Day, what is measured"),
+    ("kind", "Kind of charge"),
+    ("team", "Team"),
 ];
 
 fn group<'v>(visit: &'v Visit<'_>) -> &'v str {
@@ -30,8 +36,16 @@ fn group<'v>(visit: &'v Visit<'_>) -> &'v str {
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
         0 => vec![
-            Period::of(visit).ask(Ask::get("/true-ups")).with("group_by", group(visit)),
+            Period::of(visit)
+                .ask(Ask::get("/true-ups"))
+                .with("group_by", group(visit))
+                .with_those(&visit.query, &FIXED),
             Ask::get("/price-proposals"),
+            Ask::get("/reconciliation-runs"),
+            Period::of(visit)
+                .ask(Ask::get("/true-ups"))
+                .with("group_by", "unmetered,provider,model")
+                .with_those(&visit.query, &FIXED),
         ],
         _ => Vec::new(),
     }
@@ -50,7 +64,8 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let row = |row: &Value| {
         let none = Value::Null;
         let (group, sums) = (row.get("group").unwrap_or(&none), row.get("sums").unwrap_or(&none));
-        let mut cells: Vec<Cell> = names.iter().map(|name| Cell::text(text(group, name))).collect();
+        let mut cells: Vec<Cell> =
+            names.iter().map(|name| deeper(visit, name, text(group, name))).collect();
         cells.extend(AMOUNTS.map(|(name, _)| Cell::usd(text(sums, name))));
         cells.push(Cell::count(number(sums, "unbilled_lines")));
         cells.push(Cell::count(number(sums, "provisional_lines")));
@@ -79,12 +94,44 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         ),
         filters: vec![from, until, Field::choice("by", "By", group(visit), &GROUPS)],
         blocks: vec![
+            Block::Links(narrowed(visit)),
             Block::Stats(stats.into()),
             Block::Table(table),
+            Block::Table(runs::unmetered(rounds.rows(0, 3))),
+            Block::Table(runs::table(rounds.rows(0, 2))),
+            runs::exports(rounds.rows(0, 2)),
             Block::Table(proposals(visit, rounds)),
         ],
         ..View::default()
     }
+}
+
+/// A name that leads to the same page, narrowed to it: a day to its providers, a provider to its models.
+fn deeper(visit: &Visit<'_>, name: &str, value: &str) -> Cell {
+    let query = match (name, value) {
+        (_, "") => return Cell::Nothing,
+        ("day", day) => {
+            let query = visit.query.with("from", Some(day)).with("until", Some(day));
+            query.with("by", Some("provider,model"))
+        }
+        ("provider", _) => {
+            visit.query.with("provider", Some(value)).with("by", Some("day,provider,model"))
+        }
+        ("model", _) => visit.query.with("model", Some(value)).with("by", Some("day,meter")),
+        _ => return Cell::text(value),
+    };
+    Cell::link(format!("/dashboard/reconciliation{}", query.query()), value)
+}
+
+/// What the page is narrowed to, to be taken away.
+fn narrowed(visit: &Visit<'_>) -> Vec<Link> {
+    let fixed = FIXED.iter().filter_map(|name| Some((*name, visit.query.get(name)?)));
+    let link = |(name, value): (&str, &str)| Link {
+        href: format!("/dashboard/reconciliation{}", visit.query.with(name, None).query()),
+        text: format!("{name}: {value} (take away)"),
+        current: true,
+    };
+    fixed.map(link).collect()
 }
 
 fn proposals(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Table {

@@ -8,7 +8,7 @@ use crate::dashboard::figures::share;
 use crate::dashboard::flow::{Flow, Way};
 use crate::dashboard::view::{Block, Cell, Column, Field, Link, Stat, Table, View};
 use crate::dashboard::web::{Ask, Fields};
-use crate::objects::ledger_object::DIMENSIONS;
+use crate::dimensions::DIMENSIONS;
 
 const TITLES: [(&str, &str); 14] = [
     ("team", "Team"),

@@ -11,12 +11,15 @@ mod providers;
 mod reconciler;
 mod reports;
 mod rules;
+mod runs;
 mod secrets;
 mod sessions;
+mod statements;
 mod telemetry;
 
 use serde_json::{Value, json};
 
+pub(super) use runs::RUNS;
 use secrets::Shared;
 
 use super::sql::Sql;
@@ -155,6 +158,11 @@ pub(super) fn answer<S: Sql>(
         Operation::ApplyConfig => api.apply_config(),
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
+        Operation::ShowStatement => api.statement(),
+        Operation::ShowForecast => api.forecast(),
+        Operation::ShowBooks => api.books(),
+        Operation::BringRuns => api.bring_runs(),
+        Operation::ListRuns => api.runs(),
     }
 }
 

@@ -8,7 +8,7 @@ use tallygate_shared::feedback::{
     BudgetCorrection, ContextProvider, MAX_ITEMS, ReconcilerContext, ReconcilerFinding,
     ReconcilerSettings, TrueUp, noon,
 };
-use tallygate_shared::money::PICO_PER_NANO;
+use tallygate_shared::money::{PICO_PER_NANO, Usd};
 use tallygate_shared::time::{DAY_MS, Date};
 
 use super::{Answer, Api};
@@ -25,6 +25,8 @@ const MAX_TOLERANCE_PERCENT: u32 = 100;
 /// Characters of a credential that its provider shows too, and the shortest credential they are shown of.
 const HINT: usize = 4;
 const SHORTEST_HINTED: usize = 20;
+/// The most of one line: a trillion dollars, so that a million lines add up within 64 bits of thousandths.
+const MOST_PICO: u128 = 1_000_000_000_000_000_000_000_000;
 /// Longest name in a true-up, in bytes.
 const MAX_NAME: usize = 512;
 
@@ -111,6 +113,18 @@ impl<S: Sql> Api<'_, S> {
                 let field = format!("[{place}]");
                 let remedy = "Keep each name below 512 bytes.";
                 return Err(Problem::field(&field, "has a name that is too long", remedy).into());
+            }
+            let amounts = [
+                ("estimated", line.estimated),
+                ("billed", line.billed.unwrap_or_default()),
+                ("quantity_variance", line.quantity_variance),
+                ("price_variance", line.price_variance),
+            ];
+            let beyond = |(_, amount): &&(&str, Usd)| amount.pico().unsigned_abs() > MOST_PICO;
+            if let Some((name, _)) = amounts.iter().find(beyond) {
+                let remedy = "Send amounts of at most a trillion dollars.";
+                let field = format!("[{place}].{name}");
+                return Err(Problem::field(&field, "is too large", remedy).into());
             }
             let unknown = |name: &&String| !TRUE_UP_OWNER_DIMENSIONS.contains(&name.as_str());
             if let Some(name) = line.owner.keys().find(unknown) {

@@ -4,12 +4,15 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use tallygate_shared::budget::baseline::DEFAULT_DAYS;
-use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
+use tallygate_shared::forecast::LOOK_BACK_DAYS;
+use tallygate_shared::time::{DAY_MS, Date, HOUR_MS, Timestamp};
 
 use super::{Answer, Api, list};
 use crate::admin::call::Step;
+use crate::admin::merge_forecast::ForecastQuery;
 use crate::admin::problem::Problem;
 use crate::dimensions::{BUDGET_DIMENSIONS, DIMENSIONS};
+use crate::objects::ledger_freshness::BooksQuery;
 use crate::objects::ledger_object::{HistoryQuery, RequestsQuery, UsageQuery};
 use crate::objects::sql::Sql;
 
@@ -18,6 +21,8 @@ const MAX_MONTHS: usize = 36;
 /// Requests or audit entries in one page.
 const MAX_PAGE: u64 = 1_000;
 const DEFAULT_PAGE: u64 = 50;
+/// A forecast made four weeks ago looks back four weeks more.
+const FORECAST_DAYS: i64 = 2 * LOOK_BACK_DAYS;
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn requests(&self) -> Answer {
@@ -97,6 +102,32 @@ impl<S: Sql> Api<'_, S> {
         let (from_ms, to_ms) = (from.ms(), today.ms());
         let query = HistoryQuery { dimension: dimension_asked, from_ms, to_ms, days, filters };
         Ok(Step::Ledgers { names, method: "history", payload: json!(query).to_string() })
+    }
+
+    /// This month's forecast, from the days of two months before it on.
+    pub(super) fn forecast(&self) -> Answer {
+        let today = self.context.now.date();
+        let before = Date::from_days(today.first_of_month().days() - FORECAST_DAYS);
+        let mut usage = UsageQuery {
+            from_ms: Some(before.midnight().ms()),
+            bucket: Some("day".to_owned()),
+            ..UsageQuery::default()
+        };
+        for (name, value) in self.context.call.parameters() {
+            usage.filters.insert(dimension(&name)?, value);
+        }
+        let names = self.ledgers(usage.from_ms, None)?;
+        let query = ForecastQuery { today: today.to_string(), usage };
+        Ok(Step::Ledgers { names, method: "forecast", payload: json!(query).to_string() })
+    }
+
+    /// How fresh the books are: of this month and the one before, whose last days may be reconciled now.
+    pub(super) fn books(&self) -> Answer {
+        let month = self.context.now.date().first_of_month();
+        let before = Date::from_days(month.days() - 1).first_of_month();
+        let names = self.ledgers(Some(before.midnight().ms()), None)?;
+        let query = BooksQuery { month_ms: month.midnight().ms() };
+        Ok(Step::Ledgers { names, method: "books", payload: json!(query).to_string() })
     }
 
     /// The Ledgers of a span of time: since the workspace was created, until now; the newest ones of a longer span.

@@ -228,7 +228,7 @@ fn a_workspace_of_the_first_schema_opens_and_goes_on() {
     let acme = Acme::new();
     let sql = acme.shell.workspace_sql("ws_acme");
     // What later steps made is taken away again: the database is as the first build left it.
-    for table in ["nonces", "price_proposals", "sessions"] {
+    for table in ["nonces", "price_proposals", "sessions", "reconciliation_runs"] {
         sql.exec(&format!("DROP TABLE {table}"), &[]).unwrap();
     }
     sql.exec("DELETE FROM schema_version WHERE version > 1", &[]).unwrap();
