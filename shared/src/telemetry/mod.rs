@@ -6,6 +6,7 @@
 pub mod attributes;
 pub mod counters;
 pub mod histogram;
+pub mod latency;
 pub mod otlp;
 pub mod otlp_logs;
 pub mod otlp_metrics;
