@@ -106,6 +106,12 @@ pub enum Operation {
     ApplyConfig,
     ValidateConfig,
     DiffConfig,
+    ShowModelPerformance,
+    ShowPromptShapes,
+    ListAgentSessions,
+    ShowAgentSession,
+    ShowRefusals,
+    SimulateRefusals,
 }
 
 /// One row of the table.
@@ -208,7 +214,11 @@ const REQUEST_QUERY: &[&str] = &[
     "to",
     "cursor",
     "limit",
+    "sort",
     "status",
+    "session",
+    "min_charged_usd",
+    "max_charged_usd",
     "key",
     "owner",
     "cost_centre",
@@ -224,6 +234,26 @@ const REQUEST_QUERY: &[&str] = &[
     "provider",
     "model",
     "outcome",
+    "code",
+];
+/// What a refusal has: it reached no provider.
+const REFUSAL_QUERY: &[&str] = &[
+    "from",
+    "to",
+    "bucket",
+    "group_by",
+    "key",
+    "owner",
+    "cost_centre",
+    "purpose",
+    "environment",
+    "user",
+    "team",
+    "app",
+    "feature",
+    "agent",
+    "customer",
+    "actor_environment",
     "code",
 ];
 const USAGE_QUERY: &[&str] = &[
@@ -646,7 +676,7 @@ pub const OPERATIONS: &[Spec] = &[
     .takes("PriceImport")
     .answers("ImportReport"),
     change(Operation::DeletePrice, "DELETE", "/workspaces/{workspace}/prices/{price}", "Remove a price: `provider/model`, or `provider/model@day`"),
-    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first, filtered and paged")
+    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first or sorted, filtered and paged")
         .with(Act::ReadUsage)
         .answers("RequestList")
         .asks(REQUEST_QUERY),
@@ -702,6 +732,55 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadConfig)
         .takes("Config")
         .answers("Changes"),
+    get(
+        Operation::ShowModelPerformance,
+        "/workspaces/{workspace}/model-performance",
+        "Models side by side: requests, latency and time to first byte, errors, retries, tokens by bucket, cost of tokens and outcomes",
+    )
+    .with(Act::ReadUsage)
+    .answers("ModelPerformanceReport")
+    .asks(&["from", "to", "bucket", "group_by", "provider", "model"]),
+    get(
+        Operation::ShowPromptShapes,
+        "/workspaces/{workspace}/prompt-shapes",
+        "What prompts look like, by feature and model: sizes and parts, never content",
+    )
+    .with(Act::ReadUsage)
+    .answers("PromptShapeReport")
+    .asks(&["from", "to", "feature", "model", "shape"]),
+    get(
+        Operation::ListAgentSessions,
+        "/workspaces/{workspace}/agent-sessions",
+        "Sessions that actor tokens name: the dearest, or those that grew most",
+    )
+    .with(Act::ReadUsage)
+    .answers("AgentSessionList")
+    .asks(&["from", "to", "sort", "limit", "session", "key"]),
+    get(
+        Operation::ShowAgentSession,
+        "/workspaces/{workspace}/agent-sessions/{session}",
+        "One session's requests in order, each with its input tokens and their increase",
+    )
+    .with(Act::ReadUsage)
+    .answers("AgentSession")
+    .asks(&["from", "to", "key"]),
+    get(
+        Operation::ShowRefusals,
+        "/workspaces/{workspace}/refusals",
+        "How many requests were refused, by reason, owner and time",
+    )
+    .with(Act::ReadUsage)
+    .answers("RefusalReport")
+    .asks(REFUSAL_QUERY),
+    change(
+        Operation::SimulateRefusals,
+        "POST",
+        "/workspaces/{workspace}/refusals/simulate",
+        "What refused requests would have met under another policy, from what is recorded of them; nothing is changed",
+    )
+    .with(Act::ReadUsage)
+    .takes("PolicyTrial")
+    .answers("RefusalSimulation"),
 ];
 
 /// What the table says about a request.

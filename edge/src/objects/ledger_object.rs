@@ -12,6 +12,8 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
+use super::ledger_performance::BatchSums;
+use super::ledger_requests::RefusedQuery;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -79,7 +81,7 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES];
+", super::ledger_outcomes::OUTCOMES, super::ledger_performance::PERFORMANCE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -91,22 +93,6 @@ pub struct LedgerObject<S> {
 struct Batch {
     meter: String,
     events: Vec<Box<RawValue>>,
-}
-
-/// A question about requests.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RequestsQuery {
-    /// From this moment on.
-    pub from_ms: Option<i64>,
-    /// Before this moment.
-    pub to_ms: Option<i64>,
-    /// Older than this id.
-    pub before: Option<String>,
-    /// How many.
-    pub limit: u64,
-    /// Only with these values.
-    pub filters: BTreeMap<String, String>,
 }
 
 /// A question about usage.
@@ -164,6 +150,7 @@ impl<S: Sql> LedgerObject<S> {
             self.sql.exec("SELECT CAST(seq AS TEXT) FROM applied WHERE meter = ?", &[meter])?;
         let mut last: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
         let before = last;
+        let mut sums = BatchSums::default();
         for raw in &batch.events {
             let event: UsageEvent =
                 serde_json::from_str(raw.get()).map_err(|e| SqlError(format!("event: {e}")))?;
@@ -172,8 +159,10 @@ impl<S: Sql> LedgerObject<S> {
             }
             last = event.seq;
             self.insert(&event, raw.get())?;
+            sums.observe(&event);
         }
         if last > before {
+            self.add_sums(sums)?;
             let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
                 ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
             self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
@@ -245,12 +234,26 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers a question: the arms below are the methods.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
             "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
-            "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "model_performance" => {
+                self.performance(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
+            "prompt_shapes" => self.shapes(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "agent_sessions" => {
+                self.conversations(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
+            "agent_session" => self.turns(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "refused" => {
+                let asked: RefusedQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                self.refused_requests(&asked.query)?
+            }
+            "usage" | "refusals" => {
+                self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "export_outcomes" => {
@@ -275,22 +278,6 @@ impl<S: Sql> LedgerObject<S> {
             _ => self.totals()?,
         };
         Ok(answer.to_string())
-    }
-
-    fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
-        let mut filter = Filter::default();
-        filter.span("at_ms", query.from_ms, query.to_ms);
-        filter.values(&query.filters)?;
-        if let Some(before) = &query.before {
-            filter.add("id < ?", before);
-        }
-        // One more than asked for tells whether there are more.
-        let limit = query.limit.clamp(1, 1_000) + 1;
-        let select =
-            format!("SELECT body FROM events {} ORDER BY id DESC LIMIT {limit}", filter.clause());
-        let rows = self.sql.exec(&select, &filter.params())?;
-        let bodies: Result<Vec<Value>, SqlError> = rows.iter().map(|row| parsed(row, 0)).collect();
-        Ok(json!({ "data": bodies? }))
     }
 
     fn usage(&self, query: &UsageQuery) -> Result<Value, SqlError> {
@@ -419,6 +406,11 @@ impl Filter {
         self.values.push(value.to_owned());
     }
 
+    /// A condition without a value.
+    pub(super) fn literal(&mut self, condition: &str) {
+        self.conditions.push(condition.to_owned());
+    }
+
     pub(super) fn add_two(&mut self, condition: &str, values: [&str; 2]) {
         self.conditions.push(condition.to_owned());
         self.values.extend(values.map(str::to_owned));
@@ -433,7 +425,7 @@ impl Filter {
         }
     }
 
-    fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
+    pub(super) fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
         for (name, value) in filters {
             if name == "status" {
                 self.add("status = CAST(? AS INTEGER)", value);
@@ -467,7 +459,7 @@ fn known(name: &str) -> Result<(), SqlError> {
     }
 }
 
-fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
+pub(super) fn parsed(row: &super::sql::Row, column: usize) -> Result<Value, SqlError> {
     serde_json::from_str(text(row, column)?).map_err(|e| SqlError(format!("stored event: {e}")))
 }
 

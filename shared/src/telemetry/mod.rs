@@ -10,6 +10,7 @@ pub mod latency;
 pub mod otlp;
 pub mod otlp_logs;
 pub mod otlp_metrics;
+pub mod performance;
 pub mod prometheus;
 pub mod retry;
 pub mod trace;

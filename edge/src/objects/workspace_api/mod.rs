@@ -5,6 +5,7 @@ mod budgets;
 mod document;
 mod keys;
 mod outcomes;
+mod performance;
 mod prices_billed;
 mod providers;
 mod reconciler;
@@ -151,6 +152,12 @@ pub(super) fn answer<S: Sql>(
         Operation::ApplyConfig => api.apply_config(),
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
+        Operation::ShowModelPerformance => api.model_performance(),
+        Operation::ShowPromptShapes => api.prompt_shapes(),
+        Operation::ListAgentSessions => api.agent_sessions(),
+        Operation::ShowAgentSession => api.agent_session(name),
+        Operation::ShowRefusals => api.refusals(),
+        Operation::SimulateRefusals => api.simulate_refusals(),
     }
 }
 
