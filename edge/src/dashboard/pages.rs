@@ -1,10 +1,14 @@
 //! The pages: each names the calls that it needs, and makes its parts from their answers.
 
 mod alerts;
+mod blocked;
 mod budgets;
 mod keys;
+mod models;
 mod overview;
+mod prompts;
 mod reconciliation;
+mod request;
 mod requests;
 mod sessions;
 mod usage;
@@ -82,8 +86,8 @@ pub(super) const PAGES: &[Entry] = &[
         title: "Request",
         menu: None,
         act: Act::ReadUsage,
-        asks: requests::one_asks,
-        view: requests::one,
+        asks: request::asks,
+        view: request::view,
     },
     Entry {
         path: "/budgets",
@@ -148,6 +152,38 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadAudit,
         asks: sessions::asks,
         view: sessions::view,
+    },
+    Entry {
+        path: "/models",
+        title: "Models",
+        menu: Some("Models"),
+        act: Act::ReadUsage,
+        asks: models::asks,
+        view: models::view,
+    },
+    Entry {
+        path: "/prompts",
+        title: "Prompts",
+        menu: Some("Prompts"),
+        act: Act::ReadUsage,
+        asks: prompts::asks,
+        view: prompts::view,
+    },
+    Entry {
+        path: "/agent-sessions/{session}",
+        title: "Session of an agent",
+        menu: None,
+        act: Act::ReadUsage,
+        asks: prompts::session_asks,
+        view: prompts::session,
+    },
+    Entry {
+        path: "/blocked",
+        title: "Blocked",
+        menu: Some("Blocked"),
+        act: Act::ReadUsage,
+        asks: blocked::asks,
+        view: blocked::view,
     },
 ];
 

@@ -16,6 +16,8 @@ pub(super) struct View {
     pub(super) lead: String,
     /// What the page's query can say.
     pub(super) filters: Vec<Field>,
+    /// What it can say too, behind a fold.
+    pub(super) more_filters: Vec<Field>,
     /// Its parts, in order.
     pub(super) blocks: Vec<Block>,
     /// The page asks for itself again while it is looked at.
@@ -120,8 +122,17 @@ pub(super) struct Table {
     pub(super) empty: String,
     /// Its columns are drawn over its first one.
     pub(super) charted: bool,
+    /// What is drawn: `ms`, `USD`, ...; where it is empty, dollars, of which the last column is the sum.
+    pub(super) unit: &'static str,
     /// The address of the next page.
     pub(super) next: Option<String>,
+}
+
+impl View {
+    /// Whether one of the folded filters is in use.
+    fn uses_more(&self) -> bool {
+        self.more_filters.iter().any(|field| !field.value.is_empty())
+    }
 }
 
 impl Table {
