@@ -30,5 +30,7 @@ mod validate_budget;
 
 #[cfg(test)]
 mod openapi_tests;
+#[cfg(test)]
+mod refusal_replay_tests;
 
 pub use validate::{check_text, price_name};

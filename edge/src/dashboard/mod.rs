@@ -10,6 +10,8 @@ mod failures;
 mod figures;
 mod flow;
 mod forecast;
+#[cfg(test)]
+mod models_tests;
 mod pages;
 pub mod session;
 mod sign_in;

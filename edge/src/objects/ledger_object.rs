@@ -13,7 +13,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_performance::BatchSums;
-use super::ledger_requests::RefusedQuery;
+use super::ledger_requests::{LOOKED_AT, RefusedQuery};
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -238,7 +238,9 @@ impl<S: Sql> LedgerObject<S> {
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
-            "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "requests" => {
+                self.requests(&serde_json::from_str(payload).map_err(unreadable)?, LOOKED_AT)?
+            }
             "model_performance" => {
                 self.performance(&serde_json::from_str(payload).map_err(unreadable)?)?
             }

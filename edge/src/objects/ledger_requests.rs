@@ -13,9 +13,9 @@ use super::ledger_object::{Filter, LedgerObject, parsed};
 use super::sql::{Sql, SqlError, integer, text};
 
 /// Requests of a month that one question looks at, the newest: about 40 MB.
-pub const LOOKED_AT: u64 = 20_000;
+pub(super) const LOOKED_AT: u64 = 20_000;
 /// Refusals of a month that are decided again at once: 5,000 x about 1.5 KB.
-pub const REPLAYED: u64 = 5_000;
+const REPLAYED: u64 = 5_000;
 const MAX_PAGE: u64 = 1_000;
 
 /// A question about requests.
@@ -51,9 +51,8 @@ const TOKENS_ORDER: &str =
     "(SELECT COALESCE(SUM(value), 0) FROM json_each(body, '$.usage.tally.tokens')) DESC, id DESC";
 
 impl<S: Sql> LedgerObject<S> {
-    /// Requests, and how far back they were looked for: `looked_to` is the oldest request that was looked at, where there
-    /// are older ones.
-    pub(super) fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
+    /// Requests, looked for among the newest `most`: `looked_to` is the oldest of these, where there may be older ones.
+    pub(super) fn requests(&self, query: &RequestsQuery, most: u64) -> Result<Value, SqlError> {
         let mut filter = Filter::default();
         filter.ids(query.from_ms, query.to_ms);
         if let Some(before) = &query.before {
@@ -73,7 +72,7 @@ impl<S: Sql> LedgerObject<S> {
             let select = format!(
                 "SELECT id FROM events {} ORDER BY id DESC LIMIT 1 OFFSET {}",
                 filter.clause(),
-                LOOKED_AT - 1
+                most.saturating_sub(1)
             );
             let rows = self.exec(&select, &filter.params())?;
             looked_to = rows.first().map(|row| text(row, 0).map(str::to_owned)).transpose()?;

@@ -49,6 +49,8 @@ mod ledger_object_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;
 #[cfg(test)]
+mod ledger_performance_tests;
+#[cfg(test)]
 pub(crate) mod test_shell;
 #[cfg(test)]
 pub(crate) mod test_sql;
