@@ -5,44 +5,51 @@ from __future__ import annotations
 import csv
 import io
 import json
+import time
+from datetime import timedelta
 from decimal import Decimal
 
+import jwt
 import pytest
 from playwright.sync_api import expect
 
 from test_dashboard import LOOKS, cells, check, stat
 from visitors import browser, site  # noqa: F401
 
+SECRET = "actor-secret-of-the-pages-at-least-32-bytes"
 SESSION = "trip to São/Paulo"
 
 
 @pytest.fixture(scope="module")
 def talk(site):
-    """A conversation that sends everything again, and a key with limits."""
+    """A conversation that sends everything again, of a key with limits."""
     workspace = site.workspace
-    secret = workspace.admin("POST", "/actor-secrets", {"kid": "talk"})["secret"]
-    key = workspace.key(
-        name="agents",
-        policy={"max_request_usd": "5", "spend_caps": [{"window": "day", "limit_usd": "50"}]},
-    )
-    token = signed(secret, {"session": SESSION, "agent": "planner", "feature": "trips"}, site)
+    workspace.admin("POST", "/actor-secrets", {"kid": "talk", "secret": SECRET})
+    limits = {"max_request_usd": "5", "spend_caps": [{"window": "day", "limit_usd": "50"}]}
+    key = workspace.key(name="agents", policy=limits)
+    claims = {"session": SESSION, "agent": "planner", "feature": "trips"}
+    expiry = int((site.today + timedelta(hours=6)).timestamp())
+    token = jwt.encode({**claims, "exp": expiry}, SECRET, algorithm="HS256", headers={"kid": "talk"})
     for turn in (1, 2, 3):
         said = [{"role": "user", "content": f"step {n} " + "word " * 400} for n in range(turn)]
-        answer = key.chat(
-            messages=[{"role": "system", "content": "Plan trips."}, *said],
-            sim={"input_tokens": 1_000 * turn * turn, "output_tokens": 100},
-            headers={"x-tallygate-actor": token},
-        )
-        assert answer.status == 200, answer.text
+        body = {
+            "model": "gpt-6-luna",
+            "messages": [{"role": "system", "content": "Plan trips."}, *said],
+            "sim": {"input_tokens": 1_000 * turn * turn, "output_tokens": 100},
+        }
+        answer = key.post("/v1/chat/completions", body, x_tallygate_actor=token)
+        assert answer.status == 200, answer.body
         key.event(answer.id)
     key.ring()
+    wait_for(lambda: len(site.api(f"/requests?key={key.id}")["data"]) == 3)
     return key
 
 
-def signed(secret: str, claims: dict, site) -> str:
-    from support.actor import mint
-
-    return mint(secret, claims, site)
+def wait_for(done) -> None:
+    deadline = time.monotonic() + 10
+    while not done():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def pages(site) -> dict[str, str]:

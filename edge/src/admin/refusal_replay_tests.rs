@@ -243,7 +243,10 @@ fn what_passes_counts_against_what_comes_after_it() {
         (1..=5).rev().map(|seq| refused(seq, "budget_exceeded", "spend_caps", json!({}))).collect();
     let answer = simulate(policy, json!({}), events);
     assert_eq!((&answer["would_pass"], &answer["still_refused"]), (&json!(3), &json!(2)));
-    assert_eq!((&answer["worst_case_usd"], &answer["refusals"]), (&json!("2.999700012"), &json!(5)));
+    assert_eq!(
+        (&answer["worst_case_usd"], &answer["refusals"]),
+        (&json!("2.999700012"), &json!(5))
+    );
     assert_eq!(answer["by_key"][0]["key_name"], "ci");
 }
 
@@ -254,7 +257,10 @@ fn one_record_may_stand_for_many_and_budgets_that_were_not_asked_are_said() {
     let budgets = json!({ "all": { "scope": { "dimension": "workspace" }, "owner": "ann", "limit_usd": "1",
                                    "window": "month" } });
     let answer = simulate(json!({}), budgets, vec![flood]);
-    assert_eq!((&answer["would_pass"], &answer["worst_case_usd"]), (&json!(40), &json!("39.99600016")));
+    assert_eq!(
+        (&answer["would_pass"], &answer["worst_case_usd"]),
+        (&json!(40), &json!("39.99600016"))
+    );
     assert_eq!(answer["shared_budgets_not_asked"], 40);
     let expected = json!([{ "code": "model_not_allowed", "refusals": 40, "would_pass": 40, "still_refused": 0,
                             "cannot_be_told": 0 }]);

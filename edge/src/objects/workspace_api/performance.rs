@@ -212,7 +212,7 @@ fn of_refusals(name: &str) -> Result<String, Problem> {
         let remedy = "Leave it out: what is refused reaches no provider.";
         return Err(Problem::field(
             "group_by",
-            &format!("has `{name}`, which no refusal has"),
+            format!("has `{name}`, which no refusal has"),
             remedy,
         ));
     }
