@@ -2,6 +2,7 @@
 
 use askama::Template;
 use tallygate_shared::money::Usd;
+use tallygate_shared::time::Date;
 
 use super::figures::{self, Figure};
 use super::flow::Flow;
@@ -312,8 +313,9 @@ impl Field {
         }
     }
 
-    /// A field for a day.
+    /// A field for a day. A browser takes nothing else in one: what is no day is left out.
     pub(super) fn day(name: &str, label: &str, value: &str) -> Self {
+        let value = if Date::parse(value).is_some() { value } else { "" };
         Self { kind: "date", ..Self::text(name, label, value) }
     }
 
