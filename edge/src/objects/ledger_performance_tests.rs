@@ -360,3 +360,51 @@ fn refusals_are_counted_also_those_that_one_record_stands_for() {
                                     { "code": "rate_limited", "refusals": 50 }] });
     assert_eq!(asked(&ledger, "refusals", &payload), expected);
 }
+
+/// What the API says from several Ledgers.
+fn merged(ledgers: &[&LedgerObject<TestSql>], method: &str, payload: &Value) -> Value {
+    let answers: Vec<String> =
+        ledgers.iter().map(|ledger| ledger.query(method, &payload.to_string()).unwrap()).collect();
+    match merge(method, &payload.to_string(), &json!(answers).to_string()) {
+        Step::Respond { status: 200, body, .. } => serde_json::from_str(&body).unwrap(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn two_months_say_together_what_one_would_say_alone() {
+    let (whole, first, second) = (ledger(), ledger(), ledger());
+    let events: Vec<Value> = (1..=9_u64)
+        .map(|seq| {
+            let at = DAY_START + i64::try_from(seq).unwrap() * HOUR_MS;
+            if seq % 4 == 0 {
+                return refusal(seq, at, "rate_limited", seq);
+            }
+            let tokens = json!({ "input": 700 * seq, "output": 10 });
+            event(
+                seq,
+                at,
+                json!({ "model": format!("m{}", seq % 2), "duration_ms": seq * 77,
+                        "actor": { "session": format!("s{}", seq % 3) },
+                        "usage": { "source": "reported", "tally": { "tokens": tokens } } }),
+            )
+        })
+        .collect();
+    apply(&whole, &events);
+    apply(&first, &events[..5]);
+    apply(&second, &events[5..]);
+    let session = json!({ "filters": { "session": "s1" } });
+    for (method, payload) in [
+        ("model_performance", by_model()),
+        ("model_performance", json!({ "bucket": "day" })),
+        ("prompt_shapes", json!({})),
+        ("agent_sessions", json!({ "sort": "growth", "limit": 9 })),
+        ("agent_session", session),
+        ("requests", json!({ "limit": 4, "sort": "duration" })),
+        ("requests", json!({ "limit": 4 })),
+        ("refusals", json!({ "group_by": ["code"], "filters": { "outcome": "refused" } })),
+    ] {
+        let alone = merged(&[&whole], method, &payload);
+        assert_eq!(merged(&[&first, &second], method, &payload), alone, "{method} {payload}");
+    }
+}
