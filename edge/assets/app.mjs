@@ -3,6 +3,8 @@
 import "htmx.org/dist/htmx.esm.js";
 import uPlot from "uplot";
 
+import "./place.mjs";
+
 const HEIGHT = 220;
 /** Told apart in light and in dark, also by people who see few colours. */
 const COLOURS = ["#3b82f6", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2", "#65a30d", "#7c3aed"];
@@ -10,32 +12,37 @@ const COLOURS = ["#3b82f6", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2
 const DAYS = [1, 2, 7, 14, 28].map((days) => days * 86_400);
 const drawn = new Map();
 
-/** The numbers of a table: its first column is time, its columns of numbers are the series. The last one is their sum. */
-function seriesOf(table) {
+/** The numbers of a table: its first column is time, its columns of numbers are the series. What has no number is `none`. */
+function seriesOf(table, none) {
   const heads = [...table.tHead.rows[0].cells];
   const places = heads.flatMap((head, place) => (head.classList.contains("n") ? [place] : []));
   const rows = [...table.tBodies[0].rows].filter((row) => row.cells.length === heads.length);
   rows.sort((a, b) => a.cells[0].textContent.localeCompare(b.cells[0].textContent));
   const times = rows.map((row) => Date.parse(`${row.cells[0].textContent.trim()}T00:00:00Z`) / 1000);
-  const column = (place) => rows.map((row) => Number(row.cells[place].querySelector("data")?.value ?? 0));
+  const number = (cell) => (cell === null ? none : Number(cell.value));
+  const column = (place) => rows.map((row) => number(row.cells[place].querySelector("data")));
   return { names: places.map((place) => heads[place].textContent), data: [times, ...places.map(column)] };
 }
 
 function draw(figure) {
   const table = document.getElementById(figure.dataset.chart);
   if (table === null) return;
-  const { names, data } = seriesOf(table);
+  // Money adds up, and its last column is the sum; what has another unit does not.
+  const unit = figure.dataset.unit;
+  const sums = unit === undefined;
+  const { names, data } = seriesOf(table, sums ? 0 : null);
   if (data[0].length < 2) return;
   figure.hidden = false;
   const style = getComputedStyle(document.body);
   const axis = { stroke: style.color, grid: { stroke: style.getPropertyValue("--line") } };
-  const money = (self, values) => values.map((value) => `$${value}`);
+  const shown = (value) => (sums || unit === "USD" ? `$${value}` : unit === "ms" ? `${value} ms` : `${value}`);
+  const isSum = (at) => sums && at === names.length - 1;
   const series = names.map((label, at) => ({
     label,
-    stroke: at === names.length - 1 ? style.color : COLOURS[at % COLOURS.length],
-    dash: at === names.length - 1 ? [4, 4] : undefined,
+    stroke: isSum(at) ? style.color : COLOURS[at % COLOURS.length],
+    dash: isSum(at) ? [4, 4] : undefined,
     width: 2,
-    value: (self, value) => (value === null ? "" : `$${value}`),
+    value: (self, value) => (value === null ? "" : shown(value)),
   }));
   const options = {
     width: figure.clientWidth,
@@ -44,7 +51,7 @@ function draw(figure) {
     padding: [null, 40, null, null],
     tzDate: (seconds) => uPlot.tzDate(new Date(seconds * 1000), "UTC"),
     series: [{ label: "Day", value: "{YYYY}-{MM}-{DD}" }, ...series],
-    axes: [{ ...axis, incrs: DAYS, values: "{YYYY}-{MM}-{DD}", space: 100 }, { ...axis, values: money, size: 70 }],
+    axes: [{ ...axis, incrs: DAYS, values: "{YYYY}-{MM}-{DD}", space: 100 }, { ...axis, values: (self, values) => values.map(shown), size: 70 }],
   };
   drawn.get(figure)?.destroy();
   const chart = new uPlot(options, data, figure);

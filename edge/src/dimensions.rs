@@ -38,6 +38,9 @@ pub const DIMENSIONS: [&str; 16] = [
 /// What can have a budget: all of them but how a request ended.
 pub const BUDGET_DIMENSIONS: &[&str] = DIMENSIONS.split_at(14).0;
 
+/// What refusals can be grouped and filtered by: they reached no provider.
+pub const REFUSAL_DIMENSIONS: [&str; 13] = join(DIMENSIONS.split_at(12).0, &["code"]);
+
 /// What outcomes can be grouped and filtered by, with the column of each.
 pub const OUTCOME_DIMENSIONS: [&str; 12] = join(&OWNER_DIMENSIONS, &["actor_environment", "label"]);
 

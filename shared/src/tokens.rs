@@ -60,6 +60,34 @@ pub struct Tokens {
 }
 
 impl Tokens {
+    /// Adds other tokens, bucket by bucket.
+    pub fn add(&mut self, other: &Self) {
+        let mut other = *other;
+        for (mine, theirs) in self.buckets_mut().into_iter().zip(other.buckets_mut()) {
+            *mine = mine.saturating_add(*theirs);
+        }
+    }
+
+    const fn buckets_mut(&mut self) -> [&mut u64; 15] {
+        [
+            &mut self.input,
+            &mut self.input_audio,
+            &mut self.input_image,
+            &mut self.cache_read,
+            &mut self.cache_read_audio,
+            &mut self.cache_read_image,
+            &mut self.cache_write_5m,
+            &mut self.cache_write_30m,
+            &mut self.cache_write_1h,
+            &mut self.cache_write_12h,
+            &mut self.output,
+            &mut self.reasoning,
+            &mut self.output_audio,
+            &mut self.output_image,
+            &mut self.citation,
+        ]
+    }
+
     /// All input: uncached, cache reads and cache writes. Long-context prices look at this total.
     pub fn input_total(&self) -> u64 {
         [

@@ -311,3 +311,21 @@ pub struct Snooze {
     /// Why it may wait.
     pub reason: String,
 }
+
+/// A policy that is tried on requests that were refused.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct PolicyTrial {
+    /// One of the workspace's policies by its name, or the rules themselves.
+    pub policy: PolicyRef,
+    /// Refusals from this time on: a day, or UTC in RFC 3339.
+    #[serde(default)]
+    pub from: Option<String>,
+    /// Refusals before this time.
+    #[serde(default)]
+    pub to: Option<String>,
+    /// Only refusals with these values of their dimensions, such as `key`, `team` or `code`.
+    #[serde(default)]
+    pub filters: BTreeMap<String, String>,
+}

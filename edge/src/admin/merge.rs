@@ -1,6 +1,5 @@
 //! One answer from the answers of several Ledgers: a workspace has one for each month.
 
-use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -11,7 +10,7 @@ use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
 use super::problem::Problem;
-use super::{merge_forecast, merge_outcomes};
+use super::{merge_forecast, merge_outcomes, merge_performance, merge_prompts, merge_requests};
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
 
@@ -25,13 +24,24 @@ pub(crate) const MAX_USAGE_ROWS: usize = 10_000;
 /// Merges what the Ledgers answered. An answer that cannot be read makes the whole unreadable: a sum with a month
 /// missing would look like a sum.
 pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
-    if method == "statement" {
-        return only(answers).unwrap_or_else(unreadable);
+    let whole = match method {
+        "statement" => Some(only(answers)),
+        "requests" => Some(merge_requests::page(payload, answers)),
+        "refused" => Some(merge_requests::replayed(payload, answers)),
+        "model_performance" => Some(merge_performance::models(payload, answers)),
+        "prompt_shapes" => Some(merge_prompts::shapes(answers)),
+        "agent_sessions" => Some(merge_prompts::sessions(payload, answers)),
+        "agent_session" => Some(merge_prompts::session(payload, answers)),
+        _ => None,
+    };
+    if let Some(merged) = whole {
+        return merged.unwrap_or_else(unreadable);
     }
     let merged = match rows_of(answers) {
         None => None,
         Some(rows) => match method {
             "usage" => return usage(rows).unwrap_or_else(unreadable),
+            "refusals" => return refusals(rows).unwrap_or_else(unreadable),
             "true_ups" => true_ups(&rows),
             "request" => return one(rows),
             "archive" => archive(payload, rows),
@@ -40,7 +50,7 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
-            _ => page(payload, rows),
+            _ => None,
         },
     };
     merged.unwrap_or_else(unreadable)
@@ -105,23 +115,33 @@ fn archive(payload: &str, rows: Vec<Value>) -> Option<Step> {
     ))
 }
 
-fn id_of(row: &Value) -> &str {
-    row.get("id").and_then(Value::as_str).unwrap_or_default()
-}
-
-/// Each Ledger gave a page of its own, and one row more when it has more.
-fn page(payload: &str, mut rows: Vec<Value>) -> Option<Step> {
-    let query: Value = serde_json::from_str(payload).ok()?;
-    let limit = usize::try_from(query.get("limit")?.as_u64()?).ok()?;
-    rows.sort_by(|a, b| Reverse(id_of(a)).cmp(&Reverse(id_of(b))));
-    let more = rows.len() > limit;
-    rows.truncate(limit);
-    let next = rows.last().map(id_of).filter(|_| more).map(str::to_owned);
-    Some(Step::json(200, &json!({ "data": rows, "next_cursor": next })))
-}
-
 /// Rows of the same group from several months become one; the order is that of the Ledgers.
 fn usage(rows: Vec<Value>) -> Option<Step> {
+    let sums = sums(rows)?;
+    if sums.len() > MAX_USAGE_ROWS {
+        return Some(too_many_rows().into());
+    }
+    Some(Step::json(200, &json!({ "data": sums })))
+}
+
+/// Usage of refused requests, of which only the number means something.
+fn refusals(rows: Vec<Value>) -> Option<Step> {
+    let mut sums = sums(rows)?;
+    for row in &mut sums {
+        let fields = row.as_object_mut()?;
+        let count = fields.remove("requests")?;
+        fields.retain(|name, _| {
+            !COUNTS.contains(&name.as_str()) && !AMOUNTS.contains(&name.as_str())
+        });
+        fields.insert("refusals".to_owned(), count);
+    }
+    if sums.len() > MAX_USAGE_ROWS {
+        return Some(too_many_rows().into());
+    }
+    Some(Step::json(200, &json!({ "data": sums })))
+}
+
+fn sums(rows: Vec<Value>) -> Option<Vec<Value>> {
     let mut sums: Vec<Value> = Vec::new();
     let mut places: BTreeMap<String, usize> = BTreeMap::new();
     for row in rows {
@@ -135,10 +155,7 @@ fn usage(rows: Vec<Value>) -> Option<Step> {
             None => sums.push(row),
         }
     }
-    if sums.len() > MAX_USAGE_ROWS {
-        return Some(too_many_rows().into());
-    }
-    Some(Step::json(200, &json!({ "data": sums })))
+    Some(sums)
 }
 
 /// The same group from several months becomes one.
@@ -243,13 +260,17 @@ mod tests {
 
     #[test]
     fn a_page_over_two_months_is_in_order_and_says_where_it_goes_on() {
-        let list = |ids: &[&str]| json!({ "data": ids.iter().map(|id| json!({ "id": id })).collect::<Vec<_>>() });
+        let id_of = |row: &Value| row["id"].as_str().unwrap().to_owned();
+        let list = |ids: &[&str]| {
+            let rows: Vec<Value> = ids.iter().map(|id| json!({ "id": id })).collect();
+            json!({ "data": rows, "looked_to": null })
+        };
         let (_, body) =
             merged("requests", &json!({ "limit": 3 }), &[list(&["b", "a"]), list(&["d", "c"])]);
         let ids: Vec<_> = body["data"].as_array().unwrap().iter().map(id_of).collect();
         assert_eq!(
             (ids.as_slice(), &body["next_cursor"]),
-            (["d", "c", "b"].as_slice(), &json!("b"))
+            (["d", "c", "b"].map(str::to_owned).as_slice(), &json!("b"))
         );
         let (_, body) =
             merged("requests", &json!({ "limit": 4 }), &[list(&["b", "a"]), list(&["d", "c"])]);

@@ -61,7 +61,7 @@ pub(super) fn summary(rows: Vec<Value>) -> Option<Step> {
 }
 
 /// To the nanodollar; `None` where nothing was accepted.
-fn cost_of_each(cost: Usd, accepted: u64) -> Option<Usd> {
+pub(super) fn cost_of_each(cost: Usd, accepted: u64) -> Option<Usd> {
     let pieces = i128::from(accepted).checked_mul(PICO_PER_NANO).filter(|pieces| *pieces > 0)?;
     let nanos = i64::try_from(div_half_even(cost.pico(), pieces)).ok()?;
     Some(Usd::from_nanos(nanos))

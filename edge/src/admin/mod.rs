@@ -19,14 +19,20 @@ pub mod export;
 pub mod merge;
 pub(crate) mod merge_forecast;
 mod merge_outcomes;
+mod merge_performance;
+mod merge_prompts;
+mod merge_requests;
 pub mod openapi;
 pub mod operations;
 pub mod problem;
+pub mod refusal_replay;
 pub mod roles;
 mod validate;
 mod validate_budget;
 
 #[cfg(test)]
 mod openapi_tests;
+#[cfg(test)]
+mod refusal_replay_tests;
 
 pub use validate::{check_text, price_name};

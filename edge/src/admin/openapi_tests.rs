@@ -1,5 +1,7 @@
 //! Writes the OpenAPI document from the table of operations and the types, and holds the committed one against it.
 
+mod reports;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use schemars::SchemaGenerator;
@@ -20,8 +22,9 @@ use tallygate_shared::pricing::{PriceRow, Skipped};
 use tallygate_shared::reconciliation_run::ReconciliationRun;
 
 use super::bodies::{
-    KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
-    ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, TelemetryBody, Thought,
+    KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PolicyTrial,
+    PriceImport, ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, TelemetryBody,
+    Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
@@ -102,6 +105,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.subschema_for::<ReconciliationRun>();
+    generator.subschema_for::<PolicyTrial>();
     generator.take_definitions(true)
 }
 
@@ -377,6 +381,11 @@ fn answers() -> BTreeMap<&'static str, Value> {
             answer(&[
                 ("data", json!({ "type": "array", "items": reference("UsageEvent") })),
                 ("next_cursor", json!({ "type": ["string", "null"] })),
+                (
+                    "looked_to",
+                    json!({ "type": ["string", "null"], "description": "Filters and sorts look at the newest \
+                        20,000 requests of a month: none older than this was looked at" }),
+                ),
             ]),
         ),
         ("UsageReport", answer(&[("data", json!({ "type": "array", "items": usage_row }))])),
@@ -685,7 +694,7 @@ fn generated() -> String {
     );
     add("POST", "/v1/outcomes", report_outcomes());
     let mut schemas = bodies();
-    for (name, schema) in answers() {
+    for (name, schema) in answers().into_iter().chain(reports::answers()) {
         assert!(schemas.insert(name.to_owned(), schema).is_none(), "two schemas named {name}");
     }
     let document = json!({

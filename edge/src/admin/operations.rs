@@ -3,7 +3,7 @@
 
 use super::roles::Act;
 use crate::dimensions::{
-    BUDGET_DIMENSIONS, DIMENSIONS, OUTCOME_DIMENSIONS, TRUE_UP_DIMENSIONS,
+    BUDGET_DIMENSIONS, DIMENSIONS, OUTCOME_DIMENSIONS, REFUSAL_DIMENSIONS, TRUE_UP_DIMENSIONS,
     TRUE_UP_OWNER_DIMENSIONS, join,
 };
 
@@ -118,6 +118,12 @@ pub enum Operation {
     ShowBooks,
     BringRuns,
     ListRuns,
+    ShowModelPerformance,
+    ShowPromptShapes,
+    ListAgentSessions,
+    ShowAgentSession,
+    ShowRefusals,
+    SimulateRefusals,
 }
 
 /// One row of the table.
@@ -215,8 +221,20 @@ const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
 
-const REQUEST_QUERY: &[&str] =
-    &join::<21>(&["from", "to", "cursor", "limit", "status"], &DIMENSIONS);
+const REQUEST_QUERY: &[&str] = &join::<25>(
+    &[
+        "from",
+        "to",
+        "cursor",
+        "limit",
+        "sort",
+        "status",
+        "session",
+        "min_charged_usd",
+        "max_charged_usd",
+    ],
+    &DIMENSIONS,
+);
 const USAGE_QUERY: &[&str] = &join::<20>(&["from", "to", "bucket", "group_by"], &DIMENSIONS);
 const TRUE_UP_QUERY: &[&str] = &join::<19>(
     &["from", "to", "group_by"],
@@ -229,6 +247,9 @@ const OUTCOMES_QUERY: &[&str] = &join::<19>(
 const OUTCOME_SUMMARY_QUERY: &[&str] =
     &join::<18>(&["from", "to", "group_by", "request", "session", "outcome"], &OUTCOME_DIMENSIONS);
 const PROPOSALS_QUERY: &[&str] = &join::<16>(&["dimension", "days"], BUDGET_DIMENSIONS);
+/// What a refusal has: it reached no provider.
+const REFUSAL_QUERY: &[&str] =
+    &join::<17>(&["from", "to", "bucket", "group_by"], &REFUSAL_DIMENSIONS);
 
 /// The table. Where two paths match, the first one counts.
 pub const OPERATIONS: &[Spec] = &[
@@ -560,7 +581,7 @@ pub const OPERATIONS: &[Spec] = &[
     .takes("PriceImport")
     .answers("ImportReport"),
     change(Operation::DeletePrice, "DELETE", "/workspaces/{workspace}/prices/{price}", "Remove a price: `provider/model`, or `provider/model@day`"),
-    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first, filtered and paged")
+    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first or sorted, filtered and paged")
         .with(Act::ReadUsage)
         .answers("RequestList")
         .asks(REQUEST_QUERY),
@@ -656,6 +677,55 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .asks(&["limit"])
     .answers("ReconciliationRunList"),
+    get(
+        Operation::ShowModelPerformance,
+        "/workspaces/{workspace}/model-performance",
+        "Models side by side: requests, latency and time to first byte, errors, retries, tokens by bucket, cost of tokens and outcomes",
+    )
+    .with(Act::ReadUsage)
+    .answers("ModelPerformanceReport")
+    .asks(&["from", "to", "bucket", "group_by", "provider", "model"]),
+    get(
+        Operation::ShowPromptShapes,
+        "/workspaces/{workspace}/prompt-shapes",
+        "What prompts look like, by feature and model: sizes and parts, never content",
+    )
+    .with(Act::ReadUsage)
+    .answers("PromptShapeReport")
+    .asks(&["from", "to", "feature", "model", "shape"]),
+    get(
+        Operation::ListAgentSessions,
+        "/workspaces/{workspace}/agent-sessions",
+        "Sessions that actor tokens name: the dearest, or those that grew most",
+    )
+    .with(Act::ReadUsage)
+    .answers("AgentSessionList")
+    .asks(&["from", "to", "sort", "limit", "session", "key"]),
+    get(
+        Operation::ShowAgentSession,
+        "/workspaces/{workspace}/agent-sessions/{session}",
+        "One session's requests in order, each with its input tokens and their increase",
+    )
+    .with(Act::ReadUsage)
+    .answers("AgentSession")
+    .asks(&["from", "to", "key"]),
+    get(
+        Operation::ShowRefusals,
+        "/workspaces/{workspace}/refusals",
+        "How many requests were refused, by reason, owner and time",
+    )
+    .with(Act::ReadUsage)
+    .answers("RefusalReport")
+    .asks(REFUSAL_QUERY),
+    change(
+        Operation::SimulateRefusals,
+        "POST",
+        "/workspaces/{workspace}/refusals/simulate",
+        "What refused requests would have met under another policy, from what is recorded of them; nothing is changed",
+    )
+    .with(Act::ReadUsage)
+    .takes("PolicyTrial")
+    .answers("RefusalSimulation"),
 ];
 
 /// What the table says about a request.

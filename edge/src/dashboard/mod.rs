@@ -9,6 +9,8 @@ mod actions;
 mod failures;
 mod figures;
 mod flow;
+#[cfg(test)]
+mod models_tests;
 mod pages;
 pub mod session;
 mod sign_in;

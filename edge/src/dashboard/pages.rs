@@ -1,12 +1,16 @@
 //! The pages: each names the calls that it needs, and makes its parts from their answers.
 
 mod alerts;
+mod blocked;
 mod budgets;
 mod keys;
+mod models;
 mod overview;
 mod overview_books;
+mod prompts;
 mod reconciliation;
 mod reconciliation_runs;
+mod request;
 mod requests;
 mod sessions;
 mod statements;
@@ -94,8 +98,8 @@ pub(super) const PAGES: &[Entry] = &[
         title: "Request",
         menu: None,
         act: Act::ReadUsage,
-        asks: requests::one_asks,
-        view: requests::one,
+        asks: request::asks,
+        view: request::view,
     },
     Entry {
         path: "/budgets",
@@ -168,6 +172,38 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadUsage,
         asks: statements::asks,
         view: statements::view,
+    },
+    Entry {
+        path: "/models",
+        title: "Models",
+        menu: Some("Models"),
+        act: Act::ReadUsage,
+        asks: models::asks,
+        view: models::view,
+    },
+    Entry {
+        path: "/prompts",
+        title: "Prompts",
+        menu: Some("Prompts"),
+        act: Act::ReadUsage,
+        asks: prompts::asks,
+        view: prompts::view,
+    },
+    Entry {
+        path: "/agent-sessions/{session}",
+        title: "Session of an agent",
+        menu: None,
+        act: Act::ReadUsage,
+        asks: prompts::session_asks,
+        view: prompts::session,
+    },
+    Entry {
+        path: "/blocked",
+        title: "Blocked",
+        menu: Some("Blocked"),
+        act: Act::ReadUsage,
+        asks: blocked::asks,
+        view: blocked::view,
     },
 ];
 

@@ -2,6 +2,7 @@
 
 use askama::Template;
 use tallygate_shared::money::Usd;
+use tallygate_shared::time::Date;
 
 use super::figures::{self, Figure};
 use super::flow::Flow;
@@ -16,6 +17,8 @@ pub(super) struct View {
     pub(super) lead: String,
     /// What the page's query can say.
     pub(super) filters: Vec<Field>,
+    /// What it can say too, behind a fold.
+    pub(super) more_filters: Vec<Field>,
     /// Its parts, in order.
     pub(super) blocks: Vec<Block>,
     /// The page asks for itself again while it is looked at.
@@ -129,8 +132,17 @@ pub(super) struct Table {
     pub(super) empty: String,
     /// Its columns are drawn over its first one.
     pub(super) charted: bool,
+    /// What is drawn: `ms`, `USD`, ...; where it is empty, dollars, of which the last column is the sum.
+    pub(super) unit: &'static str,
     /// The address of the next page.
     pub(super) next: Option<String>,
+}
+
+impl View {
+    /// Whether one of the folded filters is in use.
+    fn uses_more(&self) -> bool {
+        self.more_filters.iter().any(|field| !field.value.is_empty())
+    }
 }
 
 impl Table {
@@ -310,8 +322,9 @@ impl Field {
         }
     }
 
-    /// A field for a day.
+    /// A field for a day. A browser takes nothing else in one: what is no day is left out.
     pub(super) fn day(name: &str, label: &str, value: &str) -> Self {
+        let value = if Date::parse(value).is_some() { value } else { "" };
         Self { kind: "date", ..Self::text(name, label, value) }
     }
 

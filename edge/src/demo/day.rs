@@ -228,6 +228,7 @@ fn event(demo: &Demo, ask: &Ask<'_>, seq: u64, dice: &mut Dice) -> Option<UsageE
         hold: charged.saturating_add(charged).saturating_add(Usd::from_nanos(1_000_000)),
         duration_ms,
         first_byte_ms: served.then_some(first_byte),
+        decided: None,
         trace_id: None,
         span_id: None,
         sampled: 1,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use serde_json::{Value, json};
-use tallygate_shared::events::usage_event::Outcome;
+use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::RequestFacts;
@@ -225,6 +225,29 @@ fn far_from_the_cap_requests_make_hardly_any_call() {
         net.settle(0, 900);
     }
     assert!(net.calls <= 15, "{} calls for 300 requests", net.calls);
+}
+
+#[test]
+fn an_event_says_which_shared_budget_was_evaluated_and_which_refused() {
+    let mut net = Net::new(1, &terms("0.0015"));
+    net.admit(0, 1_000).unwrap();
+    net.settle(0, 1_000);
+    assert!(net.admit(0, 1_000).is_err());
+    let (sql, meter) = &mut net.meters[0];
+    meter.wake(net.now).unwrap();
+    let rows = sql.exec("SELECT body FROM events ORDER BY seq", &[]).unwrap();
+    let events: Vec<UsageEvent> =
+        rows.iter().map(|row| serde_json::from_str(row[0].as_deref().unwrap()).unwrap()).collect();
+    let checks: Vec<_> = events
+        .iter()
+        .map(|event| {
+            let decided = event.decided.as_ref().unwrap();
+            let [limit] = decided.limits.as_slice() else { panic!("{decided:?}") };
+            assert!(limit.name.starts_with("budget "), "{limit:?}");
+            (limit.limit.as_str(), limit.refused, decided.refused_by == Some(limit.name.clone()))
+        })
+        .collect();
+    assert_eq!(checks, [("0.0015", false, false), ("0.0015", true, true)]);
 }
 
 #[test]

@@ -14,6 +14,8 @@ use tallygate_shared::time::Timestamp;
 
 use super::ledger_archive::Limits;
 use super::ledger_days::is_whole_days;
+use super::ledger_performance::BatchSums;
+use super::ledger_requests::{LOOKED_AT, RefusedQuery};
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -68,7 +70,7 @@ pub const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
-    super::ledger_days::DAYS];
+    super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -81,22 +83,6 @@ pub struct LedgerObject<S> {
 struct Batch {
     meter: String,
     events: Vec<Box<RawValue>>,
-}
-
-/// A question about requests.
-#[derive(Debug, Default, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RequestsQuery {
-    /// From this moment on.
-    pub from_ms: Option<i64>,
-    /// Before this moment.
-    pub to_ms: Option<i64>,
-    /// Older than this id.
-    pub before: Option<String>,
-    /// How many.
-    pub limit: u64,
-    /// Only with these values.
-    pub filters: BTreeMap<String, String>,
 }
 
 /// A question about usage.
@@ -162,6 +148,7 @@ impl<S: Sql> LedgerObject<S> {
         let before = last;
         let folded = self.folded_to()?;
         let mut newest = Timestamp::from_ms(folded);
+        let mut sums = BatchSums::default();
         for raw in &batch.events {
             let event: UsageEvent =
                 serde_json::from_str(raw.get()).map_err(|e| SqlError(format!("event: {e}")))?;
@@ -171,8 +158,10 @@ impl<S: Sql> LedgerObject<S> {
             last = event.seq;
             self.insert(&event, raw.get(), folded)?;
             newest = newest.max(event.at);
+            sums.observe(&event);
         }
         if last > before {
+            self.add_sums(sums)?;
             let upsert = "INSERT INTO applied (meter, seq) VALUES (?, CAST(? AS INTEGER))
                 ON CONFLICT (meter) DO UPDATE SET seq = excluded.seq";
             self.sql.exec(upsert, &[meter, Some(&last.to_string())])?;
@@ -247,13 +236,28 @@ impl<S: Sql> LedgerObject<S> {
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `statement`, `forecast`, `books`, `export`,
-    /// `export_outcomes`, `request`, `archive`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers a question: the arms below are the methods.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
-            "requests" => self.requests(&serde_json::from_str(payload).map_err(unreadable)?)?,
-            "usage" => self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "requests" => {
+                self.requests(&serde_json::from_str(payload).map_err(unreadable)?, LOOKED_AT)?
+            }
+            "model_performance" => {
+                self.performance(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
+            "prompt_shapes" => self.shapes(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "agent_sessions" => {
+                self.conversations(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
+            "agent_session" => self.turns(&serde_json::from_str(payload).map_err(unreadable)?)?,
+            "refused" => {
+                let asked: RefusedQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                self.refused_requests(&asked.query)?
+            }
+            "usage" | "refusals" => {
+                self.usage(&serde_json::from_str(payload).map_err(unreadable)?)?
+            }
             "history" => self.history(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "true_ups" => self.true_ups(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "forecast" => {
@@ -411,6 +415,11 @@ impl Filter {
     pub(super) fn add(&mut self, condition: &str, value: &str) {
         self.conditions.push(condition.to_owned());
         self.values.push(value.to_owned());
+    }
+
+    /// A condition without a value.
+    pub(super) fn literal(&mut self, condition: &str) {
+        self.conditions.push(condition.to_owned());
     }
 
     pub(super) fn add_two(&mut self, condition: &str, values: [&str; 2]) {

@@ -1,16 +1,12 @@
 //! Finding requests by what they were: the sums say in which hours there are any, and only those hours are read. A
 //! month may have two million requests, and what is looked for may be one of them, or none.
 
-use serde_json::{Value, json};
 use tallygate_shared::time::{DAY_MS, HOUR_MS};
 
-use super::ledger_object::{Filter, LedgerObject, RequestsQuery, parsed};
+use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_requests::RequestsQuery;
 use super::ledger_true_ups::CLOCK_SKEW_MS;
 use super::sql::{Row, Sql, SqlError, integer};
-use crate::dimensions::DIMENSIONS;
-
-/// Most requests in one answer.
-const MAX_PAGE: u64 = 1_000;
 
 /// A part of a month that may hold what is looked for, as ids: from the first, before the second. The newest first, and
 /// none overlaps another.
@@ -18,39 +14,31 @@ type Range = (String, String);
 
 /// The smallest id that a request of this moment may have.
 pub(super) fn first_id(ms: i64) -> String {
-    format!("req_{:012x}", ms.max(0))
+    format!("req_{:012x}", ms.clamp(0, 0xffff_ffff_ffff))
 }
 
 impl<S: Sql> LedgerObject<S> {
-    /// Requests, newest first; one more than asked for when there are more.
-    pub(super) fn requests(&self, query: &RequestsQuery) -> Result<Value, SqlError> {
-        let mut filter = Filter::default();
-        filter.span("at_ms", query.from_ms, query.to_ms);
-        filter.values(&query.filters)?;
-        if let Some(before) = &query.before {
-            filter.add("id < ?", before);
-        }
-        // One more than asked for tells whether there are more.
-        let limit = query.limit.clamp(1, MAX_PAGE) + 1;
-        let mut found = Vec::new();
-        if query.filters.keys().all(|name| !DIMENSIONS.contains(&name.as_str())) {
-            found = self.newest(&filter, limit)?;
-        } else {
-            let mut ceiling = None;
-            for day in self.days_with(query)? {
-                for (from, before) in self.hours_with(query, day, &mut ceiling)? {
-                    let mut part = filter.clone();
-                    part.add_two("id >= ? AND id < ?", [&from, &before]);
-                    let left = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(limit));
-                    found.extend(self.newest(&part, left)?);
-                }
-                if u64::try_from(found.len()).is_ok_and(|count| count >= limit) {
-                    break;
-                }
+    /// The newest requests that pass `filter`, at most `limit`, wherever in the month they are. The query's filters are
+    /// dimensions all.
+    pub(super) fn search(
+        &self,
+        query: &RequestsQuery,
+        filter: &Filter,
+        limit: u64,
+    ) -> Result<Vec<Row>, SqlError> {
+        let (mut found, mut ceiling) = (Vec::new(), None);
+        for day in self.days_with(query)? {
+            for (from, before) in self.hours_with(query, day, &mut ceiling)? {
+                let mut part = filter.clone();
+                part.add_two("id >= ? AND id < ?", [&from, &before]);
+                let left = limit.saturating_sub(u64::try_from(found.len()).unwrap_or(limit));
+                found.extend(self.newest(&part, left)?);
+            }
+            if u64::try_from(found.len()).is_ok_and(|count| count >= limit) {
+                break;
             }
         }
-        let bodies = found.iter().map(|row| parsed(row, 0));
-        Ok(json!({ "data": bodies.collect::<Result<Vec<Value>, SqlError>>()? }))
+        Ok(found)
     }
 
     fn newest(&self, filter: &Filter, limit: u64) -> Result<Vec<Row>, SqlError> {

@@ -6,15 +6,17 @@ use std::borrow::Cow;
 use tallygate_shared::budget::hold::{HOLD_LIFETIME_MS, Hold};
 use tallygate_shared::budget::lease::wallet::Need;
 use tallygate_shared::budget::loop_breaker::Watched;
+use tallygate_shared::events::decision::Decided;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::{Admission, Chosen, decide};
 use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::KeyPlan;
+use tallygate_shared::policy::record::record;
 use tallygate_shared::policy::refusal::Refusal;
 use tallygate_shared::time::Timestamp;
 
-use super::meter_budgets::{Progress, Verdict, charges_of, learns, needs_of};
+use super::meter_budgets::{Progress, Verdict, charges_of, learns, needs_of, note_budgets};
 use super::meter_events::blank_event;
 use super::meter_object::{MeterError, MeterObject};
 use super::sql::Sql;
@@ -33,6 +35,7 @@ struct Shares {
     charges: Vec<Need>,
     remaining: Option<Usd>,
     downgraded_by: Option<String>,
+    decided: Option<Box<Decided>>,
 }
 
 impl<S: Sql> MeterObject<S> {
@@ -61,7 +64,7 @@ impl<S: Sql> MeterObject<S> {
         now: Timestamp,
     ) -> Result<AdmitAnswer, MeterError> {
         if !authentic(plan, &call.key_sha256, now) {
-            self.note_refusal(plan, call, &Actor::default(), &Refusal::KeyInvalid, now);
+            self.note_refusal(plan, call, &Actor::default(), &Refusal::KeyInvalid, None, now);
             return Ok(refuse(Refusal::KeyInvalid));
         }
         let actor = self.actor_of(plan, call.actor_token.as_deref(), now);
@@ -74,18 +77,29 @@ impl<S: Sql> MeterObject<S> {
         }
         let decision = decide(plan, &facts, &actor, &load, &shelf, draw, now);
         let actor = actor.unwrap_or_else(|_| plan.owner.actor.clone());
+        let token = call.actor_token.is_some();
+        let mut decided = Box::new(record(plan, &facts, token, &decision, &load, now));
         let admission = match decision.outcome {
             Ok(admission) => admission,
             Err(refusal) => {
                 // A cheaper model that is not to be had is the budget's refusal, not the caller's mistake.
                 let first = progress.downgrade.and_then(|downgrade| downgrade.refusal);
-                return Ok(self.refused(plan, call, &actor, first.unwrap_or(refusal), now));
+                return Ok(self.refused(
+                    plan,
+                    call,
+                    &actor,
+                    first.unwrap_or(refusal),
+                    decided,
+                    now,
+                ));
             }
         };
         if plan.budgets.is_empty() {
-            return self.watch(plan, call, actor, admission, Shares::default(), now);
+            let shares = Shares { decided: Some(decided), ..Shares::default() };
+            return self.watch(plan, call, actor, admission, shares, now);
         }
         let charges = charges_of(plan, &actor, &admission, &self.budgets.expectations, now);
+        note_budgets(&mut decided, &charges, admission.hold);
         let needs = needs_of(&charges);
         self.load_leases(needs.iter().map(|n| (n.account.as_str(), n.line.as_str())), now)?;
         let early = match progress.downgrade {
@@ -100,7 +114,9 @@ impl<S: Sql> MeterObject<S> {
             Verdict::Covered => {
                 let remaining = self.budgets.remaining(&charges, now);
                 let downgraded_by = progress.downgrade.map(|downgrade| downgrade.budget);
-                let shares = Shares { charges: needs, remaining, downgraded_by, watched: None };
+                let decided = Some(decided);
+                let shares =
+                    Shares { charges: needs, remaining, downgraded_by, watched: None, decided };
                 self.watch(plan, call, actor, admission, shares, now)
             }
             Verdict::Ask(accounts) => {
@@ -115,7 +131,8 @@ impl<S: Sql> MeterObject<S> {
                 (first, _) => {
                     let first = first.and_then(|downgrade| downgrade.refusal);
                     let refusal = first.unwrap_or(refused.refusal);
-                    Ok(self.refused(plan, call, &actor, refusal, now))
+                    decided.refuse(&refusal, &load);
+                    Ok(self.refused(plan, call, &actor, refusal, decided, now))
                 }
             },
         }
@@ -135,7 +152,11 @@ impl<S: Sql> MeterObject<S> {
             Ok(watched) => {
                 self.place(plan, call, actor, admission, Shares { watched, ..shares }, now)
             }
-            Err(refusal) => Ok(self.refused(plan, call, &actor, *refusal, now)),
+            Err(refusal) => {
+                let mut decided = shares.decided.unwrap_or_default();
+                decided.refuse(&refusal, &self.account.load(now));
+                Ok(self.refused(plan, call, &actor, *refusal, decided, now))
+            }
         }
     }
 
@@ -145,9 +166,10 @@ impl<S: Sql> MeterObject<S> {
         call: &AdmitCall,
         actor: &Actor,
         refusal: Refusal,
+        decided: Box<Decided>,
         now: Timestamp,
     ) -> AdmitAnswer {
-        self.note_refusal(plan, call, actor, &refusal, now);
+        self.note_refusal(plan, call, actor, &refusal, Some(decided), now);
         AdmitAnswer::Refuse { refusal: Box::new(refusal), limits: self.limits(plan, now) }
     }
 
@@ -195,6 +217,7 @@ impl<S: Sql> MeterObject<S> {
             network: call.facts.ip.map(network_of),
             watched: shares.watched,
             trace: call.span(plan),
+            decided: shares.decided,
         };
         if near {
             self.store.remember_ticket(&ticket)?;
@@ -230,6 +253,7 @@ impl<S: Sql> MeterObject<S> {
         call: &AdmitCall,
         actor: &Actor,
         refusal: &Refusal,
+        decided: Option<Box<Decided>>,
         now: Timestamp,
     ) {
         let mut event = blank_event(plan, call.id.clone(), &call.facts, now);
@@ -240,6 +264,7 @@ impl<S: Sql> MeterObject<S> {
         (event.trace_id, event.span_id) = span.map(|span| (span.trace_id, span.span_id)).unzip();
         event.code = Some(refusal.code().to_owned());
         event.status = status_of(refusal);
+        event.decided = decided;
         self.refusals.note(event, now);
     }
 }

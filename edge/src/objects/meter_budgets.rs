@@ -11,6 +11,7 @@ use tallygate_shared::budget::lease::{Units, money_units};
 use tallygate_shared::budget::terms::{
     BudgetTerms, CapAction, LineKind, Mode, Wanted, account_name, account_parts,
 };
+use tallygate_shared::events::decision::Decided;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::Admission;
@@ -116,6 +117,13 @@ pub fn charges_of<'p>(
 /// All needs of all budgets.
 pub fn needs_of(charges: &[Charge<'_>]) -> Vec<Need> {
     charges.iter().flat_map(|charge| charge.needs.iter().cloned()).collect()
+}
+
+/// Writes down which shared budgets a request was held against. What they had left, their leases do not say.
+pub fn note_budgets(decided: &mut Decided, charges: &[Charge<'_>], hold: Usd) {
+    for charge in charges {
+        decided.add_budget(charge.name, charge.terms.limit_usd, hold);
+    }
 }
 
 /// Whether any of the budgets learns from what requests cost.

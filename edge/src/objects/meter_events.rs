@@ -56,6 +56,7 @@ pub(super) fn blank_event(
         first_byte_ms: None,
         trace_id: None,
         span_id: None,
+        decided: None,
         sampled: 1,
     }
 }
@@ -95,6 +96,7 @@ pub(super) fn event_of(
         first_byte_ms: settlement.first_byte_ms,
         trace_id,
         span_id,
+        decided: ticket.decided,
         ..blank_event(plan, ticket.hold.id, &RequestFacts::default(), now)
     }
 }

@@ -140,6 +140,9 @@ fn a_loop_is_refused_with_its_evidence_and_the_books_say_so() {
     run.meter.wake(run.now).unwrap();
     let last = run.events().pop().unwrap();
     assert_eq!((last.outcome, last.code.as_deref()), (Outcome::Refused, Some("loop_detected")));
+    let decided = last.decided.unwrap();
+    assert_eq!(decided.refused_by.as_deref(), Some("loop_breaker"));
+    assert!(decided.load.is_some(), "it can be decided again");
     assert_eq!(last.actor.agent.as_deref(), Some("writer"));
 }
 

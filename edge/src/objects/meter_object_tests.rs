@@ -386,6 +386,7 @@ fn usage_event_v1_format_unchanged() {
             "charged",
             "cost",
             "cost_centre",
+            "decided",
             "duration_ms",
             "endpoint",
             "environment",

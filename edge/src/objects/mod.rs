@@ -16,6 +16,9 @@ pub mod ledger_days;
 pub mod ledger_freshness;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+pub mod ledger_performance;
+pub mod ledger_prompts;
+pub mod ledger_requests;
 mod ledger_search;
 pub mod ledger_statement;
 pub mod ledger_true_ups;
@@ -55,6 +58,8 @@ mod ledger_days_tests;
 mod ledger_object_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;
+#[cfg(test)]
+mod ledger_performance_tests;
 #[cfg(test)]
 mod ledger_statement_tests;
 #[cfg(test)]

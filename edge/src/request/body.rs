@@ -9,6 +9,8 @@ mod shape;
 mod splice;
 
 #[cfg(test)]
+mod parts_tests;
+#[cfg(test)]
 mod shape_tests;
 #[cfg(test)]
 mod tests;
@@ -17,6 +19,7 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use tallygate_shared::budget::loop_breaker::shape::RequestShape;
+use tallygate_shared::events::decision::PromptParts;
 
 pub use self::splice::Edits;
 use crate::dialects::Endpoint;
@@ -61,6 +64,8 @@ pub struct Body<'a> {
     /// Input tokens, practically never too few. See [`crate::request::weigh`] for text; an image is [`IMAGE_TOKENS`], a file
     /// a token for every four base64 characters, audio one for every 64, a token id one.
     pub counted_input_tokens: u64,
+    /// What they consist of.
+    pub parts: PromptParts,
     /// What the loop breaker may know of the request.
     pub shape: RequestShape,
 }

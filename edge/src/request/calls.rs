@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tallygate_shared::budget::hold::Hold;
 use tallygate_shared::budget::lease::wallet::Need;
 use tallygate_shared::budget::loop_breaker::Watched;
+use tallygate_shared::events::decision::Decided;
 use tallygate_shared::events::usage_event::{Attempt, Outcome};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{RequestId, WorkspaceId};
@@ -170,6 +171,9 @@ pub struct Ticket {
     /// The gateway's span, where the request belongs to a trace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trace: Option<Span>,
+    /// What was decided, for the event.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Box<Decided>>,
 }
 
 impl Ticket {
@@ -190,6 +194,7 @@ impl Ticket {
             network: None,
             watched: None,
             trace: None,
+            decided: None,
         }
     }
 }

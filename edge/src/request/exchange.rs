@@ -245,6 +245,7 @@ impl Exchange {
             Ok(body) => {
                 facts.model = body.model.clone().into_owned();
                 facts.input_tokens = body.counted_input_tokens;
+                facts.parts = (facts.has_output && !facts.free).then_some(body.parts);
                 facts.max_output_tokens = body.max_output_tokens;
                 facts.choices = body.choices;
                 // What generates nothing is no agent's turn.

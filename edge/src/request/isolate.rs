@@ -16,10 +16,11 @@ use tallygate_shared::identity::actor::{self, Actor, ActorError, ActorSecret};
 use tallygate_shared::policy::decide::decide;
 use tallygate_shared::policy::ip_ranges::network_of;
 use tallygate_shared::policy::key_plan::KeyPlan;
+use tallygate_shared::policy::record::record;
 use tallygate_shared::time::Timestamp;
 
 use crate::objects::meter_admit::{authentic, targets_of};
-use crate::objects::meter_budgets::{charges_of, needs_of};
+use crate::objects::meter_budgets::{charges_of, needs_of, note_budgets};
 use crate::objects::meter_object::open_secrets;
 use crate::objects::meter_sublets::{OWN_MONEY, OWN_REQUESTS, OWN_TOKENS, Offer};
 use crate::providers::catalog::Shelf;
@@ -90,13 +91,17 @@ impl Isolate {
         let shelf = Shelf::of(&call.facts.endpoint, now);
         let draw = call.draw.parse().unwrap_or(0);
         let decision = decide(plan, &call.facts, &actor, load, &shelf, draw, now);
+        let mut decided =
+            record(plan, &call.facts, call.actor_token.is_some(), &decision, load, now);
         let admission = decision.outcome.ok()?;
         let actor = actor.unwrap_or_else(|_| plan.owner.actor.clone());
         if actor.agent.is_some() || actor.session.is_some() {
             return None;
         }
-        let charges =
-            needs_of(&charges_of(plan, &actor, &admission, &Expectations::default(), now));
+        let charges = charges_of(plan, &actor, &admission, &Expectations::default(), now);
+        decided.leased = true;
+        note_budgets(&mut decided, &charges, admission.hold);
+        let charges = needs_of(&charges);
         let own = |line: &str, units: Units| Need {
             account: String::new(),
             line: line.to_owned(),
@@ -132,6 +137,7 @@ impl Isolate {
             network: call.facts.ip.map(network_of),
             watched: None,
             trace: call.span(plan),
+            decided: Some(Box::new(decided)),
         };
         Some(Box::new(Admitted {
             hot: false,

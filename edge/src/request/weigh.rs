@@ -31,6 +31,11 @@ impl Weight {
         self.0 = self.0.saturating_add(tokens.saturating_mul(PARTS));
     }
 
+    /// What came since an earlier state of the same sum.
+    pub const fn since(self, earlier: Self) -> Self {
+        Self(self.0.saturating_sub(earlier.0))
+    }
+
     /// The estimate, rounded up to whole tokens.
     pub fn tokens(self) -> u64 {
         self.0.div_ceil(PARTS)

@@ -6,6 +6,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::budget::hold::Hold;
 use crate::budget::rate_limit::{Gcra, State};
 use crate::budget::window::Window;
@@ -22,8 +24,11 @@ const CEILING_HOLDS: i128 = 32;
 /// until the longest request is over.
 const CEILING_SHARE: i128 = 8;
 
-/// The counters that a decision looks at. A copy: the decision returns the new ones and commits nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+/// The counters that a decision looks at. A copy: the decision returns the new ones and commits nothing. A refusal's
+/// event keeps them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
+#[serde(default, deny_unknown_fields)]
 pub struct Load {
     /// Requests per minute.
     pub requests: State,

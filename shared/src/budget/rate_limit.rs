@@ -19,6 +19,7 @@ pub struct Gcra {
 
 /// How much of a limit is used up. The default is unused. It outlives a change of the limit, not of the period.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct State {
     /// When `level` was true.

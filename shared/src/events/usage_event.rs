@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::events::decision::Decided;
 use crate::identity::actor::Actor;
 use crate::ids::{KeyId, RequestId, WorkspaceId};
 use crate::money::Usd;
@@ -104,6 +105,9 @@ pub struct UsageEvent {
     /// The gateway's span in that trace, 16 hex digits: the parent of what the provider records.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub span_id: Option<String>,
+    /// What was asked for and what each limit said. Events from before this was recorded have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decided: Option<Box<Decided>>,
     /// How many requests this record stands for: more than 1 where a flood of refusals is sampled.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub sampled: u64,

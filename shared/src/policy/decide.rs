@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::budget::account::Load;
 use crate::budget::loop_breaker::shape::RequestShape;
 use crate::budget::rate_limit::{Gcra, Verdict};
+use crate::events::decision::PromptParts;
 use crate::identity::actor::{Actor, ActorError};
 use crate::money::Usd;
 use crate::policy::key_plan::{
@@ -49,6 +50,9 @@ pub struct RequestFacts {
     pub body_bytes: u64,
     /// The client's address.
     pub ip: Option<IpAddr>,
+    /// What its input consists of, where that can be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parts: Option<PromptParts>,
     /// What the loop breaker may know of it. `None` where nothing is generated.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub shape: Option<RequestShape>,
@@ -127,6 +131,10 @@ pub struct Check {
 /// The outcome of all checks.
 #[derive(Debug)]
 pub struct Decision<'a> {
+    /// The worst case that was held against the limits; zero where it could not be known.
+    pub hold: Usd,
+    /// The tokens that were.
+    pub tokens: u64,
     /// Every check, in order.
     pub checks: Vec<Check>,
     /// Admitted, or the first refusal.
@@ -184,7 +192,7 @@ pub fn decide<'a>(
             load: next,
         }),
     };
-    Decision { checks, outcome }
+    Decision { hold, tokens: wanted, checks, outcome }
 }
 
 fn check_status(plan: &KeyPlan, now: Timestamp) -> Result<(), Refusal> {

@@ -4,6 +4,7 @@
 //! - [`ip_ranges`]: from where
 //! - [`globs`]: which models
 //! - [`decide`]: every rule, in order
+//! - [`record`]: what is kept of a decision
 //! - [`refusal`]: why not
 //! - [`shared_budget`]: why not, when a shared budget says so
 
@@ -13,5 +14,8 @@ mod decide_tests;
 pub mod globs;
 pub mod ip_ranges;
 pub mod key_plan;
+pub mod record;
+#[cfg(test)]
+mod record_tests;
 pub mod refusal;
 pub mod shared_budget;

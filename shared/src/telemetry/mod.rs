@@ -6,9 +6,11 @@
 pub mod attributes;
 pub mod counters;
 pub mod histogram;
+pub mod latency;
 pub mod otlp;
 pub mod otlp_logs;
 pub mod otlp_metrics;
+pub mod performance;
 pub mod prometheus;
 pub mod retry;
 pub mod trace;

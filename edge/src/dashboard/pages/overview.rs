@@ -20,6 +20,7 @@ const ALERTS: usize = 3;
 const FORECAST: usize = 4;
 const OUTCOMES: usize = 5;
 const BOOKS: usize = 6;
+const TOKENS: usize = 7;
 /// Budgets asked about their spending: each is an object of its own.
 const MOST_BUDGETS: usize = 40;
 const TOP: usize = 10;
@@ -38,6 +39,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
                 Ask::get("/forecast"),
                 Ask::get("/outcomes/summary").with("from", month.as_str()),
                 Ask::get("/books"),
+                Ask::get("/model-performance").with("from", month.as_str()).with("group_by", ""),
             ]
         }
         1 => super::budgets::status_asks(rounds.value(0, BUDGETS).as_ref(), MOST_BUDGETS),
@@ -54,6 +56,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         Block::Stats(efficiency(by_day.as_deref(), rounds, today)),
         Block::Table(by_provider(by_day.as_deref(), today)),
         Block::Table(top_owners(rounds)),
+        Block::Table(super::models::tokens(rounds.rows(0, TOKENS))),
     ];
     blocks.push(Block::Table(super::budgets::table(
         "budgets",
@@ -150,7 +153,7 @@ fn by_provider(rows: Option<&[Value]>, today: Date) -> Table {
         rows: month.as_ref().map(|_| days.iter().rev().map(table_row).collect()),
         empty: "No request this month yet.".to_owned(),
         charted: true,
-        next: None,
+        ..Table::default()
     }
 }
 

@@ -1,13 +1,19 @@
-//! Requests: live, filtered by anything, and one of them whole.
+//! Requests: live, filtered by anything, sorted.
 
 use serde_json::Value;
+use tallygate_shared::time::Timestamp;
 
 use super::{Period, Rounds, Visit, number, text};
-use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Link, Table, Tone, View};
+use crate::dashboard::view::{Block, Cell, Column, Field, Link, Table, Tone, View};
 use crate::dashboard::web::{Ask, encoded};
+use crate::objects::ledger_performance::time_of_id;
 
-const FILTERS: [&str; 18] = [
+const FILTERS: [&str; 22] = [
     "status",
+    "session",
+    "min_charged_usd",
+    "max_charged_usd",
+    "sort",
     "key",
     "owner",
     "cost_centre",
@@ -26,14 +32,34 @@ const FILTERS: [&str; 18] = [
     "code",
     "cursor",
 ];
-/// Filters that have a field of their own; the others come with links and stay.
-const FIELDS: [(&str, &str); 6] = [
+const FIELDS: [(&str, &str); 5] = [
     ("key", "Key"),
     ("team", "Team"),
     ("feature", "Feature"),
-    ("provider", "Provider"),
     ("model", "Model"),
     ("code", "Refused for"),
+];
+const MORE_FIELDS: [(&str, &str); 14] = [
+    ("provider", "Provider"),
+    ("status", "HTTP status"),
+    ("user", "User"),
+    ("agent", "Agent"),
+    ("session", "Session"),
+    ("customer", "Customer"),
+    ("app", "App"),
+    ("owner", "Owner of the key"),
+    ("cost_centre", "Cost centre"),
+    ("purpose", "Purpose"),
+    ("environment", "Environment"),
+    ("actor_environment", "Actor's environment"),
+    ("min_charged_usd", "Charged at least, USD"),
+    ("max_charged_usd", "Charged at most, USD"),
+];
+const SORTS: [(&str, &str, &str); 4] = [
+    ("", "Time", "the newest first"),
+    ("charged", "Cost", "the dearest first"),
+    ("duration", "Latency", "the slowest first"),
+    ("tokens", "Tokens", "the largest first"),
 ];
 const OUTCOMES: [(&str, &str); 8] = [
     ("", "All"),
@@ -58,28 +84,25 @@ pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
 
 pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let live = visit.query.get("live") == Some("1");
-    let cursor = rounds.value(0, 0).map(|answer| text(&answer, "next_cursor").to_owned());
-    let next = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| {
+    let answer = rounds.value(0, 0);
+    let field =
+        |name: &str| answer.as_ref().map(|it| text(it, name).to_owned()).unwrap_or_default();
+    let next = Some(field("next_cursor")).filter(|cursor| !cursor.is_empty()).map(|cursor| {
         format!("/dashboard/requests{}", visit.query.with("cursor", Some(&cursor)).query())
     });
     let sort = visit.query.text("sort");
-    let rows = rounds.rows(0, 0).map(|mut rows| {
-        match sort {
-            "charged" => {
-                rows.sort_by_key(|row| std::cmp::Reverse(super::usd(row, "charged").pico()))
-            }
-            "duration" => rows.sort_by_key(|row| std::cmp::Reverse(number(row, "duration_ms"))),
-            "tokens" => rows.sort_by_key(|row| std::cmp::Reverse(tokens(row))),
-            _ => {}
+    let order = SORTS.iter().find(|(name, ..)| *name == sort).map_or("", |(.., order)| order);
+    let mut caption = format!("Requests, {order}");
+    if let Some(ms) = time_of_id(&field("looked_to")) {
+        let to = crate::dashboard::figures::minute(&Timestamp::from_ms(ms).to_string());
+        caption.push_str(&format!(". Older ones than of {to} were not looked at"));
+        if next.is_some() {
+            caption.push_str(": go on with the next page");
         }
-        rows.iter().map(row).collect()
-    });
+    }
     let table = Table {
         id: "requests",
-        caption: match sort {
-            "" => "Requests, the newest first".to_owned(),
-            _ => "Requests of this page, sorted".to_owned(),
-        },
+        caption,
         columns: vec![
             Column::text("at", "At"),
             Column::text("id", "Request"),
@@ -94,24 +117,33 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Column::number("duration_ms", "Milliseconds"),
             Column::number("charged", "Charged"),
         ],
-        rows,
+        rows: rounds.rows(0, 0).map(|rows| rows.iter().map(row).collect()),
         empty: "No such request in these days.".to_owned(),
         next,
         ..Table::default()
     };
-    let (value, text) = if live { (None, "Stop following") } else { (Some("1"), "Follow live") };
+    let (value, follow) = if live { (None, "Stop following") } else { (Some("1"), "Follow live") };
     let href = format!("/dashboard/requests{}", visit.query.with("live", value).query());
-    let links = vec![Link { href, text: text.to_owned(), current: live }];
+    let links = vec![
+        Link { href, text: follow.to_owned(), current: live },
+        Link {
+            href: "/dashboard/prompts".to_owned(),
+            text: "Prompts by shape".to_owned(),
+            current: false,
+        },
+    ];
     let [from, until] = Period::of(visit).fields();
     let mut filters = vec![from, until];
     filters.push(Field::choice("outcome", "How it ended", visit.query.text("outcome"), &OUTCOMES));
-    filters.extend(FIELDS.map(|(name, label)| Field::text(name, label, visit.query.text(name))));
-    let sorts = [("", "Time"), ("charged", "Cost"), ("duration", "Latency"), ("tokens", "Tokens")];
-    filters.push(Field::choice("sort", "Sort this page by", sort, &sorts));
+    let written = |(name, label): (&str, &str)| Field::text(name, label, visit.query.text(name));
+    filters.extend(FIELDS.map(written));
+    let sorts = SORTS.map(|(name, text, _)| (name, text));
+    filters.push(Field::choice("sort", "Sort by", sort, &sorts));
     View {
         title: "Requests".to_owned(),
         lead: "Each request as it was decided, sent and charged. No prompt is kept.".to_owned(),
         filters,
+        more_filters: MORE_FIELDS.map(written).into(),
         blocks: vec![Block::Links(links), Block::Table(table)],
         live,
     }
@@ -129,7 +161,8 @@ fn tokens(event: &Value) -> u64 {
     event.pointer("/usage/tally/tokens").map_or(0, add)
 }
 
-fn outcome(event: &Value) -> Cell {
+/// How a request ended, and the code where there is one.
+pub(super) fn outcome(event: &Value) -> Cell {
     let (outcome, code) = (text(event, "outcome"), text(event, "code"));
     let tone = match outcome {
         "completed" => Tone::Good,
@@ -159,72 +192,4 @@ fn row(event: &Value) -> Vec<Cell> {
         Cell::count(number(event, "duration_ms")),
         Cell::usd(text(event, "charged")),
     ]
-}
-
-pub(super) fn one_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
-    let id = visit.parameters.first().map_or("", String::as_str);
-    match rounds.done() {
-        0 => vec![Ask::get(format!("/requests/{}", encoded(id)))],
-        _ => Vec::new(),
-    }
-}
-
-pub(super) fn one(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
-    let id = visit.parameters.first().cloned().unwrap_or_default();
-    let title = format!("Request {id}");
-    let Some(event) = rounds.value(0, 0) else { return View { title, ..View::default() } };
-    let part = |name: &str| event.get(name).map(super::leaves).unwrap_or_default();
-    let mut rest = event.clone();
-    if let Some(fields) = rest.as_object_mut() {
-        fields.retain(|name, _| {
-            !matches!(name.as_str(), "usage" | "cost" | "actor" | "attempts" | "hold" | "charged")
-        });
-    }
-    let facts = |title: &str, rows| Block::Facts(Facts { title: title.to_owned(), rows });
-    let money = vec![
-        ("Held before it was sent".to_owned(), Cell::usd(text(&event, "hold"))),
-        ("Charged".to_owned(), Cell::usd(text(&event, "charged"))),
-    ];
-    View {
-        title,
-        lead: "One request whole: what was decided, tried, used, held and charged.".to_owned(),
-        blocks: vec![
-            facts("Money", money),
-            facts("Cost by component, and the price it was rated with", part("cost")),
-            facts("Tokens by bucket", part("usage")),
-            Block::Table(attempts(&event)),
-            facts("For whom", part("actor")),
-            facts("The request", super::leaves(&rest)),
-        ],
-        ..View::default()
-    }
-}
-
-fn attempts(event: &Value) -> Table {
-    let rows = event.get("attempts").and_then(Value::as_array).cloned().unwrap_or_default();
-    let row = |attempt: &Value| {
-        vec![
-            Cell::text(text(attempt, "provider")),
-            Cell::text(text(attempt, "model")),
-            attempt.get("status").and_then(Value::as_u64).map_or(Cell::Nothing, Cell::count),
-            Cell::text(text(attempt, "error")),
-            Cell::count(number(attempt, "started_ms")),
-            Cell::count(number(attempt, "took_ms")),
-        ]
-    };
-    Table {
-        id: "attempts",
-        caption: "Attempts at providers".to_owned(),
-        columns: vec![
-            Column::text("provider", "Provider"),
-            Column::text("model", "Model"),
-            Column::number("status", "Status"),
-            Column::text("error", "Error"),
-            Column::number("started_ms", "Began after, ms"),
-            Column::number("took_ms", "Took, ms"),
-        ],
-        rows: Some(rows.iter().map(row).collect()),
-        empty: "No provider was asked.".to_owned(),
-        ..Table::default()
-    }
 }

@@ -164,6 +164,7 @@ impl<S: Sql> Api<'_, S> {
             service_tier: thought.service_tier,
             body_bytes: thought.body_bytes,
             ip: thought.ip,
+            parts: None,
             shape: None,
             problem: None,
         };

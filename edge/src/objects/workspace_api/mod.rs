@@ -6,6 +6,7 @@ mod budgets;
 mod document;
 mod keys;
 mod outcomes;
+mod performance;
 mod prices_billed;
 mod providers;
 mod reconciler;
@@ -163,6 +164,12 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowBooks => api.books(),
         Operation::BringRuns => api.bring_runs(),
         Operation::ListRuns => api.runs(),
+        Operation::ShowModelPerformance => api.model_performance(),
+        Operation::ShowPromptShapes => api.prompt_shapes(),
+        Operation::ListAgentSessions => api.agent_sessions(),
+        Operation::ShowAgentSession => api.agent_session(name),
+        Operation::ShowRefusals => api.refusals(),
+        Operation::SimulateRefusals => api.simulate_refusals(),
     }
 }
 

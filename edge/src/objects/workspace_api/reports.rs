@@ -5,15 +5,19 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tallygate_shared::budget::baseline::DEFAULT_DAYS;
 use tallygate_shared::forecast::LOOK_BACK_DAYS;
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, HOUR_MS, Timestamp};
 
+use super::performance::unknown_sort;
 use super::{Answer, Api, list};
 use crate::admin::call::Step;
 use crate::admin::merge_forecast::ForecastQuery;
 use crate::admin::problem::Problem;
 use crate::dimensions::{BUDGET_DIMENSIONS, DIMENSIONS};
 use crate::objects::ledger_freshness::BooksQuery;
-use crate::objects::ledger_object::{HistoryQuery, RequestsQuery, UsageQuery};
+use crate::objects::ledger_object::{HistoryQuery, UsageQuery};
+use crate::objects::ledger_performance::time_of_id;
+use crate::objects::ledger_requests::RequestsQuery;
 use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
@@ -23,6 +27,8 @@ const MAX_PAGE: u64 = 1_000;
 const DEFAULT_PAGE: u64 = 50;
 /// A forecast made four weeks ago looks back four weeks more.
 const FORECAST_DAYS: i64 = 2 * LOOK_BACK_DAYS;
+/// By what requests can be sorted, beside time.
+const REQUEST_SORTS: [&str; 3] = ["charged", "duration", "tokens"];
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn requests(&self) -> Answer {
@@ -36,20 +42,32 @@ impl<S: Sql> Api<'_, S> {
                 "status" => {
                     query.filters.insert(name, number("status", &value)?.to_string());
                 }
+                "session" => {
+                    query.filters.insert(name, value);
+                }
+                "min_charged_usd" => query.charged_from_nanos = Some(nanos(&name, &value)?),
+                "max_charged_usd" => query.charged_to_nanos = Some(nanos(&name, &value)?),
+                "sort" if REQUEST_SORTS.contains(&value.as_str()) => query.sort = Some(value),
+                "sort" if value == "newest" => {}
+                "sort" => return Err(unknown_sort(&["newest", "charged", "duration", "tokens"])),
                 _ => {
                     query.filters.insert(dimension(&name)?, value);
                 }
             }
         }
+        if query.sort.is_some() && query.before.is_some() {
+            let remedy = "Leave one of them out: sorted requests are one page. Narrow from and to.";
+            return Err(Problem::field("cursor", "goes with no sort", remedy).into());
+        }
         // A cursor is a request's id: nothing after its month is asked.
-        let before = query.before.as_deref().and_then(time_of_request);
+        let before = query.before.as_deref().and_then(time_of_id);
         let to = [query.to_ms, before.map(|ms| ms.saturating_add(1))].into_iter().flatten().min();
         let names = self.ledgers(query.from_ms, to)?;
         Ok(Step::Ledgers { names, method: "requests", payload: json!(query).to_string() })
     }
 
     pub(super) fn request(&self, id: &str) -> Answer {
-        let ms = time_of_request(id).ok_or_else(|| Problem::not_found("request", id))?;
+        let ms = time_of_id(id).ok_or_else(|| Problem::not_found("request", id))?;
         // The Meter's clock and the isolate's may differ: look on both sides of midnight.
         let (from, to) = (ms.saturating_sub(HOUR_MS), ms.saturating_add(HOUR_MS));
         let names = self.ledgers(Some(from), Some(to))?;
@@ -159,13 +177,14 @@ impl<S: Sql> Api<'_, S> {
     }
 }
 
-/// A request's id begins with its time, so it names its month.
-fn time_of_request(id: &str) -> Option<i64> {
-    let hex = id.strip_prefix("req_")?.get(..12)?;
-    i64::from_str_radix(hex, 16).ok()
+/// An amount in nanodollars, for a comparison with what was charged.
+fn nanos(field: &str, text: &str) -> Result<i64, Problem> {
+    let nanos = text.parse::<Usd>().ok().and_then(Usd::nanos);
+    let remedy = "Give US dollars with at most nine decimals, such as 0.05.";
+    nanos.ok_or_else(|| Problem::field(field, "is no amount", remedy))
 }
 
-fn dimension(name: &str) -> Result<String, Problem> {
+pub(super) fn dimension(name: &str) -> Result<String, Problem> {
     if DIMENSIONS.contains(&name) {
         return Ok(name.to_owned());
     }

@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use tallygate_shared::events::decision::PromptParts;
 
 use super::shape::{Field, ObjectShape, Shaper, data_hash, list_start, mix, text_hash};
 use super::{IMAGE_TOKENS, MAX_DEPTH};
@@ -41,6 +42,10 @@ pub(super) struct Counter {
     pub(super) numbers_are_tokens: bool,
     /// Takes the request's shape on the way.
     pub(super) shaper: Shaper,
+    parts: PromptParts,
+    /// What is walked is the conversation: its entries are messages.
+    in_conversation: bool,
+    entries: Weight,
 }
 
 impl Counter {
@@ -61,6 +66,52 @@ impl Counter {
             .saturating_add(REQUEST_TOKENS)
             .saturating_add(if self.has_tools { TOOLS_TOKENS } else { 0 })
             .saturating_add(self.images().saturating_mul(IMAGE_TOKENS))
+    }
+
+    /// The value of the request's field `key` is walked next.
+    pub(super) fn begin(&mut self, key: &str) -> Weight {
+        self.in_conversation = matches!(key, "messages" | "input");
+        self.weight
+    }
+
+    /// The field `key` is walked, whose walk began at `start`.
+    pub(super) fn end(&mut self, key: &str, start: Weight) {
+        let tokens = self.weight.since(start).tokens();
+        match key {
+            "system" | "instructions" => {
+                self.parts.system = self.parts.system.saturating_add(tokens)
+            }
+            "tools" | "functions" => self.parts.tools = self.parts.tools.saturating_add(tokens),
+            // A prompt that is no list of messages is one.
+            "messages" | "input" | "prompt" => {
+                let rest = tokens.saturating_sub(std::mem::take(&mut self.entries).tokens());
+                self.parts.last = self.parts.last.saturating_add(rest);
+            }
+            _ => {}
+        }
+    }
+
+    fn end_message(&mut self, start: Weight, role: Option<u64>) {
+        let weight = self.weight.since(start);
+        self.entries.add_tokens(weight.tokens());
+        let tokens = weight.tokens();
+        if ["system", "developer"].iter().any(|name| role == Some(text_hash(name))) {
+            self.parts.system = self.parts.system.saturating_add(tokens);
+            return;
+        }
+        let before = std::mem::replace(&mut self.parts.last, tokens);
+        self.parts.history = self.parts.history.saturating_add(before);
+    }
+
+    /// What the input consists of. What is counted beside the text is `other`, but for the provider's own tool prompt.
+    pub(super) fn parts(&self) -> PromptParts {
+        let mut parts = self.parts;
+        if self.has_tools {
+            parts.tools = parts.tools.saturating_add(TOOLS_TOKENS);
+        }
+        let known = parts.named().iter().fold(0_u64, |sum, (_, part)| sum.saturating_add(*part));
+        parts.other = self.tokens().saturating_sub(known);
+        parts
     }
 
     fn weigh(&mut self, text: &str) {
@@ -260,6 +311,7 @@ impl<'de> Visitor<'de> for Walk<'_> {
             return Err(A::Error::custom("too deep"));
         }
         let in_cache_control = self.key == Key::CacheControl;
+        let start = self.counter.weight;
         self.counter.weight.add_tokens(OBJECT_TOKENS);
         let mut content = Content::default();
         let mut shape = ObjectShape::default();
@@ -285,11 +337,15 @@ impl<'de> Visitor<'de> for Walk<'_> {
             }
         }
         let mut hash = 0;
+        let role = shape.role();
         if self.counter.shaper.on {
             let kind = content.kind.as_deref().filter(|_| !in_arguments).unwrap_or_default();
             hash = shape.end(kind, self.depth == ENTRY_DEPTH, &mut self.counter.shaper);
         }
         content.count(self.counter);
+        if self.counter.in_conversation && self.depth == ENTRY_DEPTH {
+            self.counter.end_message(start, role);
+        }
         Ok(Walked { text: None, hash })
     }
 }

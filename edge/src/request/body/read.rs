@@ -130,7 +130,9 @@ impl<'a> Visitor<'a> for TopLevel<'_, 'a> {
             }
             fields.counter.has_tools |= matches!(key, "tools" | "functions");
             fields.counter.shaper.on = !matches!(key, "tools" | "functions");
+            let start = fields.counter.begin(key);
             let walked = map.next_value_seed(Walk::new(&mut fields.counter))?;
+            fields.counter.end(key, start);
             if fields.counter.shaper.on {
                 fields.counter.shaper.add(key, walked.hash);
             }
@@ -290,6 +292,7 @@ impl<'a> Fields<'a> {
             unseen_input: self.counter.has_unseen()
                 || stored.iter().any(|field| self.raw(field).is_some()),
             counted_input_tokens: self.counter.tokens(),
+            parts: self.counter.parts(),
             shape: self.shape(),
         })
     }

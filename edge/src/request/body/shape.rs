@@ -101,6 +101,11 @@ impl Default for ObjectShape {
 }
 
 impl ObjectShape {
+    /// The hash of its `role`.
+    pub(super) const fn role(&self) -> Option<u64> {
+        self.role
+    }
+
     pub(super) fn put(&mut self, field: Field, key: u64, value: u64) {
         match field {
             Field::Name => self.name = Some(value),
