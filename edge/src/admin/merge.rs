@@ -9,6 +9,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
+use super::merge_insights;
 use super::merge_outcomes;
 use super::problem::Problem;
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
@@ -33,6 +34,9 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
+            "unit_economics" | "weekly_review" | "savings" | "archetypes" => {
+                merge_insights::insight(method, payload, rows)
+            }
             _ => page(payload, rows),
         },
     };

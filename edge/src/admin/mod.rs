@@ -16,6 +16,7 @@ pub mod config_dashboard;
 pub mod config_telemetry;
 pub mod export;
 pub mod merge;
+mod merge_insights;
 mod merge_outcomes;
 pub mod openapi;
 pub mod operations;

@@ -12,6 +12,7 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
+use super::ledger_insights::Shape;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -79,7 +80,7 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES];
+", super::ledger_outcomes::OUTCOMES, super::ledger_insights::SHAPE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -224,10 +225,11 @@ impl<S: Sql> LedgerObject<S> {
             cost,
             charged.to_owned(),
         ];
-        let columns = DIMENSIONS.join(", ");
+        let shape = self.shape(event)?;
+        let (columns, more) = (DIMENSIONS.join(", "), Shape::columns().join(", "));
         let upsert = format!(
             "INSERT INTO rollups (hour_ms, dimensions, {columns}, requests, input_tokens, cached_tokens,
-                output_tokens, cost_nanos, charged_nanos)
+                output_tokens, cost_nanos, charged_nanos, {more})
              VALUES (CAST(? AS INTEGER), ?{}{})
              ON CONFLICT (hour_ms, dimensions) DO UPDATE SET
                 requests = requests + excluded.requests,
@@ -235,17 +237,20 @@ impl<S: Sql> LedgerObject<S> {
                 cached_tokens = cached_tokens + excluded.cached_tokens,
                 output_tokens = output_tokens + excluded.output_tokens,
                 cost_nanos = cost_nanos + excluded.cost_nanos,
-                charged_nanos = charged_nanos + excluded.charged_nanos",
+                charged_nanos = charged_nanos + excluded.charged_nanos, {}",
             ", ?".repeat(DIMENSIONS.len()),
-            ", CAST(? AS INTEGER)".repeat(sums.len())
+            ", CAST(? AS INTEGER)".repeat(sums.len() + Shape::columns().len()),
+            Shape::merged()
         );
         let mut params = vec![Some(hour.as_str()), Some(dimensions.as_str())];
         params.extend(values.iter().map(Option::as_deref));
         params.extend(sums.iter().map(|sum| Some(sum.as_str())));
+        params.extend(shape.values());
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
-    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary` or `totals`.
+    /// Answers `requests`, `usage`, `history`, `true_ups`, `export`, `export_outcomes`, `request`, `outcomes`, `outcome_summary`,
+    /// an insight or `totals`.
     pub fn query(&self, method: &str, payload: &str) -> Result<String, SqlError> {
         let unreadable = |e: serde_json::Error| SqlError(format!("query: {e}"));
         let answer = match method {
@@ -272,7 +277,10 @@ impl<S: Sql> LedgerObject<S> {
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
             }
-            _ => self.totals()?,
+            _ => match self.insight(method, payload)? {
+                Some(answer) => answer,
+                None => self.totals()?,
+            },
         };
         Ok(answer.to_string())
     }

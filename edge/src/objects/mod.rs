@@ -4,12 +4,14 @@ pub mod alerts_object;
 #[cfg(test)]
 mod alerts_object_tests;
 pub mod alerts_plan;
+pub mod alerts_review;
 pub mod alerts_store;
 pub mod budget_calls;
 pub mod budget_object;
 #[cfg(test)]
 mod budget_object_tests;
 pub mod directory_object;
+pub mod ledger_insights;
 pub mod ledger_object;
 pub mod ledger_outcomes;
 pub mod ledger_true_ups;

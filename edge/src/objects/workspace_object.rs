@@ -495,8 +495,8 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan, nor are the dashboard's.
-                Some(("reconciler", _)) => {}
+                // The reconciler's secrets and settings are in no plan, nor are the dashboard's and what it compares with.
+                Some(("reconciler" | "archetypes", _)) => {}
                 None if path == "reconciler" || path == "dashboard" => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());

@@ -61,10 +61,16 @@ pub(super) fn question(name: &str, change: &Change, sides: &Sides<'_>) -> String
                 part(effects.tokens_usd)
             )
         }
-        Cause::Price => format!(
-            "{name}: the same tokens cost {} more than a week ago: which price changed, and is it the agreed one?",
-            part(effects.price_usd)
-        ),
+        Cause::Price => {
+            let (way, size) = match effects.price_usd {
+                less if less.is_negative() => ("less", Usd::from_pico(-less.pico())),
+                more => ("more", more),
+            };
+            let size = dollars(size);
+            format!(
+                "{name}: the same tokens cost {size} {way} than a week ago: which price changed, and is it the agreed one?"
+            )
+        }
     }
 }
 

@@ -92,8 +92,7 @@ impl TryFrom<String> for Week {
 
 /// When something is done once a week: at the start of an hour, UTC.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
-#[serde(default, deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct WeeklyAt {
     /// The day of the week: 1 is Monday, 7 is Sunday. Default: 1.
     pub weekday: u8,

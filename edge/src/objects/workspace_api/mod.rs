@@ -3,6 +3,7 @@
 mod alerts;
 mod budgets;
 mod document;
+mod insights;
 mod keys;
 mod outcomes;
 mod prices_billed;
@@ -151,6 +152,12 @@ pub(super) fn answer<S: Sql>(
         Operation::ApplyConfig => api.apply_config(),
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
+        Operation::ShowUnitEconomics => api.unit_economics(),
+        Operation::ShowWeeklyReview => api.weekly_review(),
+        Operation::ShowSavings => api.savings(),
+        Operation::ShowArchetypes => api.archetypes(),
+        Operation::CalculateWorkload => api.workload(),
+        Operation::CalculateThroughput => api.provisioned_throughput(),
     }
 }
 
