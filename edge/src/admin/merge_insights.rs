@@ -76,7 +76,7 @@ fn weekly_review(payload: &str, rows: Vec<Value>) -> Option<Step> {
         all.judged.extend(month.judged);
         all.seen.extend(month.seen);
     }
-    let draft = draft(query.week, &all, query.at)?;
+    let draft = draft(&query.workspace, query.week, &all, query.at)?;
     let method = if query.markdown { "review_markdown" } else { "review" };
     Some(Step::Alerts { name: query.workspace, method, payload: json!(draft).to_string() })
 }

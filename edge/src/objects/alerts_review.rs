@@ -4,7 +4,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tallygate_shared::alerts::webhook::message_id;
-use tallygate_shared::insights::review::{Draft, EVENT, Review, WEEKS_BACK};
+use tallygate_shared::insights::review::{Draft, EVENT, WEEKS_BACK};
 use tallygate_shared::insights::week::{DAYS, Week, WeeklyAt};
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
@@ -99,7 +99,8 @@ impl<S: Sql> AlertsObject<S> {
         let Some(schedule) = self.schedule()?.filter(|schedule| schedule.next <= now) else {
             return Ok(());
         };
-        let review = self.finished(draft)?;
+        let draft: Draft = parsed(draft)?;
+        let review = draft.finish(self.state.budgets(), now);
         let leased_until = Timestamp::default();
         let next = schedule.at.next_after(now);
         self.save_schedule(Some(Schedule { next, leased_until, ..schedule }))?;
@@ -128,21 +129,16 @@ impl<S: Sql> AlertsObject<S> {
         Ok(())
     }
 
-    fn finished(&self, draft: &str) -> Result<Review, SqlError> {
-        let draft: Draft = parsed(draft)?;
-        Ok(draft.finish(self.state.budgets(), self.now))
-    }
-
     /// Answers with a review, once the budgets are in it.
     pub(super) fn review(&self, draft: &str, markdown: bool) -> Result<Step, SqlError> {
-        let review = self.finished(draft)?;
+        let draft: Draft = parsed(draft)?;
+        let workspace = draft.workspace.clone();
+        let review = draft.finish(self.state.budgets(), self.now);
         if !markdown {
             return Ok(Step::json(200, &json!(review)));
         }
-        let plan = self.plan.as_ref();
-        let workspace = plan.map_or("", |plan| plan.workspace.as_str());
-        let dashboard = plan.and_then(|plan| plan.dashboard_url.as_deref());
-        let text = review.markdown(workspace, dashboard);
+        let dashboard = self.plan.as_ref().and_then(|plan| plan.dashboard_url.as_deref());
+        let text = review.markdown(&workspace, dashboard);
         Ok(Step::respond(200, "text/markdown; charset=utf-8", text))
     }
 }

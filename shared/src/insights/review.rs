@@ -227,6 +227,8 @@ pub struct Review {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Draft {
+    /// The tenant.
+    pub workspace: String,
     /// The review so far.
     pub review: Review,
     /// Changes by name of a team, feature or owner.
@@ -302,7 +304,7 @@ fn of<'m>(movement: &'m Movement, dimension: &str) -> &'m str {
 }
 
 /// Makes the review from what the Ledgers say, all but the budgets. `None` when a sum does not fit.
-pub fn draft(week: Week, findings: &Findings, now: Timestamp) -> Option<Draft> {
+pub fn draft(workspace: &str, week: Week, findings: &Findings, now: Timestamp) -> Option<Draft> {
     let movements = &findings.movements;
     let all = by(movements, |_| "")?;
     let total = all.get("").map_or(Some(Change::default()), Moved::change)?;
@@ -344,7 +346,7 @@ pub fn draft(week: Week, findings: &Findings, now: Timestamp) -> Option<Draft> {
         near_cap: Vec::new(),
         method: METHOD.to_owned(),
     };
-    Some(Draft { review, changes })
+    Some(Draft { workspace: workspace.to_owned(), review, changes })
 }
 
 fn outcomes(
@@ -421,7 +423,7 @@ impl Draft {
         budgets: impl IntoIterator<Item = &'b BudgetSnapshot>,
         now: Timestamp,
     ) -> Review {
-        let Self { mut review, changes } = self;
+        let Self { mut review, changes, .. } = self;
         let near = budgets.into_iter().filter_map(|budget| {
             let is_over = budget.window_ends_at.is_some_and(|end| end <= now);
             let used = budget.spent.saturating_add(budget.held);

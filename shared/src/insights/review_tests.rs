@@ -89,7 +89,7 @@ fn review() -> Review {
         BudgetSnapshot { window_ends_at: Some(week().end()), ..budget("old", "", "9", "9") },
         budget("none", "", "0", "0"),
     ];
-    draft(week(), &findings, week().end()).unwrap().finish(&budgets, week().end())
+    draft("ws_a", week(), &findings, week().end()).unwrap().finish(&budgets, week().end())
 }
 
 #[test]
@@ -194,7 +194,7 @@ fn as_markdown_and_as_messages_it_says_the_same_and_no_name_is_markup() {
 
 #[test]
 fn an_empty_week_is_an_empty_review() {
-    let draft = draft(week(), &Findings::default(), week().start()).unwrap();
+    let draft = draft("ws_a", week(), &Findings::default(), week().start()).unwrap();
     let review = draft.finish(&[], week().start());
     assert_eq!((review.total, review.complete, review.movers.len()), (Change::default(), false, 0));
     let text = review.markdown("ws_a", None);
@@ -210,7 +210,7 @@ proptest! {
             movement(*after, team, feature, model, *requests, &Usd::from_nanos(*nanos).to_string())
         }).collect();
         let findings = Findings { movements, ..Findings::default() };
-        let review = draft(week(), &findings, week().end()).unwrap().finish(&[], week().end());
+        let review = draft("ws_a", week(), &findings, week().end()).unwrap().finish(&[], week().end());
         let sum = |change: &Change| change.effects.named().iter().map(|(_, part)| part.pico()).sum::<i128>();
         prop_assert_eq!(sum(&review.total), review.total.change_usd.pico());
         for mover in &review.movers {
