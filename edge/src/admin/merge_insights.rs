@@ -1,6 +1,6 @@
 //! Insights from what the months' Ledgers say.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -44,6 +44,13 @@ fn unit_economics(payload: &str, rows: Vec<Value>) -> Option<Step> {
         return Some(too_many_rows().into());
     }
     let totals = together(found.values(), |unit| unit.name.clone())?;
+    let mut over_time = Vec::new();
+    for bucket in found.keys().map(|(bucket, _)| *bucket).collect::<BTreeSet<i64>>() {
+        let within = found.iter().filter(|((start, _), _)| *start == bucket).map(|(_, unit)| unit);
+        let all = together(within, |_| ())?.remove(&()).unwrap_or_default();
+        let bucket_start = Some(Date::from_days(bucket).to_string());
+        over_time.push(Unit { name: String::new(), bucket_start, ..all });
+    }
     let overall = together(found.values(), |_| ())?.remove(&()).unwrap_or_default();
     let mut totals: Vec<Unit> = totals.into_values().collect();
     totals.sort_by_key(|unit| std::cmp::Reverse(unit.total_usd));
@@ -54,7 +61,10 @@ fn unit_economics(payload: &str, rows: Vec<Value>) -> Option<Step> {
     // Without a bucket, the totals are all there is.
     let data: Vec<Unit> = match query.bucket {
         Some(_) => found.into_iter().map(dated).collect(),
-        None => Vec::new(),
+        None => {
+            over_time.clear();
+            Vec::new()
+        }
     };
     let day = |ms: i64| Timestamp::from_ms(ms).date().to_string();
     let overall = Unit { name: String::new(), ..overall };
@@ -62,7 +72,7 @@ fn unit_economics(payload: &str, rows: Vec<Value>) -> Option<Step> {
         200,
         &json!({
             "group_by": query.group_by, "bucket": query.bucket, "from": day(query.from_ms),
-            "to": day(query.to_ms), "overall": overall, "totals": totals, "data": data,
+            "to": day(query.to_ms), "overall": overall, "totals": totals, "over_time": over_time, "data": data,
         }),
     ))
 }

@@ -479,7 +479,20 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 ("to", described_as(text(), "The first day that is left out")),
                 ("overall", reference("UnitEconomics")),
                 ("totals", array_of("UnitEconomics")),
-                ("data", described_as(array_of("UnitEconomics"), "By bucket; empty without one")),
+                (
+                    "over_time",
+                    described_as(
+                        array_of("UnitEconomics"),
+                        "All names, by bucket; empty without one",
+                    ),
+                ),
+                (
+                    "data",
+                    described_as(
+                        array_of("UnitEconomics"),
+                        "By bucket and name; empty without a bucket",
+                    ),
+                ),
             ]),
         ),
         (

@@ -37,6 +37,8 @@ pub(super) enum Block {
     Flow(Flow),
     /// Links to other views of the same thing.
     Links(Vec<Link>),
+    /// A text to be taken along as it is.
+    Text(Text),
 }
 
 /// How much something should stand out.
@@ -94,6 +96,15 @@ pub(super) struct Stat {
     pub(super) cell: Cell,
     /// What it means or where it comes from.
     pub(super) note: String,
+}
+
+/// A text to be taken along as it is.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// Its title.
+    pub(super) title: String,
+    /// The text.
+    pub(super) text: String,
 }
 
 /// One thing's names and values.
