@@ -10,6 +10,12 @@ const COLOURS = ["#3b82f6", "#d97706", "#059669", "#c026d3", "#dc2626", "#0891b2
 const DAYS = [1, 2, 7, 14, 28].map((days) => days * 86_400);
 const drawn = new Map();
 
+/** A cell's number; nothing is a gap in the line. */
+function numberIn(cell) {
+  const value = cell.querySelector("data")?.value;
+  return value === undefined ? null : Number(value);
+}
+
 /** The numbers of a table: its first column is time, its columns of numbers are the series. The last one is their sum. */
 function seriesOf(table) {
   const heads = [...table.tHead.rows[0].cells];
@@ -17,7 +23,7 @@ function seriesOf(table) {
   const rows = [...table.tBodies[0].rows].filter((row) => row.cells.length === heads.length);
   rows.sort((a, b) => a.cells[0].textContent.localeCompare(b.cells[0].textContent));
   const times = rows.map((row) => Date.parse(`${row.cells[0].textContent.trim()}T00:00:00Z`) / 1000);
-  const column = (place) => rows.map((row) => Number(row.cells[place].querySelector("data")?.value ?? 0));
+  const column = (place) => rows.map((row) => numberIn(row.cells[place]));
   return { names: places.map((place) => heads[place].textContent), data: [times, ...places.map(column)] };
 }
 

@@ -173,6 +173,8 @@ pub(super) enum Cell {
     Nothing,
     /// Text.
     Text(String),
+    /// Text of some length, which needs room.
+    Sentence(String),
     /// Text that leads somewhere.
     Linked {
         /// Where to.
@@ -233,7 +235,10 @@ impl Cell {
     pub(super) fn exact(&self) -> &str {
         match self {
             Self::Nothing | Self::Actions(_) | Self::Share(_) => "",
-            Self::Text(text) | Self::Linked { text, .. } | Self::Badge { text, .. } => text,
+            Self::Text(text)
+            | Self::Sentence(text)
+            | Self::Linked { text, .. }
+            | Self::Badge { text, .. } => text,
             Self::Number(figure) | Self::Moment(figure) => &figure.exact,
         }
     }

@@ -149,6 +149,10 @@ fn table(
     }
 }
 
+fn sentence(row: &Value, name: &str) -> Cell {
+    Cell::Sentence(text(row, name).to_owned())
+}
+
 fn movers(rows: Option<Vec<Value>>) -> Table {
     let row = |row: &Value| {
         let mut cells = vec![
@@ -157,7 +161,7 @@ fn movers(rows: Option<Vec<Value>>) -> Table {
             Cell::text(text(row, "owner")),
         ];
         cells.extend(changed(row.get("change")));
-        cells.push(Cell::text(text(row, "question")));
+        cells.push(sentence(row, "question"));
         cells
     };
     let mut columns = vec![
@@ -183,7 +187,7 @@ fn outcomes(rows: Option<Vec<Value>>) -> Table {
             Cell::money(usd(row, "cost_usd")),
         ];
         cells.extend(changed(row.get("change")));
-        cells.push(Cell::text(text(row, "question")));
+        cells.push(sentence(row, "question"));
         cells
     };
     let mut columns = vec![
@@ -214,7 +218,7 @@ fn novelties(rows: Option<Vec<Value>>) -> Table {
             Cell::text(text(row, "dimension")),
             Cell::moment(text(row, "first_seen")),
             Cell::money(usd(row, "charged_usd")),
-            Cell::text(text(row, "question")),
+            sentence(row, "question"),
         ]
     };
     let columns = vec![
@@ -244,7 +248,7 @@ fn near_cap(rows: Option<Vec<Value>>) -> Table {
             Cell::money(usd(row, "limit_usd")),
         ];
         cells.extend(changed(row.get("change")));
-        cells.push(Cell::text(text(row, "question")));
+        cells.push(sentence(row, "question"));
         cells
     };
     let mut columns = vec![

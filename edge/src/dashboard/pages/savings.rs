@@ -126,9 +126,9 @@ fn opportunities(rows: Option<&[Value]>) -> Table {
             Cell::money(usd(row, "saves_usd")),
             Cell::Badge { tone, text: certainty.to_owned() },
             counted,
-            Cell::text(text(row, "action")),
-            Cell::text(&evidence.join("; ")),
-            Cell::text(text(row, "caveat")),
+            Cell::Sentence(text(row, "action").to_owned()),
+            Cell::Sentence(evidence.join("; ")),
+            Cell::Sentence(text(row, "caveat").to_owned()),
         ]
     };
     Table {
@@ -179,7 +179,7 @@ fn archetypes(rows: Option<&[Value]>) -> Table {
         let verdict = if outside.is_empty() {
             Cell::Badge { tone: Tone::Good, text: "within".to_owned() }
         } else {
-            Cell::text(&outside.join("; "))
+            Cell::Sentence(outside.join("; "))
         };
         vec![
             Cell::text(name),

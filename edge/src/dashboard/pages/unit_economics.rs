@@ -166,6 +166,7 @@ fn over_time(totals: Option<&[Value]>, data: Option<&[Value]>) -> Table {
         name => Column::number(name, name),
     }));
     columns.push(Column::number("others", "Others"));
+    columns.push(Column::number("total_usd", "All"));
     let mut buckets: BTreeMap<&str, Vec<Usd>> = BTreeMap::new();
     for row in data.unwrap_or_default() {
         let sums = buckets
@@ -177,7 +178,9 @@ fn over_time(totals: Option<&[Value]>, data: Option<&[Value]>) -> Table {
         }
     }
     let row = |(start, sums): (&str, Vec<Usd>)| {
-        std::iter::once(Cell::text(start)).chain(sums.into_iter().map(Cell::money)).collect()
+        let all = sums.iter().copied().fold(Usd::ZERO, Usd::saturating_add);
+        let amounts = sums.into_iter().chain([all]).map(Cell::money);
+        std::iter::once(Cell::text(start)).chain(amounts).collect()
     };
     Table {
         id: "cost-over-time",
@@ -196,7 +199,6 @@ fn unit_cost(over_time: Option<&[Value]>) -> Table {
             Cell::text(text(row, "bucket_start")),
             amount(row, "per_request_usd"),
             amount(row, "per_accepted_usd"),
-            amount(row, "total_usd"),
             Cell::count(number(row, "requests")),
             Cell::count(number(row, "accepted")),
         ]
@@ -208,10 +210,11 @@ fn unit_cost(over_time: Option<&[Value]>) -> Table {
             Column::text("bucket_start", "From"),
             Column::number("per_request_usd", "Per request"),
             Column::number("per_accepted_usd", "Per accepted outcome"),
-            Column::number("total_usd", "Cost"),
-            Column::number("requests", "Requests"),
-            Column::number("accepted", "Accepted"),
+            // No amounts, so they are not drawn with them.
+            Column::text("requests", "Requests"),
+            Column::text("accepted", "Accepted"),
         ],
+        charted: true,
         rows: over_time.map(|rows| rows.iter().rev().map(row).collect()),
         empty: "Nothing was used or billed in these days.".to_owned(),
         ..Table::default()
