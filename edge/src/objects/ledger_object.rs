@@ -12,7 +12,7 @@ use tallygate_shared::events::usage_event::{Outcome, UsageEvent};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
-use super::ledger_insights::Shape;
+use super::ledger_shape::Shape;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -80,7 +80,7 @@ pub const MIGRATIONS: &[&str] = &["
         quantity_pico TEXT NOT NULL, price_pico TEXT NOT NULL, provisional INTEGER NOT NULL,
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
-", super::ledger_outcomes::OUTCOMES, super::ledger_insights::SHAPE];
+", super::ledger_outcomes::OUTCOMES, super::ledger_shape::SHAPE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {

@@ -14,6 +14,7 @@ pub mod directory_object;
 pub mod ledger_insights;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+mod ledger_shape;
 pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;

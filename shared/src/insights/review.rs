@@ -238,15 +238,10 @@ pub struct Draft {
 /// Traffic by model, before and after.
 pub(super) type Sides<'a> = [BTreeMap<&'a str, Traffic>; 2];
 
+#[derive(Default)]
 struct Moved<'a> {
     sides: Sides<'a>,
     owners: BTreeMap<&'a str, i128>,
-}
-
-impl Default for Moved<'_> {
-    fn default() -> Self {
-        Self { sides: [BTreeMap::new(), BTreeMap::new()], owners: BTreeMap::new() }
-    }
 }
 
 impl<'a> Moved<'a> {
