@@ -108,3 +108,113 @@ impl<S: Sql> LedgerObject<S> {
         Ok(Some(before.usage.tally().map_or(0, |tally| tally.tokens.input_total())))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::super::ledger_object::{DIMENSIONS, LedgerObject, MIGRATIONS};
+    use super::super::migrations::migrate;
+    use super::super::sql::Sql;
+    use super::super::test_sql::TestSql;
+
+    /// 2026-11-20T00:00:00Z
+    const DAY_START: i64 = 1_795_132_800_000;
+    const KEY: &str = "0000000000000001";
+
+    fn event(seq: u64, session: Option<&str>, tokens: &Value) -> Value {
+        json!({
+            "v": 1, "id": format!("req_{:012x}7{seq:019x}", DAY_START + 1_000), "seq": seq, "workspace": "ws_acme",
+            "key": KEY, "at": DAY_START + 1_000, "settled_at": DAY_START + 2_000, "key_name": "k", "owner": "ada",
+            "cost_centre": "rd", "purpose": "p", "environment": "e", "actor": { "session": session },
+            "endpoint": "/v1/chat/completions", "stream": seq % 2 == 1, "requested_model": "m", "provider": "openai",
+            "model": "m", "outcome": "completed", "status": 200,
+            "usage": { "source": "reported", "tally": { "tokens": tokens } },
+            "cost": { "total": "0.01", "price": {},
+                      "parts": { "input": "0.003", "cache_read": "0.001", "output": "0.002", "reasoning": "0.001" } },
+            "charged": "0.01", "hold": "0.02", "duration_ms": 5,
+        })
+    }
+
+    fn shape(sql: &TestSql) -> String {
+        let sums = super::COLUMNS.map(|name| {
+            let by = match name {
+                "longest_input" => "MAX",
+                "shortest_input" => "MIN",
+                _ => "SUM",
+            };
+            format!("COALESCE(CAST({by}({name}) AS TEXT), '-')")
+        });
+        let rows = sql.exec(&format!("SELECT {} FROM rollups", sums.join(" || ' ' || ")), &[]);
+        rows.unwrap()[0][0].clone().unwrap()
+    }
+
+    fn applied(sql: &TestSql, events: &[Value]) {
+        let batch = json!({ "meter": KEY, "events": events }).to_string();
+        let ledger = LedgerObject::open(sql.clone()).unwrap();
+        for _ in 0..2 {
+            // What comes again changes nothing.
+            ledger.apply(&batch).unwrap();
+        }
+    }
+
+    #[test]
+    fn turns_are_compared_with_the_one_before_and_parts_are_kept_apart() {
+        let sql = TestSql::new();
+        applied(
+            &sql,
+            &[
+                event(1, Some("s"), &json!({ "input": 100, "output": 5 })),
+                event(
+                    2,
+                    Some("s"),
+                    &json!({ "input": 140, "cache_read": 30, "cache_write_5m": 20, "output": 5 }),
+                ),
+                event(3, Some("t"), &json!({ "input": 70 })),
+                event(4, None, &json!({ "input": 9_000, "output": 1 })),
+                // A request that used nothing has no shape.
+                event(5, Some("s"), &json!({})),
+            ],
+        );
+        // Of the second turn's 190 tokens 100 were sent before, 30 of them come from the cache.
+        let expected = "20 2 3 2 70 9000 70 15000000 5000000 0 15000000";
+        assert_eq!(shape(&sql), expected);
+    }
+
+    #[test]
+    fn a_month_of_an_older_schema_goes_on() {
+        let sql = TestSql::new();
+        migrate(&sql, &MIGRATIONS[..3]).unwrap();
+        let names = DIMENSIONS.join(", ");
+        let insert = format!(
+            "INSERT INTO rollups (hour_ms, dimensions, {names}, requests, input_tokens, cached_tokens, output_tokens,
+                cost_nanos, charged_nanos) VALUES ({DAY_START}, ?{}, 3, 90, 0, 9, 7, 7)",
+            ", NULL".repeat(DIMENSIONS.len())
+        );
+        let dimensions = json!([
+            KEY,
+            "ada",
+            "rd",
+            "p",
+            "e",
+            null,
+            null,
+            null,
+            null,
+            null,
+            null,
+            null,
+            "openai",
+            "m",
+            "completed",
+            null
+        ]);
+        sql.exec(&insert, &[Some(&dimensions.to_string())]).unwrap();
+        assert_eq!(sql.exec("SELECT '1' FROM rollups", &[]).unwrap().len(), 1);
+        LedgerObject::open(sql.clone()).unwrap();
+        assert_eq!(shape(&sql), "0 0 0 0 0 0 - 0 0 0 0");
+        applied(&sql, &[event(1, None, &json!({ "input": 50, "output": 5 }))]);
+        assert_eq!(sql.exec("SELECT '1' FROM rollups", &[]).unwrap().len(), 1);
+        assert_eq!(shape(&sql), "0 1 0 0 0 50 50 3000000 1000000 0 3000000");
+    }
+}
