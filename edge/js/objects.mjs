@@ -604,9 +604,26 @@ export class Alerts extends SendingObject {
     return this.use((alerts) => alerts.tested(receiver, JSON.stringify(ended)));
   }
 
-  ring() {
+  async ring() {
     this.transact((alerts) => alerts.wake(now()));
-    return this.send();
+    try {
+      await this.#review();
+    } catch (error) {
+      // What was due is leased: the alarm rings for it again.
+      console.error(JSON.stringify({ event: "review_failed", error: String(error) }));
+    }
+    await this.send();
+  }
+
+  /** Asks the Ledgers for the review of a week that is due, and queues it for its receivers. */
+  async #review() {
+    const due = this.transact((alerts) => alerts.review_due(now()));
+    if (due === undefined) return;
+    const { names, method, payload } = JSON.parse(due);
+    const answers = await Promise.all(names.map((name) => this.env.LEDGER.getByName(name).query(method, payload)));
+    const next = JSON.parse(inCore((glue) => glue.admin_merge(method, payload, JSON.stringify(answers))));
+    if (next.do !== "alerts") throw new Error("the ledgers gave no usable answer");
+    this.transact((alerts) => alerts.deliver_review(next.payload, now()));
   }
 
   due() {

@@ -628,6 +628,17 @@ impl Alerts {
         self.core.wake(moment(now)).map_err(failed)
     }
 
+    /// The Ledgers to ask for a review that is due.
+    pub fn review_due(&mut self, now: f64) -> Result<Option<String>, JsValue> {
+        let due = self.core.review_due(moment(now)).map_err(failed)?;
+        due.map(|step| json(&step)).transpose()
+    }
+
+    /// What they said.
+    pub fn deliver_review(&mut self, draft: &str, now: f64) -> Result<(), JsValue> {
+        self.core.deliver_review(draft, moment(now)).map_err(failed)
+    }
+
     /// Receivers that something is due for.
     pub fn due_receivers(&self, now: f64) -> Result<String, JsValue> {
         json(&self.core.due_receivers(moment(now)).map_err(failed)?)

@@ -11,6 +11,7 @@ pub mod forecast;
 pub mod hex;
 pub mod identity;
 pub mod ids;
+pub mod insights;
 pub mod money;
 pub mod policy;
 pub mod pricing;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use tallygate_shared::budget::terms::BudgetTerms;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, WorkspaceId};
+use tallygate_shared::insights::archetype::Archetype;
 use tallygate_shared::policy::key_plan::{
     KeyPlan, KeyPolicy, KeySecret, KeyStatus, Owner, ProviderPlan, Route, SealedActorSecret,
 };
@@ -58,6 +59,9 @@ pub struct Config {
     /// For how long events are kept.
     #[serde(skip_serializing_if = "is_usual_archive")]
     pub archive: ArchiveSettings,
+    /// What kind of application each feature is, by the feature's name: what its use of tokens is compared with.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub archetypes: BTreeMap<String, Archetype>,
     /// Who may sign in to the dashboard without a token.
     #[serde(skip_serializing_if = "DashboardSettings::is_empty")]
     pub dashboard: DashboardSettings,

@@ -8,13 +8,15 @@ use tallygate_shared::alerts::detect::KeyFacts;
 use tallygate_shared::alerts::rules::AlertRules;
 use tallygate_shared::alerts::target::{TargetError, check_target};
 use tallygate_shared::ids::{KeyId, WorkspaceId};
+use tallygate_shared::insights::week::WeeklyAt;
 use tallygate_shared::policy::key_plan::KeyStatus;
 use tallygate_shared::time::Timestamp;
 
 use super::config::{Config, Secrets};
 use super::problem::Problem;
 use super::validate::check_name;
-use crate::objects::alerts_plan::{AlertsPlan, ReceiverKind, ReceiverPlan};
+use crate::objects::alerts_plan::{AlertsPlan, ReceiverKind, ReceiverPlan, ReviewPlan};
+use crate::request::exchange::printable;
 
 /// Receivers: each may have one call under way, and an isolate makes six at once.
 pub(super) const MAX_RECEIVERS: usize = 10;
@@ -31,6 +33,56 @@ pub struct AlertSettings {
     /// The address of the dashboard, for links in messages; without it they are paths.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub dashboard_url: Option<String>,
+    /// When a review of the week before is sent; without it none is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weekly_review: Option<WeeklyReview>,
+}
+
+/// When a review of the week before is sent, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema), schemars(rename = "WeeklyReviewSettings"))]
+#[serde(default, deny_unknown_fields)]
+pub struct WeeklyReview {
+    /// The day of the week: 1 is Monday, 7 is Sunday. Default: 1.
+    pub weekday: u8,
+    /// The hour of the day, 0 to 23, UTC. Default: 7.
+    pub hour: u8,
+    /// To these receivers; empty: to all that are enabled.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub receivers: Vec<String>,
+}
+
+impl Default for WeeklyReview {
+    fn default() -> Self {
+        let WeeklyAt { weekday, hour } = WeeklyAt::default();
+        Self { weekday, hour, receivers: Vec::new() }
+    }
+}
+
+impl WeeklyReview {
+    fn validate(&self, known: &BTreeMap<String, ReceiverConfig>) -> Vec<Problem> {
+        let field = |name: &str| format!("alerts.weekly_review.{name}");
+        let mut problems = Vec::new();
+        if !(1..=7).contains(&self.weekday) {
+            let remedy = "Give 1 (Monday) to 7 (Sunday).";
+            problems.push(Problem::field(&field("weekday"), "is no day of the week", remedy));
+        }
+        if self.hour > 23 {
+            let remedy = "Give 0 to 23, UTC.";
+            problems.push(Problem::field(&field("hour"), "is no hour of the day", remedy));
+        }
+        for name in self.receivers.iter().filter(|name| !known.contains_key(*name)) {
+            let detail = format!("names the unknown receiver `{}`", printable(name));
+            let remedy = "Use names of `receivers`, or leave it out for all of them.";
+            problems.push(Problem::field(&field("receivers"), detail, remedy));
+        }
+        problems
+    }
+
+    fn plan(&self) -> ReviewPlan {
+        let at = WeeklyAt { weekday: self.weekday, hour: self.hour };
+        ReviewPlan { at, receivers: self.receivers.clone() }
+    }
 }
 
 /// A receiver of messages about alerts, without its secrets.
@@ -79,7 +131,8 @@ pub fn target_problem(field: &str, error: TargetError) -> Problem {
 }
 
 impl AlertSettings {
-    pub(super) fn validate(&self) -> Vec<Problem> {
+    pub(super) fn validate(&self, known: &BTreeMap<String, ReceiverConfig>) -> Vec<Problem> {
+        let review = self.weekly_review.iter().flat_map(|review| review.validate(known));
         let problems = self.rules.problems().into_iter().map(|problem| {
             let field = format!("alerts.rules.{}", problem.field);
             Problem::field(&field, "is out of range", &format!("It {}.", problem.remedy))
@@ -87,7 +140,7 @@ impl AlertSettings {
         let url = self.dashboard_url.as_deref().map(|url| check_target(url, true));
         let url = url.and_then(Result::err);
         let url = url.map(|error| target_problem("alerts.dashboard_url", error));
-        problems.chain(url).collect()
+        problems.chain(url).chain(review).collect()
     }
 }
 
@@ -162,6 +215,7 @@ impl Config {
             workspace: workspace.clone(),
             rules: self.alerts.rules.clone(),
             dashboard_url: self.alerts.dashboard_url.clone(),
+            weekly_review: self.alerts.weekly_review.as_ref().map(WeeklyReview::plan),
             receivers: self.receivers.iter().map(receiver).collect(),
             keys: keys.take(MAX_WATCHED_KEYS).collect(),
         }

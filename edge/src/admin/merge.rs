@@ -10,7 +10,10 @@ use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
 use super::problem::Problem;
-use super::{merge_forecast, merge_outcomes, merge_performance, merge_prompts, merge_requests};
+use super::{
+    merge_forecast, merge_insights, merge_outcomes, merge_performance, merge_prompts,
+    merge_requests,
+};
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
 
@@ -50,6 +53,9 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
+            "unit_economics" | "weekly_review" | "savings" | "archetypes" => {
+                merge_insights::insight(method, payload, rows)
+            }
             _ => None,
         },
     };

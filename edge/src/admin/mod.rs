@@ -18,6 +18,7 @@ pub mod config_telemetry;
 pub mod export;
 pub mod merge;
 pub(crate) mod merge_forecast;
+mod merge_insights;
 mod merge_outcomes;
 mod merge_performance;
 mod merge_prompts;

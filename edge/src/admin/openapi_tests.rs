@@ -17,6 +17,12 @@ use tallygate_shared::feedback::{
     BudgetCorrection, ExportEnd, PriceCorrection, ReconcilerContext, ReconcilerFinding,
     ReconcilerSettings, TrueUp,
 };
+use tallygate_shared::insights::archetype::{Band, Comparison};
+use tallygate_shared::insights::review::Review;
+use tallygate_shared::insights::savings::Savings;
+use tallygate_shared::insights::throughput::BreakEven;
+use tallygate_shared::insights::unit::Unit;
+use tallygate_shared::insights::workload::Priced;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
 use tallygate_shared::reconciliation_run::ReconciliationRun;
@@ -106,6 +112,13 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Finding>();
     generator.subschema_for::<ReconciliationRun>();
     generator.subschema_for::<PolicyTrial>();
+    generator.subschema_for::<Unit>();
+    generator.subschema_for::<Review>();
+    generator.subschema_for::<Savings>();
+    generator.subschema_for::<Comparison>();
+    generator.subschema_for::<Band>();
+    generator.subschema_for::<Priced>();
+    generator.subschema_for::<BreakEven>();
     generator.take_definitions(true)
 }
 
@@ -589,6 +602,50 @@ fn answers() -> BTreeMap<&'static str, Value> {
             answer(&[("changes", json!({ "type": "array", "items": reference("Change") }))]),
         ),
         ("Valid", answer(&[("valid", flag())])),
+        (
+            "UnitEconomicsReport",
+            answer(&[
+                ("group_by", text()),
+                ("bucket", json!({ "type": ["string", "null"] })),
+                ("from", text()),
+                ("to", described_as(text(), "The first day that is left out")),
+                ("overall", reference("UnitEconomics")),
+                ("totals", array_of("UnitEconomics")),
+                (
+                    "over_time",
+                    described_as(
+                        array_of("UnitEconomics"),
+                        "All names, by bucket; empty without one",
+                    ),
+                ),
+                (
+                    "data",
+                    described_as(
+                        array_of("UnitEconomics"),
+                        "By bucket and name; empty without a bucket",
+                    ),
+                ),
+            ]),
+        ),
+        (
+            "ArchetypeReport",
+            answer(&[
+                ("group_by", text()),
+                ("bands", array_of("ArchetypeBand")),
+                ("data", array_of("ArchetypeComparison")),
+            ]),
+        ),
+        (
+            "WorkloadReport",
+            answer(&[
+                ("workload", json!({ "type": "object" })),
+                ("data", array_of("WorkloadPrice")),
+                (
+                    "not_able",
+                    described_as(count(), "Chat models that cannot take it, or lack a price"),
+                ),
+            ]),
+        ),
     ])
 }
 
@@ -619,6 +676,10 @@ fn content(schema: &str) -> Value {
     if schema == "Metrics" {
         let text = json!({ "schema": reference(schema) });
         return json!({ "text/plain": text, "application/openmetrics-text": text });
+    }
+    if schema == "WeeklyReview" {
+        let text = json!({ "schema": { "type": "string" } });
+        return json!({ "application/json": { "schema": reference(schema) }, "text/markdown": text });
     }
     json!({ "application/json": { "schema": reference(schema) } })
 }

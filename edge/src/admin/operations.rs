@@ -124,6 +124,12 @@ pub enum Operation {
     ShowAgentSession,
     ShowRefusals,
     SimulateRefusals,
+    ShowUnitEconomics,
+    ShowWeeklyReview,
+    ShowSavings,
+    ShowArchetypes,
+    CalculateWorkload,
+    CalculateThroughput,
 }
 
 /// One row of the table.
@@ -726,6 +732,60 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .takes("PolicyTrial")
     .answers("RefusalSimulation"),
+    get(
+        Operation::ShowUnitEconomics,
+        "/workspaces/{workspace}/unit-economics",
+        "What a feature, customer, team, ... costs, models and harness together, for each request and accepted outcome",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["from", "to", "bucket", "group_by"])
+    .answers("UnitEconomicsReport"),
+    get(
+        Operation::ShowWeeklyReview,
+        "/workspaces/{workspace}/weekly-review",
+        "What moved in a week and why, what outcomes cost, what is new, what is near its cap; as JSON, or as Markdown",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["week", "format"])
+    .answers("WeeklyReview"),
+    get(
+        Operation::ShowSavings,
+        "/workspaces/{workspace}/savings",
+        "What could cost less, with evidence, dollars a month and how sure that is; never the same tokens twice",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["days"])
+    .answers("SavingsReport"),
+    get(
+        Operation::ShowArchetypes,
+        "/workspaces/{workspace}/archetypes",
+        "Each feature's use of tokens beside the usual range of applications of its kind",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["days", "group_by"])
+    .answers("ArchetypeReport"),
+    get(
+        Operation::CalculateWorkload,
+        "/workspaces/{workspace}/calculators/workload",
+        "What a workload would cost in a month at each model of the workspace's providers, the cheapest first",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["requests", "input_tokens", "cached_tokens", "output_tokens", "batch_percent"])
+    .answers("WorkloadReport"),
+    get(
+        Operation::CalculateThroughput,
+        "/workspaces/{workspace}/calculators/provisioned-throughput",
+        "From which utilisation on provisioned throughput is cheaper than paying by the token",
+    )
+    .with(Act::ReadUsage)
+    .asks(&[
+        "price_per_unit_hour_usd",
+        "units",
+        "tokens_per_minute",
+        "on_demand_per_million_usd",
+        "tokens_per_month",
+    ])
+    .answers("ThroughputAnswer"),
 ];
 
 /// What the table says about a request.

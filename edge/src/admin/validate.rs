@@ -33,6 +33,7 @@ const MAX_ROUTES: usize = 500;
 const MAX_PRICES: usize = 2_000;
 const MAX_POLICIES: usize = 500;
 const MAX_BUDGETS: usize = 500;
+const MAX_ARCHETYPES: usize = 1_000;
 /// Keys, revoked ones included. The configuration is in memory: 10,000 x about 1 KB = 10 MB of an isolate's 128.
 const MAX_KEYS: usize = 10_000;
 
@@ -47,6 +48,7 @@ impl Config {
             ("policies", self.policies.len(), MAX_POLICIES),
             ("budgets", self.budgets.len(), MAX_BUDGETS),
             ("receivers", self.receivers.len(), MAX_RECEIVERS),
+            ("archetypes", self.archetypes.len(), MAX_ARCHETYPES),
             ("keys", self.keys.len(), MAX_KEYS),
         ] {
             if count > most {
@@ -75,8 +77,13 @@ impl Config {
         if let Some(row) = &self.default_price {
             found.note(validate_row("default_price", row));
         }
-        for problem in self.alerts.validate().into_iter().chain(self.dashboard.validate()) {
+        for problem in
+            self.alerts.validate(&self.receivers).into_iter().chain(self.dashboard.validate())
+        {
             found.note(Err(problem));
+        }
+        for name in self.archetypes.keys() {
+            found.note(check_text("archetypes", name));
         }
         for (name, receiver) in &self.receivers {
             found.note(receiver.validate(name));

@@ -3,6 +3,7 @@
 mod alerts;
 mod blocked;
 mod budgets;
+mod calculators;
 mod keys;
 mod models;
 mod overview;
@@ -12,8 +13,11 @@ mod reconciliation;
 mod reconciliation_runs;
 mod request;
 mod requests;
+mod review;
+mod savings;
 mod sessions;
 mod statements;
+mod unit_economics;
 mod usage;
 
 use serde_json::Value;
@@ -205,6 +209,46 @@ pub(super) const PAGES: &[Entry] = &[
         asks: blocked::asks,
         view: blocked::view,
     },
+    Entry {
+        path: "/unit-economics",
+        title: "Unit economics",
+        menu: Some("Unit economics"),
+        act: Act::ReadUsage,
+        asks: unit_economics::asks,
+        view: unit_economics::view,
+    },
+    Entry {
+        path: "/review",
+        title: "Weekly review",
+        menu: Some("Weekly review"),
+        act: Act::ReadUsage,
+        asks: review::asks,
+        view: review::view,
+    },
+    Entry {
+        path: "/savings",
+        title: "Savings",
+        menu: Some("Savings"),
+        act: Act::ReadUsage,
+        asks: savings::asks,
+        view: savings::view,
+    },
+    Entry {
+        path: "/calculators/workload",
+        title: "A workload across models",
+        menu: None,
+        act: Act::ReadUsage,
+        asks: calculators::workload_asks,
+        view: calculators::workload,
+    },
+    Entry {
+        path: "/calculators/provisioned-throughput",
+        title: "Provisioned throughput",
+        menu: None,
+        act: Act::ReadUsage,
+        asks: calculators::throughput_asks,
+        view: calculators::throughput,
+    },
 ];
 
 /// The page of a path, and the path's parameters.
@@ -241,6 +285,12 @@ impl Rounds<'_> {
     /// An answer, unless it is a problem.
     pub(super) fn value(&self, round: usize, place: usize) -> Option<Value> {
         self.0.get(round)?.get(place)?.value()
+    }
+
+    /// An answer's text, unless it is a problem.
+    pub(super) fn body(&self, round: usize, place: usize) -> Option<&str> {
+        let answer = self.0.get(round)?.get(place)?;
+        (answer.status < 300).then_some(answer.body.as_str())
     }
 
     /// The rows of an answer that is a list.

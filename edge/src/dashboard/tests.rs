@@ -6,6 +6,8 @@ use tallygate_shared::money::Usd;
 use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
+mod insights;
+
 const ORIGIN: &str = "https://gate.test";
 
 /// A browser.

@@ -40,6 +40,8 @@ pub(super) enum Block {
     Flow(Flow),
     /// Links to other views of the same thing.
     Links(Vec<Link>),
+    /// A text to be taken along as it is.
+    Text(Text),
 }
 
 /// How much something should stand out.
@@ -106,6 +108,15 @@ pub(super) struct Stat {
     pub(super) cell: Cell,
     /// What it means or where it comes from.
     pub(super) note: String,
+}
+
+/// A text to be taken along as it is.
+#[derive(Debug)]
+pub(super) struct Text {
+    /// Its title.
+    pub(super) title: String,
+    /// The text.
+    pub(super) text: String,
 }
 
 /// One thing's names and values.
@@ -183,6 +194,8 @@ pub(super) enum Cell {
     Nothing,
     /// Text.
     Text(String),
+    /// Text of some length, which needs room.
+    Sentence(String),
     /// Text that leads somewhere.
     Linked {
         /// Where to.
@@ -243,7 +256,10 @@ impl Cell {
     pub(super) fn exact(&self) -> &str {
         match self {
             Self::Nothing | Self::Actions(_) | Self::Share(_) => "",
-            Self::Text(text) | Self::Linked { text, .. } | Self::Badge { text, .. } => text,
+            Self::Text(text)
+            | Self::Sentence(text)
+            | Self::Linked { text, .. }
+            | Self::Badge { text, .. } => text,
             Self::Number(figure) | Self::Moment(figure) => &figure.exact,
         }
     }

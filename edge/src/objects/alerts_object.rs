@@ -40,16 +40,16 @@ const KEYS_MS: i64 = HOUR_MS;
 /// names must not be able to flood a channel.
 const MESSAGES_PER_HOUR: u32 = 60;
 /// Messages that may wait for one receiver; what is more is parked at once, to be delivered again by hand.
-const WAITING_MAX: u64 = 1_000;
+pub(super) const WAITING_MAX: u64 = 1_000;
 
 /// Alerts of one workspace.
 pub struct AlertsObject<S> {
-    store: AlertsStore<S>,
-    state: DetectorState,
-    plan: Option<AlertsPlan>,
+    pub(super) store: AlertsStore<S>,
+    pub(super) state: DetectorState,
+    pub(super) plan: Option<AlertsPlan>,
     ticked_at: Timestamp,
     keys_looked_at: Timestamp,
-    now: Timestamp,
+    pub(super) now: Timestamp,
 }
 
 /// What a Meter delivers: the same text as to the Ledger.
@@ -149,6 +149,7 @@ impl<S: Sql> AlertsObject<S> {
             }
         }
         self.plan = Some(plan);
+        self.schedule_review()?;
         self.look_at_keys()?;
         self.store.save_detectors(&mut self.state)
     }
@@ -286,7 +287,14 @@ impl<S: Sql> AlertsObject<S> {
         let tick = self.store.has_present()?.then(|| self.ticked_at.plus_ms(TICK_MS));
         let has_keys = self.plan.as_ref().is_some_and(|plan| !plan.keys.is_empty());
         let keys = has_keys.then(|| self.keys_looked_at.plus_ms(KEYS_MS));
-        Ok(self.store.next_due()?.into_iter().chain(tick).chain(keys).min())
+        Ok(self
+            .store
+            .next_due()?
+            .into_iter()
+            .chain(tick)
+            .chain(keys)
+            .chain(self.review_at()?)
+            .min())
     }
 
     /// A message that tests a receiver, to be sent now.
@@ -339,6 +347,7 @@ impl<S: Sql> AlertsObject<S> {
                 Step::json(200, &json!({ "data": data? }))
             }
             "receiver" => Step::json(200, &self.with_health(parsed(payload)?)?),
+            "review" | "review_markdown" => self.review(payload, method == "review_markdown")?,
             "redeliver" => self.redeliver(&parsed(payload)?)?,
             _ => self.act(method, &parsed(payload)?)?,
         };
@@ -491,7 +500,7 @@ impl<S: Sql> AlertsObject<S> {
         Ok(true)
     }
 
-    fn next_number(&self) -> Result<u64, SqlError> {
+    pub(super) fn next_number(&self) -> Result<u64, SqlError> {
         let last = self.store.meta("messages")?.and_then(|text| text.parse::<u64>().ok());
         let next = last.unwrap_or(0).saturating_add(1);
         self.store.set_meta("messages", &next.to_string())?;
@@ -556,6 +565,6 @@ fn problem_of(error: ActionError) -> Problem {
     }
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
+pub(super) fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, SqlError> {
     serde_json::from_str(text).map_err(|e| SqlError(format!("a message to Alerts: {e}")))
 }

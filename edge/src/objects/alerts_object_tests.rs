@@ -47,6 +47,7 @@ fn plan(version: u64, receivers: &[(&str, ReceiverPlan)]) -> AlertsPlan {
         workspace: workspace(),
         rules: AlertRules::default(),
         dashboard_url: None,
+        weekly_review: None,
         receivers: receivers
             .iter()
             .map(|(name, plan)| ((*name).to_owned(), plan.clone()))

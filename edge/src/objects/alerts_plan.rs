@@ -7,6 +7,7 @@ use tallygate_shared::alerts::alert::{Alert, AlertKind, Severity};
 use tallygate_shared::alerts::detect::KeyFacts;
 use tallygate_shared::alerts::rules::AlertRules;
 use tallygate_shared::ids::WorkspaceId;
+use tallygate_shared::insights::week::WeeklyAt;
 use tallygate_shared::time::Timestamp;
 
 /// What a receiver speaks.
@@ -58,6 +59,16 @@ impl ReceiverPlan {
     }
 }
 
+/// When a review of the week before is sent, and to whom.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ReviewPlan {
+    /// When.
+    pub at: WeeklyAt,
+    /// To these receivers; empty: to all that are enabled.
+    pub receivers: Vec<String>,
+}
+
 /// The whole message.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,6 +82,9 @@ pub struct AlertsPlan {
     /// Where the dashboard is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dashboard_url: Option<String>,
+    /// When a review of the week is sent, and to whom.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub weekly_review: Option<ReviewPlan>,
     /// Receivers by name.
     pub receivers: BTreeMap<String, ReceiverPlan>,
     /// The keys that can be used.

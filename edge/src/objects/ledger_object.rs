@@ -16,6 +16,7 @@ use super::ledger_archive::Limits;
 use super::ledger_days::is_whole_days;
 use super::ledger_performance::BatchSums;
 use super::ledger_requests::{LOOKED_AT, RefusedQuery};
+use super::ledger_shape::Shape;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -70,7 +71,7 @@ pub const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
-    super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE];
+    super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -192,10 +193,10 @@ impl<S: Sql> LedgerObject<S> {
             charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";
         self.sql.exec(add, &[Some(&charged), Some(&tokens)])?;
         let hour = event.at.start_of_hour().ms();
-        self.add_to_sums("rollups", hour, event, &values)?;
+        self.add_to_sums("rollups", hour, event, &values, Some(&self.shape(event)?))?;
         if hour < folded {
             let day = event.at.date().midnight().ms();
-            self.add_to_sums("days", day, event, &values)?;
+            self.add_to_sums("days", day, event, &values, None)?;
         }
         Ok(())
     }
@@ -206,6 +207,7 @@ impl<S: Sql> LedgerObject<S> {
         start_ms: i64,
         event: &UsageEvent,
         values: &[Option<String>],
+        shape: Option<&Shape>,
     ) -> Result<(), SqlError> {
         let tokens = event.usage.tally().map(|tally| tally.tokens).unwrap_or_default();
         let start = start_ms.to_string();
@@ -222,17 +224,24 @@ impl<S: Sql> LedgerObject<S> {
             nanos(event.charged)?,
         ];
         let columns = DIMENSIONS.join(", ");
+        let (mut more, mut merged, mut beside) = (String::new(), String::new(), 0);
+        if shape.is_some() {
+            more = format!(", {}", Shape::columns().join(", "));
+            merged = format!(", {}", Shape::merged());
+            beside = Shape::columns().len();
+        }
         let upsert = format!(
-            "INSERT INTO {table} (hour_ms, dimensions, {columns}, {})
-             VALUES (CAST(? AS INTEGER), ?{}{}) ON CONFLICT (hour_ms, dimensions) DO UPDATE SET {}",
+            "INSERT INTO {table} (hour_ms, dimensions, {columns}, {}{more})
+             VALUES (CAST(? AS INTEGER), ?{}{}) ON CONFLICT (hour_ms, dimensions) DO UPDATE SET {}{merged}",
             SUMS.join(", "),
             ", ?".repeat(DIMENSIONS.len()),
-            ", CAST(? AS INTEGER)".repeat(sums.len()),
+            ", CAST(? AS INTEGER)".repeat(sums.len() + beside),
             SUMS.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).join(", ")
         );
         let mut params = vec![Some(start.as_str()), Some(dimensions.as_str())];
         params.extend(values.iter().map(Option::as_deref));
         params.extend(sums.iter().map(|sum| Some(sum.as_str())));
+        params.extend(shape.into_iter().flat_map(Shape::values));
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
@@ -280,7 +289,10 @@ impl<S: Sql> LedgerObject<S> {
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
             }
-            _ => self.totals()?,
+            _ => match self.insight(method, payload)? {
+                Some(answer) => answer,
+                None => self.totals()?,
+            },
         };
         Ok(answer.to_string())
     }

@@ -185,7 +185,7 @@ impl Shell {
         let first = route(serde_json::from_value(call).unwrap(), OPERATOR);
         let (status, content_type, body) = self.carry_out(first);
         self.answered.borrow_mut().push_str(&format!("{method} {target} {status} {body}\n"));
-        if content_type.starts_with("text/plain") {
+        if content_type.starts_with("text/") {
             return (status, Value::String(body));
         }
         let expected = if status < 400 { "application/json" } else { "application/problem+json" };

@@ -500,9 +500,9 @@ impl<S: Sql> WorkspaceObject<S> {
                 Some(("keys", id)) => {
                     touched.extend([id.to_owned(), ALERTS.to_owned()]);
                 }
-                // The reconciler's secrets and settings are in no plan, nor are the dashboard's; Ledgers ask for the
-                // archive's.
-                Some(("reconciler", _)) => {}
+                // The reconciler's secrets and settings are in no plan, nor are the dashboard's and what it compares with;
+                // Ledgers ask for the archive's.
+                Some(("reconciler" | "archetypes", _)) => {}
                 None if matches!(path.as_str(), "reconciler" | "dashboard" | "archive") => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());

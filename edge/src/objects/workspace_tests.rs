@@ -3,6 +3,7 @@
 mod alerts;
 mod config;
 mod front;
+mod insights;
 mod keys;
 mod outcomes;
 mod proposals;

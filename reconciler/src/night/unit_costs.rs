@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::events::outcome::{OutcomeEvent, Verdict};
-use tallygate_shared::pricing::PriceBook;
+use tallygate_shared::insights::unit::bills_for_models;
 use tallygate_shared::time::Timestamp;
 
 use super::economics::{CostRow, CostSide, OutcomeCount, UnitCost, economics, overall};
@@ -88,12 +88,7 @@ pub fn of(
 
 /// Who has models in the price book bills for models; everybody else for what is around them.
 fn side(provider: &str) -> CostSide {
-    let book = PriceBook::built_in().map(PriceBook::rows).unwrap_or_default();
-    if book.iter().any(|row| row.provider == provider) {
-        CostSide::Models
-    } else {
-        CostSide::Harness
-    }
+    if bills_for_models(provider) { CostSide::Models } else { CostSide::Harness }
 }
 
 fn counts(outcomes: &[OutcomeEvent]) -> Result<Vec<OutcomeCount>, NightError> {

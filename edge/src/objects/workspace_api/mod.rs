@@ -4,6 +4,7 @@ mod alerts;
 mod archive;
 mod budgets;
 mod document;
+mod insights;
 mod keys;
 mod outcomes;
 mod performance;
@@ -170,6 +171,12 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowAgentSession => api.agent_session(name),
         Operation::ShowRefusals => api.refusals(),
         Operation::SimulateRefusals => api.simulate_refusals(),
+        Operation::ShowUnitEconomics => api.unit_economics(),
+        Operation::ShowWeeklyReview => api.weekly_review(),
+        Operation::ShowSavings => api.savings(),
+        Operation::ShowArchetypes => api.archetypes(),
+        Operation::CalculateWorkload => api.workload(),
+        Operation::CalculateThroughput => api.provisioned_throughput(),
     }
 }
 

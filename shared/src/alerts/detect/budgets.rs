@@ -77,6 +77,11 @@ pub(super) fn on_tick(
 }
 
 impl BudgetHistory {
+    /// How the budget stood when it was last heard of.
+    pub(super) const fn latest(&self) -> Option<&BudgetSnapshot> {
+        self.latest.as_ref()
+    }
+
     fn take(&mut self, snapshot: &BudgetSnapshot) {
         // The first sight of a budget says nothing of when its money was spent.
         let before = self.latest.as_ref().map(|latest| {

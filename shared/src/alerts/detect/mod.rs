@@ -198,6 +198,11 @@ impl Default for DetectorState {
 }
 
 impl DetectorState {
+    /// How the budgets stood when they were last heard of.
+    pub fn budgets(&self) -> impl Iterator<Item = &BudgetSnapshot> {
+        self.budgets.iter().filter_map(|(_, history)| history.latest())
+    }
+
     /// Takes a part as [`Self::take_changes`] gave it.
     pub fn load(&mut self, detector: &str, scope: &str, body: &str) -> Result<(), StateError> {
         match detector {
