@@ -181,7 +181,7 @@ def simulator():
 
 def running_gateway(tmp_path_factory):
     settings = new_secrets() | {"TALLYGATE_FAULTS": "on"}
-    gateway = Gateway(home=tmp_path_factory.mktemp("gateway"), settings=settings).start()
+    gateway = Gateway(home=tmp_path_factory.mktemp("gateway"), settings=settings, archive=True).start()
     yield gateway
     gateway.stop()
 

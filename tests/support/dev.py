@@ -181,7 +181,7 @@ def main() -> int:
     settings = read(secrets_file) or new_secrets()
     write_private(secrets_file, json.dumps(settings))
     simulator = Simulator(port=port_from("SIMULATOR_PORT", 8788))
-    gateway = Gateway(home=HOME, settings=settings, port=port_from("PORT", 8787))
+    gateway = Gateway(home=HOME, settings=settings, port=port_from("PORT", 8787), archive=True)
     try:
         print("==> starting the provider simulator", flush=True)
         simulator.start()

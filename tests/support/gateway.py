@@ -230,8 +230,9 @@ class Gateway:
     settings: dict[str, str] = field(default_factory=new_secrets)
     port: int = field(default_factory=free_port)
     process: subprocess.Popen | None = None
-    # Whether the gateway has an archive: a bucket whose objects are files in `home`.
-    archive: bool = True
+    # Whether the gateway has an archive: a bucket whose objects are files in `home`. It is a Worker of its own, which a
+    # runtime that is started again and again has to load as often.
+    archive: bool = False
 
     @property
     def url(self) -> str:
