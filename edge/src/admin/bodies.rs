@@ -35,6 +35,10 @@ pub struct NewToken {
     pub name: String,
     /// What it may do: `admin`, `finance`, `developer` or `auditor`.
     pub role: Role,
+    /// Whose keys, requests, budgets and alerts a developer sees, as `owner` of keys and budgets has it. Everybody's
+    /// where it is absent.
+    #[serde(default)]
+    pub owner: Option<String>,
 }
 
 /// A provider as it is created: the configuration, and the credential that is never shown again.
@@ -310,4 +314,13 @@ pub struct Snooze {
     pub until: String,
     /// Why it may wait.
     pub reason: String,
+}
+
+/// Which version of the configuration to go back to.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// The version: one of `GET .../config/versions`.
+    pub version: u64,
 }

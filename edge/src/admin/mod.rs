@@ -3,6 +3,7 @@
 //! - [`call`]: a request comes in, and which object it goes to
 //! - [`operations`]: every operation, once
 //! - [`roles`]: who may do it
+//! - [`rows`]: whose rows they see
 //! - [`bodies`], [`config`]: what it may say
 //! - [`merge`]: one answer from several Ledgers
 //! - [`problem`]: why not
@@ -21,6 +22,7 @@ pub mod openapi;
 pub mod operations;
 pub mod problem;
 pub mod roles;
+pub mod rows;
 mod validate;
 mod validate_budget;
 

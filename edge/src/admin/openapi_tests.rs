@@ -20,7 +20,8 @@ use tallygate_shared::pricing::{PriceRow, Skipped};
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
-    ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, TelemetryBody, Thought,
+    ProviderChange, ReceiverBody, ReceiverRotation, RollBack, Rotation, Snooze, TelemetryBody,
+    Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
@@ -98,6 +99,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<OutcomeEvent>();
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
+    generator.subschema_for::<RollBack>();
     generator.take_definitions(true)
 }
 
@@ -219,7 +221,17 @@ fn answers() -> BTreeMap<&'static str, Value> {
     let count = || json!({ "type": "integer", "minimum": 0 });
     let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
     let flag = || json!({ "type": "boolean" });
-    let token = || vec![("id", text()), ("name", text()), ("role", text()), ("created_at", text())];
+    let owner =
+        || json!({ "type": ["string", "null"], "description": "Whose rows a developer sees" });
+    let token = || {
+        vec![
+            ("id", text()),
+            ("name", text()),
+            ("role", text()),
+            ("created_at", text()),
+            ("owner", owner()),
+        ]
+    };
     let session = || {
         answer(&[
             ("id", text()),
@@ -227,6 +239,7 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ("role", text()),
             ("opened_at", text()),
             ("expires_at", text()),
+            ("owner", owner()),
         ])
     };
     let workspace = || {
@@ -457,6 +470,41 @@ fn answers() -> BTreeMap<&'static str, Value> {
             answer(&[("changes", json!({ "type": "array", "items": reference("Change") }))]),
         ),
         ("Valid", answer(&[("valid", flag())])),
+        (
+            "ConfigVersionList",
+            answer(&[
+                (
+                    "data",
+                    json!({ "type": "array", "items": answer(&[
+                        ("version", count()), ("at", text()), ("who", text()), ("note", text()),
+                        ("changed", json!({ "type": "array", "items": text() }))]) }),
+                ),
+                ("current", count()),
+            ]),
+        ),
+        (
+            "NotUndone",
+            json!({ "type": "array", "items": answer(&[("path", text()), ("why", text())]) }),
+        ),
+        (
+            "ConfigVersion",
+            answer(&[
+                ("version", count()),
+                ("at", json!({ "type": ["string", "null"] })),
+                ("who", text()),
+                ("note", text()),
+                ("config", reference("Config")),
+                ("not_undone", reference("NotUndone")),
+            ]),
+        ),
+        (
+            "RolledBack",
+            answer(&[
+                ("version", count()),
+                ("changes", json!({ "type": "array", "items": reference("Change") })),
+                ("not_undone", reference("NotUndone")),
+            ]),
+        ),
     ])
 }
 

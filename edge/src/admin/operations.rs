@@ -106,6 +106,10 @@ pub enum Operation {
     ApplyConfig,
     ValidateConfig,
     DiffConfig,
+    ListConfigVersions,
+    ShowConfigVersion,
+    CompareConfigVersions,
+    RollBackConfig,
 }
 
 /// One row of the table.
@@ -201,6 +205,7 @@ const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
+const VERSIONS: &str = "/workspaces/{workspace}/config/versions";
 
 /// The dimensions that requests and usage are filtered by.
 const REQUEST_QUERY: &[&str] = &[
@@ -690,10 +695,11 @@ pub const OPERATIONS: &[Spec] = &[
         Operation::ApplyConfig,
         "PUT",
         CONFIG,
-        "Apply a configuration, whole or not at all. Secrets stay with what they belong to; a key that is left out is revoked",
+        "Apply a configuration, whole or not at all. Secrets stay with what they belong to; a key that is left out is revoked. With `version`, the one it was made from, it is refused when the configuration changed since",
     )
     .takes("Config")
-    .answers("Changes"),
+    .answers("Changes")
+    .asks(&["version"]),
     change(Operation::ValidateConfig, "POST", "/workspaces/{workspace}/config/validate", "Check a configuration without applying it")
         .with(Act::ReadConfig)
         .takes("Config")
@@ -702,6 +708,29 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadConfig)
         .takes("Config")
         .answers("Changes"),
+    get(Operation::ListConfigVersions, VERSIONS, "List the last versions of the configuration, who made each and what it changed")
+        .answers("ConfigVersionList"),
+    get(
+        Operation::ShowConfigVersion,
+        "/workspaces/{workspace}/config/versions/{version}",
+        "The configuration of a version, or of `current`, and what going back to it would not bring back",
+    )
+    .answers("ConfigVersion"),
+    get(
+        Operation::CompareConfigVersions,
+        "/workspaces/{workspace}/config/versions/{version}/diff",
+        "What changes from the version `from` to this one; without `from`, from the current one",
+    )
+    .answers("Changes")
+    .asks(&["from"]),
+    change(
+        Operation::RollBackConfig,
+        "POST",
+        "/workspaces/{workspace}/config/rollback",
+        "Make a new version with the content of an old one; what is revoked stays so, and secrets that were deleted stay deleted",
+    )
+    .takes("RollBack")
+    .answers("RolledBack"),
 ];
 
 /// What the table says about a request.

@@ -30,8 +30,9 @@ use pages::{Rounds, Visit};
 use session::{COOKIE, Session};
 use sign_in::{sign_in, sign_in_page};
 use view::{Block, Frame, Link, Message, Note, Page, Tone, View};
+use web::Fields;
+pub(crate) use web::encoded;
 pub use web::{Answer, Ask, Request, Step};
-use web::{Fields, encoded};
 
 /// Where the dashboard is.
 pub const ROOT: &str = "/dashboard";

@@ -90,6 +90,8 @@ pub struct Wish {
     pub id: String,
     /// Who wants it.
     pub by: String,
+    /// Only when it is this owner's.
+    pub owner: Option<String>,
     /// Until when to be quiet.
     pub until_ms: Option<i64>,
     /// Why.
@@ -324,10 +326,13 @@ impl<S: Sql> AlertsObject<S> {
         let step = match method {
             "list" => Step::json(200, &self.store.list_alerts(&parsed::<AlertsQuery>(payload)?)?),
             "open" => Step::json(200, &json!(self.store.open_by_severity()?)),
-            "show" => match self.store.alert(payload)? {
-                Some(alert) => Step::json(200, &shown(&alert)),
-                None => Problem::not_found("alert", payload).into(),
-            },
+            "show" => {
+                let wish = parsed(payload)?;
+                match self.seen(&wish)? {
+                    Some(alert) => Step::json(200, &shown(&alert)),
+                    None => Problem::not_found("alert", &wish.id).into(),
+                }
+            }
             "deliveries" => {
                 let query: DeliveriesQuery = parsed(payload)?;
                 Step::json(200, &self.store.deliveries(None, &query)?)
@@ -357,8 +362,14 @@ impl<S: Sql> AlertsObject<S> {
         Ok(receiver)
     }
 
+    /// The alert of a wish, where whoever wants it may see it.
+    fn seen(&self, wish: &Wish) -> Result<Option<Alert>, SqlError> {
+        let found = self.store.alert(&wish.id)?;
+        Ok(found.filter(|alert| wish.owner.is_none() || alert.owner == wish.owner))
+    }
+
     fn act(&mut self, method: &str, wish: &Wish) -> Result<Step, SqlError> {
-        let Some(mut alert) = self.store.alert(&wish.id)? else {
+        let Some(mut alert) = self.seen(wish)? else {
             return Ok(Problem::not_found("alert", &wish.id).into());
         };
         let until = wish.until_ms.map_or(self.now, Timestamp::from_ms);

@@ -109,6 +109,16 @@ pub struct RequestsQuery {
     pub filters: BTreeMap<String, String>,
 }
 
+/// A question about one request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestQuery {
+    /// Its id.
+    pub id: String,
+    /// Only when it is this owner's.
+    pub owner: Option<String>,
+}
+
 /// A question about usage.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -262,8 +272,10 @@ impl<S: Sql> LedgerObject<S> {
             }
             "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "request" => {
-                let rows =
-                    self.sql.exec("SELECT body FROM events WHERE id = ?", &[Some(payload)])?;
+                let query: RequestQuery = serde_json::from_str(payload).map_err(unreadable)?;
+                let select = "SELECT body FROM events WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)";
+                let params = [Some(query.id.as_str()), query.owner.as_deref()];
+                let rows = self.sql.exec(select, &params)?;
                 let bodies: Result<Vec<Value>, SqlError> =
                     rows.iter().map(|row| parsed(row, 0)).collect();
                 json!({ "data": bodies? })

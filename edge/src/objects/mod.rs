@@ -40,6 +40,7 @@ pub mod telemetry_store;
 mod workspace_api;
 pub mod workspace_object;
 mod workspace_sessions;
+mod workspace_versions;
 
 #[cfg(test)]
 mod ledger_object_tests;

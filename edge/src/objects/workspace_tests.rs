@@ -7,8 +7,10 @@ mod keys;
 mod outcomes;
 mod proposals;
 mod resources;
+mod rows;
 mod secrecy;
 mod telemetry;
+mod versions;
 
 use serde_json::{Value, json};
 

@@ -1,5 +1,7 @@
 //! Shared budgets.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use tallygate_shared::budget::terms::{BudgetTerms, Dimension, EACH, Raise, account_name};
 
@@ -12,7 +14,14 @@ use crate::objects::sql::Sql;
 impl<S: Sql> Api<'_, S> {
     fn terms(&self, name: &str) -> Result<&BudgetTerms, Problem> {
         let terms = self.workspace.config().budgets.get(name);
+        let terms = terms.filter(|terms| self.sees(&terms.owner));
         terms.ok_or_else(|| Problem::not_found("budget", name))
+    }
+
+    pub(super) fn budgets(&self) -> Answer {
+        let all = self.workspace.config().budgets.iter();
+        let seen: BTreeMap<_, _> = all.filter(|(_, terms)| self.sees(&terms.owner)).collect();
+        Ok(Step::json(200, &json!(seen)))
     }
 
     pub(super) fn budget(&self, name: &str) -> Answer {

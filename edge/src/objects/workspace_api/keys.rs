@@ -21,7 +21,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     fn shown_key(&self, id: &str) -> Option<Value> {
-        let mut shown = serde_json::to_value(self.workspace.config().keys.get(id)?).ok()?;
+        let key = self.workspace.config().keys.get(id).filter(|key| self.sees(&key.owner))?;
+        let mut shown = serde_json::to_value(key).ok()?;
         let fields = shown.as_object_mut()?;
         fields.insert("id".to_owned(), id.into());
         let now = self.context.now;

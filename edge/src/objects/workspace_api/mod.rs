@@ -13,6 +13,7 @@ mod rules;
 mod secrets;
 mod sessions;
 mod telemetry;
+mod versions;
 
 use serde_json::{Value, json};
 
@@ -106,7 +107,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowRoute => api.route(name),
         Operation::PutRoute => api.put_route(name),
         Operation::DeleteRoute => api.delete_route(name),
-        Operation::ListBudgets => api.section(|config| json!(config.budgets)),
+        Operation::ListBudgets => api.budgets(),
         Operation::ShowBudget => api.budget(name),
         Operation::PutBudget => api.put_budget(name),
         Operation::DeleteBudget => api.delete_budget(name),
@@ -151,6 +152,10 @@ pub(super) fn answer<S: Sql>(
         Operation::ApplyConfig => api.apply_config(),
         Operation::ValidateConfig => api.validate_config(),
         Operation::DiffConfig => api.diff_config(),
+        Operation::ListConfigVersions => api.config_versions(),
+        Operation::ShowConfigVersion => api.config_version(name),
+        Operation::CompareConfigVersions => api.compare_versions(name),
+        Operation::RollBackConfig => api.roll_back(),
     }
 }
 
@@ -201,6 +206,11 @@ impl<S: Sql> Api<'_, S> {
 
     fn answered(&self, body: &Value, delivery: Delivery) -> Step {
         Step::json(self.spec.status, body).with_delivery(delivery.pushes, delivery.more)
+    }
+
+    /// Whether the caller sees what has this owner.
+    fn sees(&self, owner: &str) -> bool {
+        self.principal.owner.as_deref().is_none_or(|own| own == owner)
     }
 
     fn section(&self, pick: impl FnOnce(&Config) -> Value) -> Answer {

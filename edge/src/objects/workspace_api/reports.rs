@@ -9,7 +9,9 @@ use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 use super::{Answer, Api, list};
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
-use crate::objects::ledger_object::{DIMENSIONS, HistoryQuery, RequestsQuery, UsageQuery};
+use crate::objects::ledger_object::{
+    DIMENSIONS, HistoryQuery, RequestQuery, RequestsQuery, UsageQuery,
+};
 use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
@@ -47,7 +49,8 @@ impl<S: Sql> Api<'_, S> {
         // The Meter's clock and the isolate's may differ: look on both sides of midnight.
         let (from, to) = (ms.saturating_sub(HOUR_MS), ms.saturating_add(HOUR_MS));
         let names = self.ledgers(Some(from), Some(to))?;
-        Ok(Step::Ledgers { names, method: "request", payload: id.to_owned() })
+        let query = RequestQuery { id: id.to_owned(), owner: self.principal.owner.clone() };
+        Ok(Step::Ledgers { names, method: "request", payload: json!(query).to_string() })
     }
 
     pub(super) fn usage(&self) -> Answer {
