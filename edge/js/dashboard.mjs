@@ -5,8 +5,8 @@ import { vouchedFor } from "./access.mjs";
 import { carryOut } from "./admin.mjs";
 import { configure, inCore, now } from "./core.mjs";
 
-/** The largest form. */
-const MAX_FORM_BYTES = 64 * 1024;
+/** The largest form: a whole configuration. */
+const MAX_FORM_BYTES = 2 * 1024 * 1024;
 /** The most rounds that a page takes; one that wants more is wrong. */
 const MAX_ROUNDS = 8;
 const ASSETS = "/dashboard/assets/";

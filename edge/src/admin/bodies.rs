@@ -219,6 +219,9 @@ pub struct Thought {
     /// Who a signed actor token would say is behind the request.
     #[serde(default)]
     pub actor: Option<Actor>,
+    /// Rules, or the name of a policy, that the key is thought to have instead of its own.
+    #[serde(default)]
+    pub policy: Option<PolicyRef>,
 }
 
 fn chat() -> String {

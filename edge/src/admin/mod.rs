@@ -29,4 +29,4 @@ mod validate_budget;
 #[cfg(test)]
 mod openapi_tests;
 
-pub use validate::{check_text, price_name};
+pub use validate::{check_text, price_name, validate_policy};

@@ -308,7 +308,8 @@ impl ProviderConfig {
     }
 }
 
-fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
+/// Whether the rules of a policy can be kept.
+pub fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
     let bounded = |field: &str, value: Option<u64>| match value {
         None | Some(1..=MAX_COUNT) => Ok(()),
         Some(_) => {

@@ -24,6 +24,7 @@ pub(super) struct Action {
 const KEYS: &str = "/keys";
 const ALERT: &str = "/alerts/{alert}";
 const BUDGET: &str = "/budgets/{budget}";
+const SETTINGS: &str = "/settings";
 
 /// The forms.
 pub(super) const ACTIONS: &[Action] = &[
@@ -127,6 +128,37 @@ pub(super) const ACTIONS: &[Action] = &[
         once: None,
     },
     Action {
+        name: "check-config",
+        path: "/settings/check",
+        page: SETTINGS,
+        done: "",
+        ask: |_, form| Ok(Ask::send("POST", "/config/diff", Some(document(form)?))),
+        once: None,
+    },
+    Action {
+        name: "apply-config",
+        path: "/settings/apply",
+        page: SETTINGS,
+        done: "The configuration is applied, and its keys follow it from their next request on.",
+        ask: |_, form| {
+            let ask = Ask::send("PUT", "/config", Some(document(form)?));
+            Ok(ask.with("version", form.text("version")))
+        },
+        once: None,
+    },
+    Action {
+        name: "roll-back",
+        path: "/settings/versions/{version}/roll-back",
+        page: "/settings/versions/{version}",
+        done: "",
+        ask: |names, _| {
+            let name = names.first().map_or("", String::as_str);
+            let version = name.parse::<u64>().map_or_else(|_| json!(name), |it| json!(it));
+            Ok(Ask::send("POST", "/config/rollback", Some(json!({ "version": version }))))
+        },
+        once: Some(super::pages::rolled_back),
+    },
+    Action {
         name: "apply-price",
         path: "/price-proposals/{proposal}/apply",
         page: "/reconciliation",
@@ -143,6 +175,11 @@ pub(super) const ACTIONS: &[Action] = &[
         once: None,
     },
 ];
+
+/// Whether the page shows the answer of an action with the form, instead of beginning anew: it changed nothing.
+pub(super) fn stays(action: &Action) -> bool {
+    action.name == "check-config"
+}
 
 /// The form that goes to a path, and the path's parameters.
 pub(super) fn find(path: &str) -> Option<(&'static Action, Vec<String>)> {
@@ -172,6 +209,13 @@ pub(super) fn back(action: &Action, parameters: &[String]) -> String {
 
 fn named(path: &str, names: &[String]) -> String {
     path.replace("{}", &encoded(names.first().map_or("", String::as_str)))
+}
+
+/// The configuration that was written.
+fn document(form: &Fields) -> Result<Value, String> {
+    serde_json::from_str(form.text("document")).map_err(|error| {
+        format!("The configuration is no JSON: {error}. Nothing is lost: correct it below.")
+    })
 }
 
 fn issue_key(form: &Fields) -> Result<Ask, String> {

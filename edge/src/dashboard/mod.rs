@@ -12,6 +12,8 @@ mod flow;
 mod forecast;
 mod pages;
 pub mod session;
+#[cfg(test)]
+mod settings_tests;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -22,6 +24,7 @@ use askama::Template;
 use tallygate_shared::time::Timestamp;
 
 use crate::admin::call::{self, Call};
+use crate::admin::roles::Role;
 use crate::vault::KeyRing;
 pub use access::AccessSettings;
 use actions::Action;
@@ -93,6 +96,7 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
         query: request.query(),
         parameters: Vec::new(),
         form: Fields::default(),
+        answer: None,
         now: around.now,
     };
     let here = request.target();
@@ -184,8 +188,20 @@ fn html(
         path: visit.path.clone(),
         query: visit.query.clone(),
         notes,
+        rows: rows(visit.session),
     };
     rendered(status, &Page { frame: &frame, view })
+}
+
+/// Whose rows a developer sees. Everybody else sees all of them.
+fn rows(session: &Session) -> String {
+    match (&session.owner, session.role) {
+        (Some(owner), _) => format!("You see what belongs to {owner}, and nothing of others."),
+        (None, Role::Developer) => {
+            "Your token names no owner, so you see the rows of all owners.".to_owned()
+        }
+        (None, _) => String::new(),
+    }
 }
 
 fn navigation(visit: &Visit<'_>) -> Vec<Link> {
@@ -202,7 +218,7 @@ fn navigation(visit: &Visit<'_>) -> Vec<Link> {
 /// Why a form is not taken.
 fn form_refusal(request: &Request, session: &Session, ring: &KeyRing) -> Option<Step> {
     if request.body_too_large {
-        let text = "The form is larger than 64 KiB. Send less.";
+        let text = "The form is larger than 2 MiB. Send less.";
         return Some(message(request, 413, "Too large", text));
     }
     let owned = session.owns_form(request.form().text("csrf"), ring);
@@ -230,14 +246,20 @@ fn change(
     let Some((action, parameters)) = actions::find(path) else {
         return message(request, 404, "Not found", "There is no such form. Open its page again.");
     };
+    let mut shown = None;
     let (problem, rest) = match (rounds.split_first(), (action.ask)(&parameters, &form)) {
         (None, Ok(ask)) => return calls(request, &[ask], session),
-        (Some((done, rest)), Ok(_)) => match done.first() {
-            Some(answer) if !failed(answer) => {
-                return changed(request, action, &parameters, answer, session, around);
+        (Some((done, rest)), Ok(_)) => {
+            shown = done.first().cloned();
+            match done.first() {
+                Some(answer) if !failed(answer) && !actions::stays(action) => {
+                    return changed(request, action, &parameters, answer, session, around);
+                }
+                answer => {
+                    ((answer.map_or(500, |a| a.status), answer.and_then(Answer::problem)), rest)
+                }
             }
-            answer => ((answer.map_or(500, |a| a.status), answer.and_then(Answer::problem)), rest),
-        },
+        }
         (_, Err(text)) => ((422, Some(text)), rounds),
     };
     // The page that the form stands on, with what was wrong and what was written.
@@ -248,11 +270,13 @@ fn change(
         query: Fields::default(),
         parameters: Vec::new(),
         form,
+        answer: shown,
         now: around.now,
     };
     let (status, text) = problem;
-    let text = text.unwrap_or_else(|| "The gateway gave no answer. Try again.".to_owned());
-    let notes = vec![Note { tone: Tone::Bad, text }];
+    let silence = || (status >= 300).then(|| "The gateway gave no answer. Try again.".to_owned());
+    let notes = text.or_else(silence).into_iter().map(|text| Note { tone: Tone::Bad, text });
+    let notes = notes.collect();
     show(request, visit, rest, around, &Shown { status, here: &back, notes })
 }
 
@@ -276,6 +300,7 @@ fn changed(
             query: Fields::default(),
             parameters: Vec::new(),
             form: Fields::default(),
+            answer: None,
             now: around.now,
         };
         let mut view = once(&answer.value().unwrap_or_default());

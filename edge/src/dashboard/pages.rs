@@ -7,7 +7,12 @@ mod overview;
 mod reconciliation;
 mod requests;
 mod sessions;
+mod settings;
+mod settings_simulator;
+mod settings_versions;
 mod usage;
+
+pub(super) use settings_versions::rolled_back;
 
 use serde_json::Value;
 use tallygate_shared::money::Usd;
@@ -31,6 +36,8 @@ pub(super) struct Visit<'a> {
     pub(super) parameters: Vec<String>,
     /// What was written into a form that was not taken.
     pub(super) form: Fields,
+    /// What a form was answered that is shown with its page: what is wrong, or what would come of it.
+    pub(super) answer: Option<Answer>,
     /// The time.
     pub(super) now: Timestamp,
 }
@@ -148,6 +155,38 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadAudit,
         asks: sessions::asks,
         view: sessions::view,
+    },
+    Entry {
+        path: "/settings",
+        title: "Settings",
+        menu: Some("Settings"),
+        act: Act::ReadConfig,
+        asks: settings::asks,
+        view: settings::view,
+    },
+    Entry {
+        path: "/settings/versions",
+        title: "Versions",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_versions::list_asks,
+        view: settings_versions::list,
+    },
+    Entry {
+        path: "/settings/versions/{version}",
+        title: "Version",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_versions::one_asks,
+        view: settings_versions::one,
+    },
+    Entry {
+        path: "/settings/simulator",
+        title: "Policy simulator",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_simulator::asks,
+        view: settings_simulator::view,
     },
 ];
 

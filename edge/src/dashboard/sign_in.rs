@@ -103,6 +103,7 @@ pub(super) fn sign_in(request: &Request, rounds: &[Vec<Answer>], around: &mut Ar
             id: text("id")?,
             who: text("who")?,
             role: serde_json::from_value(opened.get("role")?.clone()).ok()?,
+            owner: text("owner"),
             expires_ms: around.now.plus_ms(SESSION_MS).ms(),
         })
     });

@@ -9,26 +9,26 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 const ORIGIN: &str = "https://gate.test";
 
 /// A browser.
-struct Browser<'a> {
+pub(super) struct Browser<'a> {
     shell: &'a Shell,
     cookies: Vec<(String, String)>,
     failures: Failures,
 }
 
 /// What it was sent.
-struct Page {
-    status: u16,
+pub(super) struct Page {
+    pub(super) status: u16,
     headers: Vec<(&'static str, String)>,
-    body: String,
+    pub(super) body: String,
 }
 
 impl Page {
-    fn header(&self, name: &str) -> &str {
+    pub(super) fn header(&self, name: &str) -> &str {
         self.headers.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| value)
     }
 
     /// The form token of the page.
-    fn csrf(&self) -> String {
+    pub(super) fn csrf(&self) -> String {
         let (_, rest) = self.body.split_once("name=\"csrf\" value=\"").expect("a form");
         rest.split_once('"').unwrap().0.to_owned()
     }
@@ -39,7 +39,7 @@ impl<'a> Browser<'a> {
         Self { shell, cookies: Vec::new(), failures: Failures::default() }
     }
 
-    fn signed_in(shell: &'a Shell, token: &str) -> Self {
+    pub(super) fn signed_in(shell: &'a Shell, token: &str) -> Self {
         let mut browser = Self::new(shell);
         let page = browser.post("/dashboard/sign-in", &[("token", token)]);
         assert_eq!((page.status, page.header("location")), (303, "/dashboard"), "{}", page.body);
@@ -96,12 +96,12 @@ impl<'a> Browser<'a> {
         }
     }
 
-    fn get(&mut self, target: &str) -> Page {
+    pub(super) fn get(&mut self, target: &str) -> Page {
         let request = self.request("GET", target);
         self.send(&request)
     }
 
-    fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
+    pub(super) fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
         let pairs = fields.iter().map(|(name, value)| format!("{name}={}", super::encoded(value)));
         let request = Request {
             body: pairs.collect::<Vec<_>>().join("&"),
@@ -113,7 +113,7 @@ impl<'a> Browser<'a> {
     }
 }
 
-fn token_of(shell: &Shell, admin: &str, role: &str) -> (String, String) {
+pub(super) fn token_of(shell: &Shell, admin: &str, role: &str) -> (String, String) {
     let body = json!({ "name": role, "role": role });
     let (status, issued) = shell.call("POST", "/workspaces/ws_acme/tokens", admin, &body);
     assert_eq!(status, 201, "{issued}");
@@ -121,7 +121,7 @@ fn token_of(shell: &Shell, admin: &str, role: &str) -> (String, String) {
 }
 
 /// Two requests this month: one of a team, one of nobody.
-fn spend(shell: &Shell) -> Usd {
+pub(super) fn spend(shell: &Shell) -> Usd {
     let at = NOW_MS - 60_000;
     let event = |seq: u64, actor: Value, charged: &str| {
         json!({

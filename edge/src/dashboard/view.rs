@@ -306,6 +306,16 @@ impl Field {
         Self { kind: "date", ..Self::text(name, label, value) }
     }
 
+    /// A field for text of many lines.
+    pub(super) fn lines(name: &str, label: &str, value: &str) -> Self {
+        Self { kind: "lines", ..Self::text(name, label, value) }
+    }
+
+    /// What a form says by itself.
+    pub(super) fn hidden(name: &str, value: &str) -> Self {
+        Self { kind: "hidden", ..Self::text(name, "", value) }
+    }
+
     /// A choice. The empty one stands for all.
     pub(super) fn choice(name: &str, label: &str, value: &str, options: &[(&str, &str)]) -> Self {
         let options =
@@ -347,6 +357,8 @@ pub(super) struct Frame {
     pub(super) query: Fields,
     /// What to say first.
     pub(super) notes: Vec<Note>,
+    /// Whose rows these are, where that must be said.
+    pub(super) rows: String,
 }
 
 impl Frame {

@@ -25,7 +25,8 @@ fn event(key: &str, owner: &str, seq: u64) -> Value {
             "at": at, "settled_at": at, "key_name": format!("{owner}-key"), "owner": owner, "cost_centre": owner,
             "purpose": "p", "environment": "e", "actor": { "team": owner }, "endpoint": "/v1/chat/completions",
             "stream": false, "requested_model": "gpt-x", "provider": "openai", "model": "gpt-x", "attempts": [],
-            "outcome": "completed", "status": 200, "charged": "0.5", "hold": "0.5", "duration_ms": 700 })
+            "outcome": "completed", "status": 200,
+            "usage": { "source": "reported", "tally": { "tokens": { "input": 10, "output": 5 } } }, "charged": "0.5", "hold": "0.5", "duration_ms": 700 })
 }
 
 fn world() -> World {
