@@ -10,6 +10,7 @@ pub mod feedback;
 pub mod hex;
 pub mod identity;
 pub mod ids;
+pub mod maturity;
 pub mod money;
 pub mod policy;
 pub mod pricing;

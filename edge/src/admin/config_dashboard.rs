@@ -15,7 +15,7 @@ const MAX_MEMBERS: usize = 5_000;
 const MAX_MAIL_BYTES: usize = 254;
 
 /// The dashboard's settings.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct DashboardSettings {
@@ -24,7 +24,23 @@ pub struct DashboardSettings {
     /// requests, budgets and alerts they see: their own address where it is absent. Who is taken away here is signed out
     /// at once.
     #[cfg_attr(test, schemars(with = "BTreeMap<String, MemberShape>"))]
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub members: BTreeMap<String, Member>,
+    /// A key's secret is due for a new one after so many days, 1 to 3,650. Default: 90.
+    #[serde(skip_serializing_if = "is_usual")]
+    pub rotate_keys_after_days: u32,
+}
+
+const ROTATE_AFTER_DAYS: u32 = 90;
+
+fn is_usual(days: &u32) -> bool {
+    *days == ROTATE_AFTER_DAYS
+}
+
+impl Default for DashboardSettings {
+    fn default() -> Self {
+        Self { members: BTreeMap::new(), rotate_keys_after_days: ROTATE_AFTER_DAYS }
+    }
 }
 
 /// A member: their role, and whose rows they see.
@@ -101,12 +117,16 @@ impl<'de> Deserialize<'de> for Member {
 
 impl DashboardSettings {
     pub(super) fn is_empty(&self) -> bool {
-        self.members.is_empty()
+        *self == Self::default()
     }
 
     /// Every address is one, and every role can be given.
     pub(super) fn validate(&self) -> Vec<Problem> {
         let mut problems = Vec::new();
+        if !(1..=3_650).contains(&self.rotate_keys_after_days) {
+            let field = "dashboard.rotate_keys_after_days";
+            problems.push(Problem::field(field, "is out of range", "Give 1 to 3650."));
+        }
         if self.members.len() > MAX_MEMBERS {
             let remedy = "Keep 5,000 at most.";
             problems.push(Problem::field("dashboard.members", "has too many entries", remedy));

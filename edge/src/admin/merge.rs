@@ -10,6 +10,7 @@ use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
 use super::merge_outcomes;
+use super::merge_standing;
 use super::problem::Problem;
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
@@ -33,6 +34,8 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "history" => proposals(payload, &rows),
             "outcomes" => merge_outcomes::page(payload, rows),
             "outcome_summary" => merge_outcomes::summary(rows),
+            "key_use" => merge_standing::inventory(payload, &rows),
+            "standing" => merge_standing::maturity(payload, &rows),
             _ => page(payload, rows),
         },
     };

@@ -18,6 +18,7 @@ pub mod config_telemetry;
 pub mod export;
 pub mod merge;
 mod merge_outcomes;
+pub mod merge_standing;
 pub mod openapi;
 pub mod operations;
 pub mod problem;

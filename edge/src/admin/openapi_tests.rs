@@ -15,6 +15,7 @@ use tallygate_shared::feedback::{
     BudgetCorrection, ExportEnd, PriceCorrection, ReconcilerContext, ReconcilerFinding,
     ReconcilerSettings, TrueUp,
 };
+use tallygate_shared::maturity::Standing;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
 
@@ -100,6 +101,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.subschema_for::<RollBack>();
+    generator.subschema_for::<Standing>();
     generator.take_definitions(true)
 }
 
@@ -146,6 +148,10 @@ fn budget_status() -> Value {
         "budget": text(), "dimension": text(), "value": text(), "owner": text(), "money": spent,
         "limits": { "type": "object", "additionalProperties": limit },
         "history": { "type": "array", "items": past } } })
+}
+
+fn time_or_none() -> Value {
+    json!({ "type": ["string", "null"], "format": "date-time" })
 }
 
 fn pages_of(item: &str) -> Value {
@@ -470,6 +476,42 @@ fn answers() -> BTreeMap<&'static str, Value> {
             answer(&[("changes", json!({ "type": "array", "items": reference("Change") }))]),
         ),
         ("Valid", answer(&[("valid", flag())])),
+        (
+            "InventoryKey",
+            all_of(
+                "Key",
+                &[
+                    ("created_at", time_or_none()),
+                    ("secret_at", described_as(time_or_none(), "When its newest secret was made")),
+                    ("rotation_due_at", time_or_none()),
+                    ("age_days", json!({ "type": ["integer", "null"] })),
+                    (
+                        "last_used_at",
+                        described_as(time_or_none(), "The last hour with a request of these days"),
+                    ),
+                    ("requests", count()),
+                    ("charged_usd", money()),
+                    (
+                        "findings",
+                        json!({ "type": "array", "items": { "enum": ["unused", "unowned", "rotation_due"] } }),
+                    ),
+                ],
+            ),
+        ),
+        (
+            "KeyInventory",
+            answer(&[
+                ("days", count()),
+                ("data", json!({ "type": "array", "items": reference("InventoryKey") })),
+            ]),
+        ),
+        (
+            "Maturity",
+            answer(&[
+                ("capabilities", json!({ "type": "array", "items": reference("Standing") })),
+                ("facts", described_as(json!({ "type": "object" }), "What was counted")),
+            ]),
+        ),
         (
             "ConfigVersionList",
             answer(&[

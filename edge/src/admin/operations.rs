@@ -110,6 +110,8 @@ pub enum Operation {
     ShowConfigVersion,
     CompareConfigVersions,
     RollBackConfig,
+    ShowKeyInventory,
+    ShowMaturity,
 }
 
 /// One row of the table.
@@ -731,6 +733,19 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .takes("RollBack")
     .answers("RolledBack"),
+    get(
+        Operation::ShowKeyInventory,
+        "/workspaces/{workspace}/key-inventory",
+        "The keys with their age, last use and rotation; which are unused for `days`, unowned, or due for a new secret",
+    )
+    .answers("KeyInventory")
+    .asks(&["days", "owner"]),
+    get(
+        Operation::ShowMaturity,
+        "/workspaces/{workspace}/maturity",
+        "Where the workspace stands on the scale crawl, walk, run, from what it really uses, and the next steps",
+    )
+    .answers("Maturity"),
 ];
 
 /// What the table says about a request.

@@ -8,6 +8,7 @@ mod reconciliation;
 mod requests;
 mod sessions;
 mod settings;
+mod settings_maturity;
 mod settings_simulator;
 mod settings_versions;
 mod usage;
@@ -187,6 +188,14 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadConfig,
         asks: settings_simulator::asks,
         view: settings_simulator::view,
+    },
+    Entry {
+        path: "/settings/maturity",
+        title: "Crawl, walk, run",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_maturity::asks,
+        view: settings_maturity::view,
     },
 ];
 

@@ -38,7 +38,7 @@ fn a_configuration_is_checked_shown_and_applied() {
     for (text, said) in [
         ("{ \"providers\": ", "no JSON: EOF"),
         (r#"{"budgetz":{}}"#, "unknown field"),
-        (r#"{"providers":{"mine here":{"kind":"nothing"}}}"#, "providers.mine here.kind"),
+        (r#"{"providers":{"mine":{"kind":"nothing"}}}"#, "providers.mine.kind"),
     ] {
         for path in ["check", "apply"] {
             let page = send(&mut browser, path, &csrf, &version, text);

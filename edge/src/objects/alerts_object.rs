@@ -27,6 +27,7 @@ use super::alerts_plan::{AlertsPlan, ReceiverKind, ReceiverPlan, seal_context};
 use super::alerts_store::{AlertsQuery, AlertsStore, DeliveriesQuery, Message, shown};
 use super::sql::{Sql, SqlError};
 use crate::admin::call::Step;
+use crate::admin::merge_standing::MaturityQuery;
 use crate::admin::problem::Problem;
 use crate::vault::KeyRing;
 
@@ -333,6 +334,7 @@ impl<S: Sql> AlertsObject<S> {
                     None => Problem::not_found("alert", &wish.id).into(),
                 }
             }
+            "standing" => self.standing(parsed(payload)?)?,
             "deliveries" => {
                 let query: DeliveriesQuery = parsed(payload)?;
                 Step::json(200, &self.store.deliveries(None, &query)?)
@@ -348,6 +350,13 @@ impl<S: Sql> AlertsObject<S> {
             _ => self.act(method, &parsed(payload)?)?,
         };
         Ok(step)
+    }
+
+    /// Adds to what is known of the workspace how its alerts are, and asks the Ledgers next.
+    fn standing(&self, mut query: MaturityQuery) -> Result<Step, SqlError> {
+        (query.facts.critical_open, query.facts.handled_alerts) = self.store.handled()?;
+        let (names, payload) = (query.ledgers.clone(), json!(query).to_string());
+        Ok(Step::Ledgers { names, method: "standing", payload })
     }
 
     /// A receiver as the API shows it, with how its queue is.

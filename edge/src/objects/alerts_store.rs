@@ -195,6 +195,15 @@ impl<S: Sql> AlertsStore<S> {
         Ok(open)
     }
 
+    /// Critical alerts that nobody took on, and alerts that somebody did something about.
+    pub(super) fn handled(&self) -> Result<(u64, u64), SqlError> {
+        let count = "SELECT
+            CAST(COUNT(CASE WHEN severity = 'critical' AND state = 'open' AND present = 1 THEN 1 END) AS TEXT),
+            CAST(COUNT(json_extract(body, '$.status.by')) AS TEXT) FROM alerts";
+        let rows = self.sql.exec(count, &[])?;
+        rows.first().map_or(Ok((0, 0)), |row| Ok((integer(row, 0)?, integer(row, 1)?)))
+    }
+
     pub(super) fn list_alerts(&self, query: &AlertsQuery) -> Result<Value, SqlError> {
         let (opened, id) = match query.cursor.as_deref().and_then(|text| text.split_once('-')) {
             Some((opened, id)) => (Some(opened), Some(id)),

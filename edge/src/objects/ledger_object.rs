@@ -284,6 +284,8 @@ impl<S: Sql> LedgerObject<S> {
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
             }
+            "key_use" => self.key_use(serde_json::from_str(payload).map_err(unreadable)?)?,
+            "standing" => self.standing(serde_json::from_str(payload).map_err(unreadable)?)?,
             _ => self.totals()?,
         };
         Ok(answer.to_string())

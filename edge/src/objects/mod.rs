@@ -12,6 +12,7 @@ mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_object;
 pub mod ledger_outcomes;
+pub mod ledger_standing;
 pub mod ledger_true_ups;
 pub mod meter_admit;
 pub mod meter_ask;

@@ -9,6 +9,7 @@ mod proposals;
 mod resources;
 mod rows;
 mod secrecy;
+mod standing;
 mod telemetry;
 mod versions;
 

@@ -12,6 +12,7 @@ mod reports;
 mod rules;
 mod secrets;
 mod sessions;
+mod standing;
 mod telemetry;
 mod versions;
 
@@ -156,6 +157,8 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowConfigVersion => api.config_version(name),
         Operation::CompareConfigVersions => api.compare_versions(name),
         Operation::RollBackConfig => api.roll_back(),
+        Operation::ShowKeyInventory => api.key_inventory(),
+        Operation::ShowMaturity => api.maturity(),
     }
 }
 
