@@ -7,7 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
-use crate::dashboard::{AccessSettings, Around, Failures};
+use crate::dashboard::{AccessSettings, Around, Failures, OidcSettings};
 use crate::objects::alerts_object::{AlertsObject, Sender};
 use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
@@ -52,6 +52,8 @@ struct Settings {
     allow_private_delivery: bool,
     access_team_domain: String,
     access_audience: String,
+    oidc_issuer: String,
+    oidc_client_id: String,
 }
 
 #[derive(Default)]
@@ -61,6 +63,7 @@ struct Configured {
     faults: bool,
     allow_private_delivery: bool,
     access: AccessSettings,
+    oidc: OidcSettings,
 }
 
 thread_local! {
@@ -125,6 +128,7 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
             team_domain: settings.access_team_domain,
             audience: settings.access_audience,
         },
+        oidc: OidcSettings { issuer: settings.oidc_issuer, client_id: settings.oidc_client_id },
     });
     Ok(())
 }
@@ -684,9 +688,9 @@ pub fn dashboard(request: &str, rounds: &str, now: f64) -> Result<String, JsValu
     let request: crate::dashboard::Request = serde_json::from_str(request).map_err(failed)?;
     let rounds: Vec<Vec<crate::dashboard::Answer>> =
         serde_json::from_str(rounds).map_err(failed)?;
-    let step = CONFIGURED.with_borrow(|Configured { ring, access, .. }| {
+    let step = CONFIGURED.with_borrow(|Configured { ring, access, oidc, .. }| {
         FAILURES.with_borrow_mut(|failures| {
-            let mut around = Around { ring, now: moment(now), access, failures };
+            let mut around = Around { ring, now: moment(now), access, oidc, failures };
             crate::dashboard::answer(&request, &rounds, &mut around)
         })
     });

@@ -31,6 +31,9 @@ SETTINGS = [
     "TALLYGATE_ALLOW_PRIVATE_DELIVERY",
     "TALLYGATE_ACCESS_TEAM_DOMAIN",
     "TALLYGATE_ACCESS_AUD",
+    "TALLYGATE_OIDC_ISSUER",
+    "TALLYGATE_OIDC_CLIENT_ID",
+    "TALLYGATE_OIDC_CLIENT_SECRET",
 ]
 
 
@@ -228,6 +231,7 @@ class Gateway:
         config.write_text(config_text(self.home, state, self.port))
         defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
         defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": ""}
+        defaults |= {name: "" for name in SETTINGS if name.startswith("TALLYGATE_OIDC_")}
         environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

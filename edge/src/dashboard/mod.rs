@@ -10,6 +10,9 @@ mod failures;
 mod figures;
 mod flow;
 mod forecast;
+mod oidc;
+#[cfg(test)]
+mod oidc_tests;
 mod pages;
 pub mod session;
 #[cfg(test)]
@@ -29,13 +32,14 @@ use crate::vault::KeyRing;
 pub use access::AccessSettings;
 use actions::Action;
 pub use failures::Failures;
+pub use oidc::OidcSettings;
 use pages::{Rounds, Visit};
 use session::{COOKIE, Session};
 use sign_in::{sign_in, sign_in_page};
-use view::{Block, Frame, Link, Message, Note, Page, Tone, View};
+use view::{Block, Frame, Going, Link, Message, Note, Page, Tone, View};
 use web::Fields;
 pub(crate) use web::encoded;
-pub use web::{Answer, Ask, Request, Step};
+pub use web::{Answer, Ask, FromProvider, Request, Step};
 
 /// Where the dashboard is.
 pub const ROOT: &str = "/dashboard";
@@ -53,6 +57,8 @@ pub struct Around<'a> {
     pub now: Timestamp,
     /// Which tokens of Cloudflare Access are for us.
     pub access: &'a AccessSettings,
+    /// Which tokens of an OpenID provider are for us.
+    pub oidc: &'a OidcSettings,
     /// Who failed to sign in of late.
     pub failures: &'a mut Failures,
 }
@@ -76,6 +82,11 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
             (false, Some(_)) => see(&own_path(request.query().text("next")), None),
             (false, None) => sign_in_page(request, around, 200, request.query().text("next"), ""),
         };
+    }
+    match (path, posted) {
+        (oidc::START, true) => return oidc::start(request, around),
+        (oidc::CALLBACK, false) => return oidc::callback(request, rounds, around),
+        _ => {}
     }
     let Some(session) = session else { return to_sign_in(request, posted) };
     if rounds.iter().flatten().any(|answer| answer.status == 401) {
@@ -360,6 +371,14 @@ fn see(path: &str, cookie: Option<String>) -> Step {
 
 fn message(request: &Request, status: u16, title: &str, text: &str) -> Step {
     rendered(status, &Message { theme: &theme(request), title, text })
+}
+
+/// A page that leads away at once, and says where to.
+fn going(request: &Request, status: u16, headers: Vec<(&'static str, String)>, url: &str) -> Step {
+    match (Going { theme: &theme(request), url }).render() {
+        Ok(body) => Step::Respond { status, headers, body },
+        Err(_) => message(request, 500, "Try again", "The page could not be made."),
+    }
 }
 
 fn rendered(status: u16, page: &impl Template) -> Step {

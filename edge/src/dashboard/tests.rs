@@ -6,12 +6,12 @@ use tallygate_shared::money::Usd;
 use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
-const ORIGIN: &str = "https://gate.test";
+pub(super) const ORIGIN: &str = "https://gate.test";
 
 /// A browser.
 pub(super) struct Browser<'a> {
     shell: &'a Shell,
-    cookies: Vec<(String, String)>,
+    pub(super) cookies: Vec<(String, String)>,
     failures: Failures,
 }
 
@@ -35,7 +35,7 @@ impl Page {
 }
 
 impl<'a> Browser<'a> {
-    fn new(shell: &'a Shell) -> Self {
+    pub(super) fn new(shell: &'a Shell) -> Self {
         Self { shell, cookies: Vec::new(), failures: Failures::default() }
     }
 
@@ -46,7 +46,7 @@ impl<'a> Browser<'a> {
         browser
     }
 
-    fn request(&self, method: &str, target: &str) -> Request {
+    pub(super) fn request(&self, method: &str, target: &str) -> Request {
         let cookies = self.cookies.iter().map(|(name, value)| format!("{name}={value}"));
         Request {
             method: method.to_owned(),
@@ -56,7 +56,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    fn send(&mut self, request: &Request) -> Page {
+    pub(super) fn send(&mut self, request: &Request) -> Page {
         let mut rounds: Vec<Vec<Answer>> = Vec::new();
         loop {
             assert!(rounds.len() < 8, "{} asks for too much", request.url);
@@ -67,10 +67,14 @@ impl<'a> Browser<'a> {
                     team_domain: "acme.cloudflareaccess.com".to_owned(),
                     audience: "tag".to_owned(),
                 };
+                let oidc = &super::OidcSettings {
+                    issuer: "https://id.test".to_owned(),
+                    client_id: "us".to_owned(),
+                };
                 answer(
                     request,
                     &rounds,
-                    &mut Around { ring: &ring, now: self.shell.now(), access, failures },
+                    &mut Around { ring: &ring, now: self.shell.now(), access, oidc, failures },
                 )
             };
             match step {
@@ -83,6 +87,12 @@ impl<'a> Browser<'a> {
                         })
                         .collect(),
                 ),
+                // A test that wants a token says itself what comes of the code.
+                Step::Exchange { code, verifier, redirect_uri } => {
+                    let asked =
+                        json!({ "code": code, "verifier": verifier, "redirect_uri": redirect_uri });
+                    return Page { status: 0, headers: Vec::new(), body: asked.to_string() };
+                }
                 Step::Respond { status, headers, body } => {
                     for (_, cookie) in headers.iter().filter(|(name, _)| *name == "set-cookie") {
                         let (name, rest) = cookie.split_once('=').unwrap();

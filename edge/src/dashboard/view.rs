@@ -385,7 +385,17 @@ pub(super) struct SignIn<'a> {
     pub(super) problem: &'a str,
     /// Whom Cloudflare Access lets through; nobody where it is empty.
     pub(super) person: &'a str,
+    /// The OpenID provider to sign in with; none where it is empty.
+    pub(super) provider: &'a str,
     pub(super) workspace: &'a str,
+}
+
+/// A page that leads away at once.
+#[derive(Template)]
+#[template(path = "going.html")]
+pub(super) struct Going<'a> {
+    pub(super) theme: &'a str,
+    pub(super) url: &'a str,
 }
 
 /// A page without a session that only says something.

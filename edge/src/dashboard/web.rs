@@ -23,12 +23,37 @@ pub struct Request {
     pub address: Option<String>,
     /// What a token of Cloudflare Access says, whose signature the shell has checked.
     pub access: Option<String>,
+    /// What the OpenID provider says.
+    pub oidc: Option<FromProvider>,
+    /// Random bytes for a sign-in that begins, base64url.
+    pub random: Option<String>,
     /// A form's text.
     pub body: String,
     /// The body was too large to be read.
     pub body_too_large: bool,
     /// The id of this request.
     pub request_id: String,
+}
+
+/// What the shell heard from the OpenID provider.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "said", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromProvider {
+    /// Where people sign in there.
+    Discovered {
+        /// The address.
+        authorization_endpoint: String,
+    },
+    /// A token whose signature the shell has checked.
+    Vouched {
+        /// What it says.
+        claims: String,
+    },
+    /// Nothing that can be used.
+    Failed {
+        /// Why, in a few words.
+        why: String,
+    },
 }
 
 impl Request {
@@ -226,6 +251,15 @@ pub enum Step {
         headers: Vec<(&'static str, String)>,
         /// The body.
         body: String,
+    },
+    /// Ask the OpenID provider for the token of this code, then come back with what it says.
+    Exchange {
+        /// The code.
+        code: String,
+        /// What proves that we began this sign-in.
+        verifier: String,
+        /// Where the code was sent to.
+        redirect_uri: String,
     },
     /// Make these calls of the admin API, all at once, then come back with their answers.
     Calls {

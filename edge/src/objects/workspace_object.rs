@@ -248,7 +248,16 @@ impl<S: Sql> WorkspaceObject<S> {
             Some(signed) => self.signer(signed, context)?,
             None => match (&call.session, &call.person) {
                 (Some(id), _) => self.person(id, context.now)?,
-                (None, Some(mail)) => self.member(mail)?,
+                (None, Some(mail)) => {
+                    let member = self.member(mail)?;
+                    let once = call.once.as_deref().map(|it| format!("sign-in:{it}"));
+                    let again = once.map(|it| self.is_first(&it, context.now)).transpose()?;
+                    if again == Some(false) {
+                        let detail = "This sign-in was used already. Sign in again.";
+                        return Err(Problem::new(403, "sign_in_used", detail).into());
+                    }
+                    member
+                }
                 (None, None) => self.principal(call)?,
             },
         };
@@ -370,17 +379,24 @@ impl<S: Sql> WorkspaceObject<S> {
         signed_call
             .verify(&signed.signature, plain.as_bytes(), context.now)
             .map_err(|error| invalid(format!("The signature {error}.")))?;
-        let old = context.now.plus_ms(-2 * TOLERANCE_MS).ms().to_string();
-        self.sql.exec("DELETE FROM nonces WHERE at_ms < CAST(? AS INTEGER)", &[Some(&old)])?;
-        let seen = "SELECT '1' FROM nonces WHERE nonce = ?";
-        if !self.sql.exec(seen, &[Some(&signed.nonce)])?.is_empty() {
+        if !self.is_first(&signed.nonce, context.now)? {
             return Err(invalid("This call was made before: sign a new one.".to_owned()).into());
         }
-        let now = context.now.ms().to_string();
-        let remember = "INSERT INTO nonces (nonce, at_ms) VALUES (?, CAST(? AS INTEGER))";
-        self.sql.exec(remember, &[Some(&signed.nonce), Some(&now)])?;
         let who = format!("reconciler:{}", secret.kid);
         Ok(Principal::whole(who, Role::Reconciler))
+    }
+
+    /// Whether this was not seen before, in the last ten minutes; it is now.
+    fn is_first(&self, nonce: &str, now: Timestamp) -> Result<bool, SqlError> {
+        let old = now.plus_ms(-2 * TOLERANCE_MS).ms().to_string();
+        self.sql.exec("DELETE FROM nonces WHERE at_ms < CAST(? AS INTEGER)", &[Some(&old)])?;
+        let seen = "SELECT '1' FROM nonces WHERE nonce = ?";
+        if !self.sql.exec(seen, &[Some(nonce)])?.is_empty() {
+            return Ok(false);
+        }
+        let remember = "INSERT INTO nonces (nonce, at_ms) VALUES (?, CAST(? AS INTEGER))";
+        self.sql.exec(remember, &[Some(nonce), Some(&now.ms().to_string())])?;
+        Ok(true)
     }
 
     pub(super) fn exec(

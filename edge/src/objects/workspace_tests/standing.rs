@@ -38,10 +38,10 @@ fn the_inventory_knows_age_use_and_rotation_across_months() {
     );
     assert_eq!(
         (&key["charged_usd"], &key["last_used_at"]),
-        (&json!("0.5"), &json!("2026-11-25T10:00:00Z"))
+        (&json!("0.5"), &json!("2026-11-25T10:00:00.000Z"))
     );
-    assert_eq!(key["created_at"], "2026-11-20T10:00:00Z");
-    assert_eq!(key["rotation_due_at"], "2027-02-18T10:00:00Z");
+    assert_eq!(key["created_at"], "2026-11-20T10:00:00.000Z");
+    assert_eq!(key["rotation_due_at"], "2027-02-18T10:00:00.000Z");
     assert_eq!(find(&list, &json!(idle))["findings"], json!(["unused"]));
     assert_eq!(find(&list, &nobodys)["findings"], json!(["unused", "unowned"]));
     let few = acme.get("/key-inventory?days=7");
