@@ -256,7 +256,7 @@ pub const CRITERIA: &[Criterion] = &[
         level: Level::Crawl,
         what: "Alerts reach somebody",
         next: "Set a receiver: a webhook or a channel.",
-        page: "/alerts/receivers",
+        page: "/receivers",
         judge: |it| (it.receivers > 0, format!("{} receivers are on", it.receivers)),
     },
     Criterion {

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 use tallygate_shared::alerts::alert::{AlertKind, Severity};
+use tallygate_shared::budget::terms::Dimension;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::WorkspaceId;
+use tallygate_shared::money::Usd;
 
 use super::config::PolicyRef;
 use super::config_telemetry::all_signals;
@@ -72,6 +74,9 @@ pub struct NewProvider {
     /// Where a bare model name looks first: the lowest rank, then the first name.
     #[serde(default)]
     pub rank: u32,
+    /// How its bills are paid, for people.
+    #[serde(default)]
+    pub payment_method: Option<String>,
 }
 
 /// What changes of a provider. What is absent stays; `null` takes a field away.
@@ -104,6 +109,10 @@ pub struct ProviderChange {
     pub models: Option<BTreeMap<String, String>>,
     /// Another rank.
     pub rank: Option<u32>,
+    /// Another way in which its bills are paid.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub payment_method: Option<Option<String>>,
 }
 
 /// A gateway key to issue.
@@ -326,4 +335,20 @@ pub struct Snooze {
 pub struct RollBack {
     /// The version: one of `GET .../config/versions`.
     pub version: u64,
+}
+
+/// A proposed budget that is taken.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TakenProposal {
+    /// What the budget tells requests apart by: `team`, `feature`, `key`, ...
+    pub dimension: Dimension,
+    /// The team, feature, key, ...
+    pub value: String,
+    /// The limit for a month, as it was proposed or as you would have it.
+    pub limit_usd: Usd,
+    /// Who answers for the budget, where it is new; what the budget is for where it is absent.
+    #[serde(default)]
+    pub owner: Option<String>,
 }

@@ -96,6 +96,9 @@ pub struct ProviderConfig {
     /// Where a bare model name looks first: the lowest rank, then the first name.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rank: u32,
+    /// How its bills are paid, for people: `card ending 4242`, `invoice, PO 7`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_method: Option<String>,
 }
 
 fn is_zero(rank: &u32) -> bool {

@@ -21,8 +21,8 @@ use tallygate_shared::pricing::{PriceRow, Skipped};
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PriceImport,
-    ProviderChange, ReceiverBody, ReceiverRotation, RollBack, Rotation, Snooze, TelemetryBody,
-    Thought,
+    ProviderChange, ReceiverBody, ReceiverRotation, RollBack, Rotation, Snooze, TakenProposal,
+    TelemetryBody, Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
@@ -102,6 +102,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Finding>();
     generator.subschema_for::<RollBack>();
     generator.subschema_for::<Standing>();
+    generator.subschema_for::<TakenProposal>();
     generator.take_definitions(true)
 }
 
@@ -504,6 +505,10 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 ("days", count()),
                 ("data", json!({ "type": "array", "items": reference("InventoryKey") })),
             ]),
+        ),
+        (
+            "TakenBudget",
+            answer(&[("name", text()), ("created", flag()), ("terms", reference("BudgetTerms"))]),
         ),
         (
             "Maturity",

@@ -112,6 +112,7 @@ pub enum Operation {
     RollBackConfig,
     ShowKeyInventory,
     ShowMaturity,
+    TakeBudgetProposal,
 }
 
 /// One row of the table.
@@ -746,6 +747,14 @@ pub const OPERATIONS: &[Spec] = &[
         "Where the workspace stands on the scale crawl, walk, run, from what it really uses, and the next steps",
     )
     .answers("Maturity"),
+    change(
+        Operation::TakeBudgetProposal,
+        "POST",
+        "/workspaces/{workspace}/budget-proposals",
+        "Take a proposed budget: the month's budget of this team, key, ... gets the limit, or is made",
+    )
+    .takes("TakenProposal")
+    .answers("TakenBudget"),
 ];
 
 /// What the table says about a request.

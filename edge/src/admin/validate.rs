@@ -248,6 +248,9 @@ fn validate_row(field: &str, row: &PriceRow) -> Result<(), Problem> {
 impl ProviderConfig {
     fn validate(&self, name: &str) -> Result<(), Problem> {
         let at = |field: &str| format!("providers.{name}.{field}");
+        if let Some(text) = &self.payment_method {
+            check_text(&at("payment_method"), text)?;
+        }
         let Some(kind) = ProviderKind::parse(&self.kind) else {
             let kinds = ProviderKind::ALL.map(ProviderKind::name).join(", ");
             return Err(Problem::field(

@@ -10,6 +10,8 @@ mod failures;
 mod figures;
 mod flow;
 mod forecast;
+#[cfg(test)]
+mod inventory_tests;
 mod oidc;
 #[cfg(test)]
 mod oidc_tests;

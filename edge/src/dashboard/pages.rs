@@ -4,6 +4,7 @@ mod alerts;
 mod budgets;
 mod keys;
 mod overview;
+mod receivers;
 mod reconciliation;
 mod requests;
 mod sessions;
@@ -13,6 +14,7 @@ mod settings_simulator;
 mod settings_versions;
 mod usage;
 
+pub(super) use receivers::{saved, tested};
 pub(super) use settings_versions::rolled_back;
 
 use serde_json::Value;
@@ -196,6 +198,14 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadConfig,
         asks: settings_maturity::asks,
         view: settings_maturity::view,
+    },
+    Entry {
+        path: "/receivers",
+        title: "Where alerts go",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: receivers::asks,
+        view: receivers::view,
     },
 ];
 

@@ -159,6 +159,7 @@ pub(super) fn answer<S: Sql>(
         Operation::RollBackConfig => api.roll_back(),
         Operation::ShowKeyInventory => api.key_inventory(),
         Operation::ShowMaturity => api.maturity(),
+        Operation::TakeBudgetProposal => api.take_proposal(),
     }
 }
 
