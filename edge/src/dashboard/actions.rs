@@ -168,7 +168,7 @@ pub(super) const ACTIONS: &[Action] = &[
     },
     Action {
         name: "pay-provider",
-        path: "/providers/pay",
+        path: "/provider-payment",
         page: KEYS,
         done: "The payment method is noted.",
         ask: |_, form| {

@@ -90,7 +90,7 @@ fn a_provider_says_how_it_is_paid() {
     let (shell, token) = Shell::with_workspace();
     let mut browser = Browser::signed_in(&shell, &token);
     let fields = [("provider", "openai"), ("payment_method", "card ending 4242")];
-    let page = post(&mut browser, "/dashboard/keys", "/dashboard/providers/pay", &fields);
+    let page = post(&mut browser, "/dashboard/keys", "/dashboard/provider-payment", &fields);
     assert_eq!(page.header("location"), "/dashboard/keys?done=pay-provider", "{}", page.body);
     let provider = || api(&shell, &token, "GET", "/providers/openai", &Value::Null);
     assert_eq!(provider()["payment_method"], "card ending 4242");
@@ -99,9 +99,9 @@ fn a_provider_says_how_it_is_paid() {
         ["openai,openai,,,set,card ending 4242,,"]
     );
     let bad = [("provider", "openai"), ("payment_method", "a\u{7}b")];
-    let page = post(&mut browser, "/dashboard/keys", "/dashboard/providers/pay", &bad);
+    let page = post(&mut browser, "/dashboard/keys", "/dashboard/provider-payment", &bad);
     assert_eq!((page.status, page.body.contains("providers.openai.payment_method")), (422, true));
-    post(&mut browser, "/dashboard/keys", "/dashboard/providers/pay", &[("provider", "openai")]);
+    post(&mut browser, "/dashboard/keys", "/dashboard/provider-payment", &[("provider", "openai")]);
     assert_eq!(provider()["payment_method"], Value::Null);
 }
 

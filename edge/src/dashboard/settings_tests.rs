@@ -195,3 +195,18 @@ fn a_page_says_whose_rows_it_shows() {
     let page = Browser::signed_in(&shell, &token).get("/dashboard/keys");
     assert!(!page.body.contains("owner, so you see"), "{}", page.body);
 }
+
+#[test]
+fn every_page_is_for_the_roles_of_its_row_and_no_other() {
+    let (shell, token) = Shell::with_workspace();
+    for role in ["admin", "finance", "developer", "auditor"] {
+        let (own, _) = token_of(&shell, &token, role);
+        let mut browser = Browser::signed_in(&shell, &own);
+        let role: crate::admin::roles::Role = serde_json::from_value(json!(role)).unwrap();
+        for page in super::pages::PAGES.iter().filter(|page| !page.path.contains('{')) {
+            let status = browser.get(&format!("/dashboard{}", page.path)).status;
+            assert_eq!(status == 403, !role.may(page.act), "{role:?} {}: {status}", page.path);
+            assert!(matches!(status, 200 | 403), "{role:?} {}: {status}", page.path);
+        }
+    }
+}

@@ -416,7 +416,9 @@ pub(super) fn csv(table: &Table) -> String {
         cells.peek().is_none()
             || cells.any(|cell| !matches!(cell, Cell::Actions(_) | Cell::Share(_)))
     };
-    let places: Vec<usize> = (0..table.columns.len()).filter(|at| shown(*at)).collect();
+    let acts = |at: &usize| table.columns.get(*at).is_some_and(|column| column.name == "actions");
+    let places = (0..table.columns.len()).filter(|at| shown(*at) && !acts(at));
+    let places: Vec<usize> = places.collect();
     let names = places.iter().filter_map(|at| table.columns.get(*at));
     line(&mut out, names.map(|column| column.name.as_str()));
     for row in table.rows.iter().flatten() {

@@ -266,7 +266,7 @@ fn payment_form(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Option<Form> {
     let form = Form {
         id: "payment",
         title: "How a provider is paid".to_owned(),
-        path: "/dashboard/providers/pay".to_owned(),
+        path: "/dashboard/provider-payment".to_owned(),
         fields: vec![
             Field::choice("provider", "Provider", visit.form.text("provider"), &names),
             Field::text("payment_method", "Paid by", visit.form.text("payment_method"))
