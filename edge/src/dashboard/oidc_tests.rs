@@ -9,6 +9,9 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 
 const BYTES: &str = "AAAAAAAAAAAAAAAAAAAAAAEBAQEBAQEBAQEBAQEBAQECAgICAgICAgICAgICAgICAgICAgICAgICAgICAgICAgMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMDAwMD";
 
+/// Makes, of a sign-in's state and nonce, the query and what the provider says.
+type Change = dyn Fn(&str, &str) -> (String, Option<FromProvider>);
+
 fn members(shell: &Shell, token: &str, members: &Value) {
     let (_, mut config) = shell.call("GET", "/workspaces/ws_acme/config", token, &Value::Null);
     config["dashboard"] = json!({ "members": members });
@@ -107,7 +110,7 @@ fn a_member_comes_through_the_provider_once_and_to_where_they_wanted() {
 fn what_is_not_of_this_sign_in_opens_nothing() {
     let (shell, token) = Shell::with_workspace();
     members(&shell, &token, &json!({ "ann@x.test": "finance" }));
-    let come = |change: &dyn Fn(&str, &str) -> (String, Option<FromProvider>)| {
+    let come = |change: &Change| {
         let mut browser = Browser::new(&shell);
         let page = begin(&mut browser, "ws_acme", found());
         let (state, nonce) = (parameter(&page, "state"), parameter(&page, "nonce"));

@@ -70,7 +70,7 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// The versions that are kept, the newest first, with what each changed.
     pub(super) fn versions(&self) -> Result<Vec<Value>, SqlError> {
-        let mut paths: BTreeMap<u64, Vec<String>> = BTreeMap::new();
+        let mut paths: BTreeMap<u64, (u64, Vec<String>)> = BTreeMap::new();
         let select =
             "SELECT CAST(version AS TEXT), path FROM version_changes ORDER BY version, path";
         for row in &self.exec(select, &[])? {
