@@ -524,7 +524,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     "data",
                     json!({ "type": "array", "items": answer(&[
                         ("version", count()), ("at", text()), ("who", text()), ("note", text()),
-                        ("changed", json!({ "type": "array", "items": text() }))]) }),
+                        ("changes", count()),
+                        ("changed", json!({ "type": "array", "items": text(), "description": "The first 20 of them" }))]) }),
                 ),
                 ("current", count()),
             ]),

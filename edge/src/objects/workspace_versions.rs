@@ -13,6 +13,8 @@ use crate::admin::problem::Problem;
 
 /// Versions that are kept. A change is audited for good; what is kept here can be gone back to.
 const KEPT_VERSIONS: u64 = 100;
+/// Paths that the list names of each version; the rest is counted.
+const NAMED_PATHS: u64 = 20;
 
 impl<S: Sql> WorkspaceObject<S> {
     /// Remembers what a change of the configuration changed. `before` is the version that it was made on.
@@ -71,18 +73,24 @@ impl<S: Sql> WorkspaceObject<S> {
     /// The versions that are kept, the newest first, with what each changed.
     pub(super) fn versions(&self) -> Result<Vec<Value>, SqlError> {
         let mut paths: BTreeMap<u64, (u64, Vec<String>)> = BTreeMap::new();
-        let select =
-            "SELECT CAST(version AS TEXT), path FROM version_changes ORDER BY version, path";
-        for row in &self.exec(select, &[])? {
-            paths.entry(integer(row, 0)?).or_default().push(text(row, 1)?.to_owned());
+        let select = format!(
+            "SELECT CAST(version AS TEXT), CAST(every AS TEXT), path FROM (SELECT version, path,
+                COUNT(*) OVER (PARTITION BY version) AS every,
+                ROW_NUMBER() OVER (PARTITION BY version ORDER BY path) AS place FROM version_changes)
+             WHERE place <= {NAMED_PATHS} ORDER BY version, path"
+        );
+        for row in &self.exec(&select, &[])? {
+            let (count, named) = paths.entry(integer(row, 0)?).or_default();
+            *count = integer(row, 1)?;
+            named.push(text(row, 2)?.to_owned());
         }
         let select =
             "SELECT CAST(version AS TEXT), at, who, note FROM versions ORDER BY version DESC";
         let shown = |row: &Row| {
             let version: u64 = integer(row, 0)?;
-            let changed = paths.remove(&version).unwrap_or_default();
+            let (count, named) = paths.remove(&version).unwrap_or_default();
             Ok(json!({ "version": version, "at": text(row, 1)?, "who": text(row, 2)?,
-                       "note": text(row, 3)?, "changed": changed }))
+                       "note": text(row, 3)?, "changes": count, "changed": named }))
         };
         self.exec(select, &[])?.iter().map(shown).collect()
     }

@@ -23,7 +23,8 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         let name = number(version, "version").to_string();
         let changed = version.get("changed").and_then(Value::as_array).cloned().unwrap_or_default();
         let named: Vec<&str> = changed.iter().take(NAMED).filter_map(Value::as_str).collect();
-        let more = match changed.len().saturating_sub(NAMED) {
+        let all = usize::try_from(number(version, "changes")).unwrap_or(usize::MAX);
+        let more = match all.saturating_sub(named.len()) {
             0 => String::new(),
             more => format!(" and {more} more"),
         };
