@@ -289,7 +289,7 @@ pub const CRITERIA: &[Criterion] = &[
         level: Level::Crawl,
         what: "More than one looks at it",
         next: "Give finance and developers tokens of their own, or make them members.",
-        page: "/settings",
+        page: "/settings/people",
         judge: |it| (it.visitors >= 2, format!("{} signed in during 30 days", it.visitors)),
     },
     Criterion {

@@ -16,6 +16,7 @@ PAGES = {
     "/dashboard/settings/versions/1": "Version 1",
     "/dashboard/settings/simulator": "Policy simulator",
     "/dashboard/settings/maturity": "Crawl, walk, run",
+    "/dashboard/settings/people": "Who may sign in",
     "/dashboard/receivers": "Where alerts go",
     "/dashboard/keys": "Keys and providers",
     "/dashboard/budgets?dimension=feature": "Budgets",

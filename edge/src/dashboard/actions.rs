@@ -207,6 +207,25 @@ pub(super) const ACTIONS: &[Action] = &[
         once: Some(super::pages::tested),
     },
     Action {
+        name: "issue-token",
+        path: "/tokens/issue",
+        page: "/settings/people",
+        done: "",
+        ask: |_, form| {
+            let body = json!({ "name": form.text("name"), "role": form.text("role"), "owner": form.get("owner") });
+            Ok(Ask::send("POST", "/tokens", Some(body)))
+        },
+        once: Some(super::pages::issued),
+    },
+    Action {
+        name: "delete-token",
+        path: "/tokens/{token}/delete",
+        page: "/settings/people",
+        done: "The token is deleted, and its sessions have ended.",
+        ask: |names, _| Ok(Ask::send("DELETE", named("/tokens/{}", names), None)),
+        once: None,
+    },
+    Action {
         name: "apply-price",
         path: "/price-proposals/{proposal}/apply",
         page: "/reconciliation",

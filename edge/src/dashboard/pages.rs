@@ -10,11 +10,13 @@ mod requests;
 mod sessions;
 mod settings;
 mod settings_maturity;
+mod settings_people;
 mod settings_simulator;
 mod settings_versions;
 mod usage;
 
 pub(super) use receivers::{saved, tested};
+pub(super) use settings_people::issued;
 pub(super) use settings_versions::rolled_back;
 
 use serde_json::Value;
@@ -206,6 +208,14 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadConfig,
         asks: receivers::asks,
         view: receivers::view,
+    },
+    Entry {
+        path: "/settings/people",
+        title: "Who may sign in",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_people::asks,
+        view: settings_people::view,
     },
 ];
 

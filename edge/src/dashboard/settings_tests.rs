@@ -210,3 +210,42 @@ fn every_page_is_for_the_roles_of_its_row_and_no_other() {
         }
     }
 }
+
+#[test]
+fn a_token_is_issued_with_its_owner_shown_once_and_deleted() {
+    let (shell, token) = Shell::with_workspace();
+    let mut config = api(&shell, &token, "GET", "/config", &Value::Null);
+    config["dashboard"] = json!({ "members": { "ann@x.test": "developer",
+        "bob@x.test": { "role": "developer", "owner": "search" }, "fin@x.test": "finance" } });
+    api(&shell, &token, "PUT", "/config", &config);
+    let mut browser = Browser::signed_in(&shell, &token);
+    let people = "/dashboard/settings/people";
+    let csrf = browser.get(people).csrf();
+    let csrf = ("csrf", csrf.as_str());
+    let bad = [csrf, ("name", "dev"), ("role", "finance"), ("owner", "ann")];
+    let page = browser.post("/dashboard/tokens/issue", &bad);
+    assert_eq!(
+        (page.status, page.body.contains("is for developers")),
+        (422, true),
+        "{}",
+        page.body
+    );
+    let good = [csrf, ("name", "dev"), ("role", "developer"), ("owner", "ann")];
+    let page = browser.post("/dashboard/tokens/issue", &good);
+    assert!(page.body.contains("Copy the token now"), "{}", page.body);
+    let listed = api(&shell, &token, "GET", "/tokens", &Value::Null)["data"][1].clone();
+    let id = listed["id"].as_str().unwrap();
+    assert_eq!((&listed["name"], &listed["owner"]), (&json!("dev"), &json!("ann")));
+    let csv = browser.get(&format!("{people}?format=csv&table=tokens")).body;
+    assert!(csv.contains(&format!("dev,{id},developer,ann,")) && !csv.contains("tga_"), "{csv}");
+    let csv = browser.get(&format!("{people}?format=csv&table=members")).body;
+    let expected = "mail,role,owner\r\nann@x.test,developer,ann@x.test\r\nbob@x.test,developer,search\r\n\
+        fin@x.test,finance,all\r\n";
+    assert_eq!(csv, expected);
+    let page = browser.post(&format!("/dashboard/tokens/{id}/delete"), &[csrf]);
+    assert_eq!(page.header("location"), "/dashboard/settings/people?done=delete-token");
+    assert_eq!(
+        api(&shell, &token, "GET", "/tokens", &Value::Null)["data"].as_array().unwrap().len(),
+        1
+    );
+}

@@ -25,6 +25,7 @@ pub(super) fn tabs(visit: &Visit<'_>) -> Block {
     let tabs = [
         ("/settings", "Configuration"),
         ("/settings/versions", "Versions"),
+        ("/settings/people", "Who may sign in"),
         ("/settings/simulator", "Policy simulator"),
         ("/settings/maturity", "Crawl, walk, run"),
     ];
