@@ -124,7 +124,9 @@ fn what_is_not_of_this_sign_in_opens_nothing() {
         assert_eq!(browser.get("/dashboard").status, 303, "{query}");
         page.status
     };
-    let good = |nonce: &str| vouched(nonce, "ann@x.test", "us", 60);
+    fn good(nonce: &str) -> Option<FromProvider> {
+        vouched(nonce, "ann@x.test", "us", 60)
+    }
     assert_eq!(come(&|_, nonce| ("code=c&state=AAAA".to_owned(), good(nonce))), 401);
     assert_eq!(come(&|state, _| (format!("code=c&state={state}"), good("other"))), 401);
     assert_eq!(
@@ -138,13 +140,21 @@ fn what_is_not_of_this_sign_in_opens_nothing() {
         come(&|state, nonce| (format!("error=access_denied&state={state}"), good(nonce))),
         401
     );
-    let late = |nonce: &str| vouched(nonce, "ann@x.test", "us", -120);
+    fn late(nonce: &str) -> Option<FromProvider> {
+        vouched(nonce, "ann@x.test", "us", -120)
+    }
     assert_eq!(come(&|state, nonce| (format!("code=c&state={state}"), late(nonce))), 401);
-    let theirs = |nonce: &str| vouched(nonce, "ann@x.test", "them", 60);
+    fn theirs(nonce: &str) -> Option<FromProvider> {
+        vouched(nonce, "ann@x.test", "them", 60)
+    }
     assert_eq!(come(&|state, nonce| (format!("code=c&state={state}"), theirs(nonce))), 401);
-    let eve = |nonce: &str| vouched(nonce, "eve@x.test", "us", 60);
+    fn eve(nonce: &str) -> Option<FromProvider> {
+        vouched(nonce, "eve@x.test", "us", 60)
+    }
     assert_eq!(come(&|state, nonce| (format!("code=c&state={state}"), eve(nonce))), 403);
-    let down = || Some(FromProvider::Failed { why: "it does not answer".to_owned() });
+    fn down() -> Option<FromProvider> {
+        Some(FromProvider::Failed { why: "it does not answer".to_owned() })
+    }
     assert_eq!(come(&|state, _| (format!("code=c&state={state}"), down())), 503);
     // Without the cookie of a sign-in there is none; nor once it has taken too long.
     let mut browser = Browser::new(&shell);
