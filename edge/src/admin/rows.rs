@@ -5,6 +5,7 @@
 use super::call::Call;
 use super::operations::{Operation, Spec};
 use super::problem::Problem;
+use crate::dashboard::Fields;
 
 /// How far a caller with an owner gets with an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,13 +67,14 @@ pub fn scoped(call: &Call, spec: &Spec, owner: &str) -> Result<Call, Problem> {
     match reach(spec) {
         Reach::Open | Reach::Own => {}
         Reach::Filtered => {
-            let asked = call.parameter(OWNER);
-            if asked.is_some_and(|asked| asked != owner) {
+            // By whatever spelling and however often: a handler that takes the last of several must not get another's.
+            let (own_filter, rest): (Vec<_>, Vec<_>) =
+                call.parameters().into_iter().partition(|(name, _)| name == OWNER);
+            if own_filter.iter().any(|(_, asked)| asked != owner) {
                 return Err(not_yours(owner));
             }
-            // The first of two counts, and it is ours.
-            let rest = if call.query.is_empty() { "" } else { "&" };
-            own.query = format!("{OWNER}={}{rest}{}", crate::dashboard::encoded(owner), call.query);
+            let rest = rest.into_iter().chain([(OWNER.to_owned(), owner.to_owned())]);
+            own.query = Fields(rest.collect()).query().trim_start_matches('?').to_owned();
         }
         Reach::Closed => return Err(not_yours(owner)),
     }

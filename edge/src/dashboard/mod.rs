@@ -39,7 +39,7 @@ use pages::{Rounds, Visit};
 use session::{COOKIE, Session};
 use sign_in::{sign_in, sign_in_page};
 use view::{Block, Frame, Going, Link, Message, Note, Page, Tone, View};
-use web::Fields;
+pub(crate) use web::Fields;
 pub(crate) use web::encoded;
 pub use web::{Answer, Ask, FromProvider, Request, Step};
 

@@ -111,7 +111,7 @@ impl Request {
 
 /// Named values: a query, or a form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields(pub(super) Vec<(String, String)>);
+pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
 impl Fields {
     /// Reads `a=1&b=2`.
@@ -142,7 +142,7 @@ impl Fields {
     }
 
     /// `?a=1&b=2`; nothing without values.
-    pub(super) fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let pairs: Vec<String> = self
             .0
             .iter()

@@ -94,7 +94,15 @@ fn a_developer_with_an_owner_sees_the_owners_rows_alone() {
     assert_eq!(budgets.as_object().unwrap().keys().collect::<Vec<_>>(), ["ann-budget"]);
     // To ask for what is one's own is no mistake; to ask for another's is one, and the same for one who is not there.
     assert_eq!(world.get("/usage?owner=ann")["data"][0]["charged_usd"], "0.5");
-    for path in ["/usage?owner=eves", "/usage?owner=nobody", "/requests?owner=eves&owner=ann"] {
+    for path in [
+        "/usage?owner=eves",
+        "/usage?owner=nobody",
+        "/requests?owner=eves&owner=ann",
+        "/requests?owner=ann&owner=eves",
+        "/usage?%6Fwner=eves",
+        "/usage?owner=ann&%6fwner=eves",
+        "/usage?owner=",
+    ] {
         let (status, problem) = world.ask("GET", path, &Value::Null);
         assert_eq!((status, &problem["code"]), (403, &json!("owner_insufficient")), "{path}");
     }
