@@ -110,11 +110,11 @@ function signatureOf(headers) {
 }
 
 /** Looks for a request's record where a Ledger names parts that may have it; it then stands for that Ledger's answer. */
-async function findArchived(bucket, id, answers) {
+async function findArchived(bucket, query, answers) {
   for (const [place, answer] of answers.entries()) {
     for (const part of JSON.parse(answer).parts ?? []) {
       const read = await readPart(bucket, part.name);
-      const found = inCore((glue) => glue.record_in(JSON.stringify(part), ...read, id));
+      const found = inCore((glue) => glue.record_in(JSON.stringify(part), ...read, query));
       const step = JSON.parse(found);
       if (step.do !== undefined) return step;
       if (step.data.length === 0) continue;

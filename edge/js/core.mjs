@@ -20,6 +20,8 @@ export function configure(env) {
     faults: env.TALLYGATE_FAULTS === "on",
     access_team_domain: env.TALLYGATE_ACCESS_TEAM_DOMAIN ?? "",
     access_audience: env.TALLYGATE_ACCESS_AUD ?? "",
+    oidc_issuer: env.TALLYGATE_OIDC_ISSUER ?? "",
+    oidc_client_id: env.TALLYGATE_OIDC_CLIENT_ID ?? "",
     allow_private_delivery: env.TALLYGATE_ALLOW_PRIVATE_DELIVERY === "on",
     archive: env.ARCHIVE !== undefined,
     kept_events: env.TALLYGATE_KEPT_EVENTS ?? "",

@@ -3,12 +3,14 @@
 
 import { vouchedFor } from "./access.mjs";
 import { carryOut } from "./admin.mjs";
-import { configure, inCore, now } from "./core.mjs";
+import { configure, inCore, now, random } from "./core.mjs";
+import { discovered, exchanged } from "./oidc.mjs";
 
-/** The largest form. */
-const MAX_FORM_BYTES = 64 * 1024;
+/** The largest form: a whole configuration. */
+const MAX_FORM_BYTES = 2 * 1024 * 1024;
 /** The most rounds that a page takes; one that wants more is wrong. */
 const MAX_ROUNDS = 8;
+const OIDC_START = "/dashboard/sign-in/oidc";
 const ASSETS = "/dashboard/assets/";
 const TYPES = { css: "text/css; charset=utf-8", js: "text/javascript; charset=utf-8", svg: "image/svg+xml" };
 
@@ -33,7 +35,7 @@ export async function showDashboard(request, env) {
 async function page(request, env, requestId) {
   const { method, url, headers } = request;
   const form = await readForm(request);
-  const said = JSON.stringify({
+  const said = {
     method,
     url,
     cookie: headers.get("cookie"),
@@ -44,12 +46,22 @@ async function page(request, env, requestId) {
     body: form ?? "",
     body_too_large: form === null,
     request_id: requestId,
-  });
+  };
+  if (method === "POST" && new URL(url).pathname === OIDC_START && env.TALLYGATE_OIDC_ISSUER) {
+    said.oidc = await discovered(env);
+    said.random = btoa(String.fromCharCode(...random(96))).replaceAll("+", "-").replaceAll("/", "_");
+  }
   const rounds = [];
   while (rounds.length < MAX_ROUNDS) {
-    const step = JSON.parse(inCore((glue) => glue.dashboard(said, JSON.stringify(rounds), now())));
+    const step = JSON.parse(inCore((glue) => glue.dashboard(JSON.stringify(said), JSON.stringify(rounds), now())));
     if (step.do === "respond") {
       return new Response(step.body, { status: step.status, headers: new Headers(step.headers) });
+    }
+    if (step.do === "exchange") {
+      // A code is exchanged once: with an answer in hand the core goes on.
+      if (said.oidc !== undefined) throw new Error("the page asked for a second token");
+      said.oidc = await exchanged(step, env);
+      continue;
     }
     rounds.push(await Promise.all(step.steps.map((first) => answerOf(first, env, requestId))));
   }

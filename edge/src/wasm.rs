@@ -7,7 +7,7 @@ use tallygate_shared::time::Timestamp;
 use wasm_bindgen::prelude::*;
 
 use crate::admin::call as admin;
-use crate::dashboard::{AccessSettings, Around, Failures};
+use crate::dashboard::{AccessSettings, Around, Failures, OidcSettings};
 use crate::objects::alerts_object::{AlertsObject, Sender};
 use crate::objects::budget_object::BudgetObject;
 use crate::objects::directory_object::DirectoryObject;
@@ -54,6 +54,8 @@ struct Settings {
     access_audience: String,
     archive: bool,
     kept_events: String,
+    oidc_issuer: String,
+    oidc_client_id: String,
 }
 
 #[derive(Default)]
@@ -65,6 +67,7 @@ struct Configured {
     access: AccessSettings,
     archive: bool,
     kept_events: Option<u64>,
+    oidc: OidcSettings,
 }
 
 thread_local! {
@@ -137,6 +140,7 @@ pub fn configure(settings: &str) -> Result<(), JsValue> {
         },
         archive: settings.archive,
         kept_events,
+        oidc: OidcSettings { issuer: settings.oidc_issuer, client_id: settings.oidc_client_id },
     });
     Ok(())
 }
@@ -707,9 +711,9 @@ pub fn dashboard(request: &str, rounds: &str, now: f64) -> Result<String, JsValu
     let request: crate::dashboard::Request = serde_json::from_str(request).map_err(failed)?;
     let rounds: Vec<Vec<crate::dashboard::Answer>> =
         serde_json::from_str(rounds).map_err(failed)?;
-    let step = CONFIGURED.with_borrow(|Configured { ring, access, .. }| {
+    let step = CONFIGURED.with_borrow(|Configured { ring, access, oidc, .. }| {
         FAILURES.with_borrow_mut(|failures| {
-            let mut around = Around { ring, now: moment(now), access, failures };
+            let mut around = Around { ring, now: moment(now), access, oidc, failures };
             crate::dashboard::answer(&request, &rounds, &mut around)
         })
     });
@@ -881,10 +885,11 @@ pub fn record_in(
     part: &str,
     lines: Option<String>,
     why: &str,
-    id: &str,
+    query: &str,
 ) -> Result<String, JsValue> {
     let part = serde_json::from_str(part).map_err(failed)?;
-    match crate::admin::export::record_in(&part, lines.as_deref().ok_or(why), id) {
+    let query = serde_json::from_str(query).map_err(failed)?;
+    match crate::admin::export::record_in(&part, lines.as_deref().ok_or(why), &query) {
         Ok(record) => Ok(format!(r#"{{"data":[{}]}}"#, record.unwrap_or_default())),
         Err(problem) => json(&admin::Step::problem(&problem)),
     }

@@ -12,6 +12,7 @@ pub mod hex;
 pub mod identity;
 pub mod ids;
 pub mod insights;
+pub mod maturity;
 pub mod money;
 pub mod policy;
 pub mod pricing;

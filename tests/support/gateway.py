@@ -33,6 +33,9 @@ SETTINGS = [
     "TALLYGATE_ACCESS_TEAM_DOMAIN",
     "TALLYGATE_ACCESS_AUD",
     "TALLYGATE_KEPT_EVENTS",
+    "TALLYGATE_OIDC_ISSUER",
+    "TALLYGATE_OIDC_CLIENT_ID",
+    "TALLYGATE_OIDC_CLIENT_SECRET",
 ]
 
 
@@ -251,6 +254,7 @@ class Gateway:
         config.write_text(config_text(self.home, self.port, self.archive))
         defaults = {"TALLYGATE_FAULTS": "off", "TALLYGATE_ALLOW_PRIVATE_DELIVERY": "off"}
         defaults |= {"TALLYGATE_ACCESS_TEAM_DOMAIN": "", "TALLYGATE_ACCESS_AUD": "", "TALLYGATE_KEPT_EVENTS": ""}
+        defaults |= {name: "" for name in SETTINGS if name.startswith("TALLYGATE_OIDC_")}
         environment = {**os.environ, **defaults, **self.settings}
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(

@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Deserializer};
 use tallygate_shared::alerts::alert::{AlertKind, Severity};
+use tallygate_shared::budget::terms::Dimension;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::WorkspaceId;
+use tallygate_shared::money::Usd;
 
 use super::config::PolicyRef;
 use super::config_telemetry::all_signals;
@@ -35,6 +37,10 @@ pub struct NewToken {
     pub name: String,
     /// What it may do: `admin`, `finance`, `developer` or `auditor`.
     pub role: Role,
+    /// Whose keys, requests, budgets and alerts a developer sees, as `owner` of keys and budgets has it. Everybody's
+    /// where it is absent.
+    #[serde(default)]
+    pub owner: Option<String>,
 }
 
 /// A provider as it is created: the configuration, and the credential that is never shown again.
@@ -68,6 +74,9 @@ pub struct NewProvider {
     /// Where a bare model name looks first: the lowest rank, then the first name.
     #[serde(default)]
     pub rank: u32,
+    /// How its bills are paid, for people.
+    #[serde(default)]
+    pub payment_method: Option<String>,
 }
 
 /// What changes of a provider. What is absent stays; `null` takes a field away.
@@ -100,6 +109,10 @@ pub struct ProviderChange {
     pub models: Option<BTreeMap<String, String>>,
     /// Another rank.
     pub rank: Option<u32>,
+    /// Another way in which its bills are paid.
+    #[serde(deserialize_with = "present")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
+    pub payment_method: Option<Option<String>>,
 }
 
 /// A gateway key to issue.
@@ -215,6 +228,9 @@ pub struct Thought {
     /// Who a signed actor token would say is behind the request.
     #[serde(default)]
     pub actor: Option<Actor>,
+    /// Rules, or the name of a policy, that the key is thought to have instead of its own.
+    #[serde(default)]
+    pub policy: Option<PolicyRef>,
 }
 
 fn chat() -> String {
@@ -328,4 +344,29 @@ pub struct PolicyTrial {
     /// Only refusals with these values of their dimensions, such as `key`, `team` or `code`.
     #[serde(default)]
     pub filters: BTreeMap<String, String>,
+}
+
+/// Which version of the configuration to go back to.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RollBack {
+    /// The version: one of `GET .../config/versions`.
+    pub version: u64,
+}
+
+/// A proposed budget that is taken.
+#[derive(Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
+#[serde(deny_unknown_fields)]
+pub struct TakenProposal {
+    /// What the budget tells requests apart by: `team`, `feature`, `key`, ...
+    pub dimension: Dimension,
+    /// The team, feature, key, ...
+    pub value: String,
+    /// The limit for a month, as it was proposed or as you would have it.
+    pub limit_usd: Usd,
+    /// Who answers for the budget, where it is new; what the budget is for where it is absent.
+    #[serde(default)]
+    pub owner: Option<String>,
 }

@@ -47,9 +47,13 @@ pub struct Call {
     /// The id of the session that makes the call. Only the dashboard sets it, from a cookie whose signature it checked.
     #[serde(default)]
     pub session: Option<String>,
-    /// The mail address of the person who opens a session. Only the dashboard sets it, from what Cloudflare Access says.
+    /// The mail address of the person who opens a session. Only the dashboard sets it, from what
+    /// Cloudflare Access or an OpenID provider says.
     #[serde(default)]
     pub person: Option<String>,
+    /// What this call may be made once with. Only the dashboard sets it: the sign-in that the person comes from.
+    #[serde(default)]
+    pub once: Option<String>,
 }
 
 /// The headers of a signed call.
@@ -296,7 +300,7 @@ pub(crate) fn decoded(text: &str) -> String {
 
 /// The first step of an admin request.
 pub fn route(mut call: Call, operator_token: &str) -> Step {
-    (call.session, call.person) = (None, None);
+    (call.session, call.person, call.once) = (None, None, None);
     let found = match find(&call.method, &call.path) {
         Match::Found(spec, parameters) => (spec, parameters),
         Match::WrongMethod(methods) => {
@@ -352,6 +356,7 @@ pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Ste
             let call = Call {
                 session,
                 person: None,
+                once: None,
                 operator: false,
                 authorization: None,
                 signed: None,
@@ -366,10 +371,25 @@ pub fn route_session(call: &Call, workspace: &WorkspaceId, session: &str) -> Ste
 
 /// The first step of opening a session for a person whom Cloudflare Access knows. The workspace knows their role.
 pub fn route_person(workspace: &WorkspaceId, mail: &str, request_id: &str) -> Step {
+    person(workspace, mail, None, request_id)
+}
+
+/// The same for a person whom an OpenID provider vouched for: each sign-in opens one session.
+pub fn route_person_once(
+    workspace: &WorkspaceId,
+    mail: &str,
+    sign_in: &str,
+    request_id: &str,
+) -> Step {
+    person(workspace, mail, Some(sign_in.to_owned()), request_id)
+}
+
+fn person(workspace: &WorkspaceId, mail: &str, once: Option<String>, request_id: &str) -> Step {
     let call = Call {
         method: "POST".to_owned(),
         path: format!("/api/v1/workspaces/{workspace}/sessions"),
         person: Some(mail.to_owned()),
+        once,
         request_id: request_id.to_owned(),
         ..Call::default()
     };

@@ -7,6 +7,7 @@ use std::fmt;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{self, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::json;
 use tallygate_shared::budget::terms::BudgetTerms;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, WorkspaceId};
@@ -107,6 +108,9 @@ pub struct ProviderConfig {
     /// Where a bare model name looks first: the lowest rank, then the first name.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub rank: u32,
+    /// How its bills are paid, for people: `card ending 4242`, `invoice, PO 7`, ...
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub payment_method: Option<String>,
 }
 
 fn is_zero(rank: &u32) -> bool {
@@ -329,4 +333,23 @@ pub fn flat(config: &Config) -> BTreeMap<String, serde_json::Value> {
         }
     }
     entries
+}
+
+/// The configuration of these entries: what `flat` takes apart.
+pub fn whole(entries: BTreeMap<String, serde_json::Value>) -> Result<Config, serde_json::Error> {
+    let mut sections = serde_json::Map::new();
+    for (path, body) in entries {
+        match path.split_once('.') {
+            Some((section, name)) => {
+                let items = sections.entry(section.to_owned()).or_insert_with(|| json!({}));
+                if let Some(items) = items.as_object_mut() {
+                    items.insert(name.to_owned(), body);
+                }
+            }
+            None => {
+                sections.insert(path, body);
+            }
+        }
+    }
+    serde_json::from_value(serde_json::Value::Object(sections))
 }

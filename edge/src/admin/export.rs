@@ -16,6 +16,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::problem::Problem;
 use crate::objects::archive_part::{Part, Place};
+use crate::objects::ledger_requests::RequestQuery;
 use crate::objects::ledger_true_ups::ExportQuery;
 
 /// What is sent at once, about: merged lines are collected up to here. In tests that is a line or two.
@@ -262,15 +263,23 @@ impl Export {
 pub fn record_in(
     part: &Part,
     lines: Result<&str, &str>,
-    id: &str,
+    query: &RequestQuery,
 ) -> Result<Option<String>, Problem> {
     let lines = lines.map_err(|why| broken(&part.name, why))?;
     if !part.is(lines) {
         return Err(broken(&part.name, "is not what was written"));
     }
+    #[derive(Deserialize)]
+    struct Whose {
+        id: String,
+        owner: String,
+    }
     let is_it = |line: &&str| {
         // Most lines are of other requests: they are not worth a parse.
-        line.contains(id) && serde_json::from_str::<Head>(line).is_ok_and(|head| head.id == id)
+        line.contains(&query.id)
+            && serde_json::from_str::<Whose>(line).is_ok_and(|it| {
+                it.id == query.id && query.owner.as_ref().is_none_or(|owner| *owner == it.owner)
+            })
     };
     Ok(lines.lines().find(is_it).map(str::to_owned))
 }

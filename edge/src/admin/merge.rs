@@ -12,7 +12,7 @@ use super::call::Step;
 use super::problem::Problem;
 use super::{
     merge_forecast, merge_insights, merge_outcomes, merge_performance, merge_prompts,
-    merge_requests,
+    merge_requests, merge_standing,
 };
 use crate::objects::ledger_object::{HistoryQuery, MAX_HISTORY_ROWS};
 use crate::objects::ledger_true_ups::TrueUpSums;
@@ -56,6 +56,8 @@ pub fn merge(method: &str, payload: &str, answers: &str) -> Step {
             "unit_economics" | "weekly_review" | "savings" | "archetypes" => {
                 merge_insights::insight(method, payload, rows)
             }
+            "key_use" => merge_standing::inventory(payload, &rows),
+            "standing" => merge_standing::maturity(payload, &rows),
             _ => None,
         },
     };

@@ -3,6 +3,7 @@
 //! - [`call`]: a request comes in, and which object it goes to
 //! - [`operations`]: every operation, once
 //! - [`roles`]: who may do it
+//! - [`rows`]: whose rows they see
 //! - [`bodies`], [`config`]: what it may say
 //! - [`merge`]: one answer from several Ledgers
 //! - [`problem`]: why not
@@ -23,11 +24,13 @@ mod merge_outcomes;
 mod merge_performance;
 mod merge_prompts;
 mod merge_requests;
+pub mod merge_standing;
 pub mod openapi;
 pub mod operations;
 pub mod problem;
 pub mod refusal_replay;
 pub mod roles;
+pub mod rows;
 mod validate;
 mod validate_budget;
 
@@ -36,4 +39,4 @@ mod openapi_tests;
 #[cfg(test)]
 mod refusal_replay_tests;
 
-pub use validate::{check_text, price_name};
+pub use validate::{check_text, price_name, validate_policy};

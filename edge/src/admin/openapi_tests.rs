@@ -23,14 +23,15 @@ use tallygate_shared::insights::savings::Savings;
 use tallygate_shared::insights::throughput::BreakEven;
 use tallygate_shared::insights::unit::Unit;
 use tallygate_shared::insights::workload::Priced;
+use tallygate_shared::maturity::Standing;
 use tallygate_shared::policy::key_plan::{KeyPolicy, Route};
 use tallygate_shared::pricing::{PriceRow, Skipped};
 use tallygate_shared::reconciliation_run::ReconciliationRun;
 
 use super::bodies::{
     KeyChange, NewActorSecret, NewKey, NewProvider, NewToken, NewWorkspace, PolicyTrial,
-    PriceImport, ProviderChange, ReceiverBody, ReceiverRotation, Rotation, Snooze, TelemetryBody,
-    Thought,
+    PriceImport, ProviderChange, ReceiverBody, ReceiverRotation, RollBack, Rotation, Snooze,
+    TakenProposal, TelemetryBody, Thought,
 };
 use super::config::{Change, Config, KeyConfig, ProviderConfig};
 use super::config_alerts::AlertSettings;
@@ -119,6 +120,9 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Band>();
     generator.subschema_for::<Priced>();
     generator.subschema_for::<BreakEven>();
+    generator.subschema_for::<RollBack>();
+    generator.subschema_for::<Standing>();
+    generator.subschema_for::<TakenProposal>();
     generator.take_definitions(true)
 }
 
@@ -165,6 +169,10 @@ fn budget_status() -> Value {
         "budget": text(), "dimension": text(), "value": text(), "owner": text(), "money": spent,
         "limits": { "type": "object", "additionalProperties": limit },
         "history": { "type": "array", "items": past } } })
+}
+
+fn time_or_none() -> Value {
+    json!({ "type": ["string", "null"], "format": "date-time" })
 }
 
 fn pages_of(item: &str) -> Value {
@@ -240,7 +248,17 @@ fn answers() -> BTreeMap<&'static str, Value> {
     let count = || json!({ "type": "integer", "minimum": 0 });
     let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
     let flag = || json!({ "type": "boolean" });
-    let token = || vec![("id", text()), ("name", text()), ("role", text()), ("created_at", text())];
+    let owner =
+        || json!({ "type": ["string", "null"], "description": "Whose rows a developer sees" });
+    let token = || {
+        vec![
+            ("id", text()),
+            ("name", text()),
+            ("role", text()),
+            ("created_at", text()),
+            ("owner", owner()),
+        ]
+    };
     let session = || {
         answer(&[
             ("id", text()),
@@ -248,6 +266,7 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ("role", text()),
             ("opened_at", text()),
             ("expires_at", text()),
+            ("owner", owner()),
         ])
     };
     let workspace = || {
@@ -644,6 +663,82 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     "not_able",
                     described_as(count(), "Chat models that cannot take it, or lack a price"),
                 ),
+            ]),
+        ),
+        (
+            "InventoryKey",
+            all_of(
+                "Key",
+                &[
+                    ("created_at", time_or_none()),
+                    ("secret_at", described_as(time_or_none(), "When its newest secret was made")),
+                    ("rotation_due_at", time_or_none()),
+                    ("age_days", json!({ "type": ["integer", "null"] })),
+                    (
+                        "last_used_at",
+                        described_as(time_or_none(), "The last hour with a request of these days"),
+                    ),
+                    ("requests", count()),
+                    ("charged_usd", money()),
+                    (
+                        "findings",
+                        json!({ "type": "array", "items": { "enum": ["unused", "unowned", "rotation_due"] } }),
+                    ),
+                ],
+            ),
+        ),
+        (
+            "KeyInventory",
+            answer(&[
+                ("days", count()),
+                ("data", json!({ "type": "array", "items": reference("InventoryKey") })),
+            ]),
+        ),
+        (
+            "TakenBudget",
+            answer(&[("name", text()), ("created", flag()), ("terms", reference("BudgetTerms"))]),
+        ),
+        (
+            "Maturity",
+            answer(&[
+                ("capabilities", json!({ "type": "array", "items": reference("Standing") })),
+                ("facts", described_as(json!({ "type": "object" }), "What was counted")),
+            ]),
+        ),
+        (
+            "ConfigVersionList",
+            answer(&[
+                (
+                    "data",
+                    json!({ "type": "array", "items": answer(&[
+                        ("version", count()), ("at", text()), ("who", text()), ("note", text()),
+                        ("changes", count()),
+                        ("changed", json!({ "type": "array", "items": text(), "description": "The first 20 of them" }))]) }),
+                ),
+                ("current", count()),
+            ]),
+        ),
+        (
+            "NotUndone",
+            json!({ "type": "array", "items": answer(&[("path", text()), ("why", text())]) }),
+        ),
+        (
+            "ConfigVersion",
+            answer(&[
+                ("version", count()),
+                ("at", json!({ "type": ["string", "null"] })),
+                ("who", text()),
+                ("note", text()),
+                ("config", reference("Config")),
+                ("not_undone", reference("NotUndone")),
+            ]),
+        ),
+        (
+            "RolledBack",
+            answer(&[
+                ("version", count()),
+                ("changes", json!({ "type": "array", "items": reference("Change") })),
+                ("not_undone", reference("NotUndone")),
             ]),
         ),
     ])

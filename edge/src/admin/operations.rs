@@ -130,6 +130,13 @@ pub enum Operation {
     ShowArchetypes,
     CalculateWorkload,
     CalculateThroughput,
+    ListConfigVersions,
+    ShowConfigVersion,
+    CompareConfigVersions,
+    RollBackConfig,
+    ShowKeyInventory,
+    ShowMaturity,
+    TakeBudgetProposal,
 }
 
 /// One row of the table.
@@ -226,6 +233,7 @@ const RECEIVER: &str = "/workspaces/{workspace}/receivers/{receiver}";
 const PRICES: &str = "/workspaces/{workspace}/prices";
 const DEFAULT_PRICE: &str = "/workspaces/{workspace}/prices/default";
 const CONFIG: &str = "/workspaces/{workspace}/config";
+const VERSIONS: &str = "/workspaces/{workspace}/config/versions";
 
 const REQUEST_QUERY: &[&str] = &join::<25>(
     &[
@@ -631,10 +639,11 @@ pub const OPERATIONS: &[Spec] = &[
         Operation::ApplyConfig,
         "PUT",
         CONFIG,
-        "Apply a configuration, whole or not at all. Secrets stay with what they belong to; a key that is left out is revoked",
+        "Apply a configuration, whole or not at all. Secrets stay with what they belong to; a key that is left out is revoked. With `version`, the one it was made from, it is refused when the configuration changed since",
     )
     .takes("Config")
-    .answers("Changes"),
+    .answers("Changes")
+    .asks(&["version"]),
     change(Operation::ValidateConfig, "POST", "/workspaces/{workspace}/config/validate", "Check a configuration without applying it")
         .with(Act::ReadConfig)
         .takes("Config")
@@ -786,6 +795,50 @@ pub const OPERATIONS: &[Spec] = &[
         "tokens_per_month",
     ])
     .answers("ThroughputAnswer"),
+    get(Operation::ListConfigVersions, VERSIONS, "List the last versions of the configuration, who made each and what it changed")
+        .answers("ConfigVersionList"),
+    get(
+        Operation::ShowConfigVersion,
+        "/workspaces/{workspace}/config/versions/{version}",
+        "The configuration of a version, or of `current`, and what going back to it would not bring back",
+    )
+    .answers("ConfigVersion"),
+    get(
+        Operation::CompareConfigVersions,
+        "/workspaces/{workspace}/config/versions/{version}/diff",
+        "What changes from the version `from` to this one; without `from`, from the current one",
+    )
+    .answers("Changes")
+    .asks(&["from"]),
+    change(
+        Operation::RollBackConfig,
+        "POST",
+        "/workspaces/{workspace}/config/rollback",
+        "Make a new version with the content of an old one; what is revoked stays so, and secrets that were deleted stay deleted",
+    )
+    .takes("RollBack")
+    .answers("RolledBack"),
+    get(
+        Operation::ShowKeyInventory,
+        "/workspaces/{workspace}/key-inventory",
+        "The keys with their age, last use and rotation; which are unused for `days`, unowned, or due for a new secret",
+    )
+    .answers("KeyInventory")
+    .asks(&["days", "owner"]),
+    get(
+        Operation::ShowMaturity,
+        "/workspaces/{workspace}/maturity",
+        "Where the workspace stands on the scale crawl, walk, run, from what it really uses, and the next steps",
+    )
+    .answers("Maturity"),
+    change(
+        Operation::TakeBudgetProposal,
+        "POST",
+        "/workspaces/{workspace}/budget-proposals",
+        "Take a proposed budget: the month's budget of this team, key, ... gets the limit, or is made",
+    )
+    .takes("TakenProposal")
+    .answers("TakenBudget"),
 ];
 
 /// What the table says about a request.

@@ -255,6 +255,9 @@ fn validate_row(field: &str, row: &PriceRow) -> Result<(), Problem> {
 impl ProviderConfig {
     fn validate(&self, name: &str) -> Result<(), Problem> {
         let at = |field: &str| format!("providers.{name}.{field}");
+        if let Some(text) = &self.payment_method {
+            check_text(&at("payment_method"), text)?;
+        }
         let Some(kind) = ProviderKind::parse(&self.kind) else {
             let kinds = ProviderKind::ALL.map(ProviderKind::name).join(", ");
             return Err(Problem::field(
@@ -315,7 +318,8 @@ impl ProviderConfig {
     }
 }
 
-fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
+/// Whether the rules of a policy can be kept.
+pub fn validate_policy(at: &str, policy: &KeyPolicy) -> Result<(), Problem> {
     let bounded = |field: &str, value: Option<u64>| match value {
         None | Some(1..=MAX_COUNT) => Ok(()),
         Some(_) => {

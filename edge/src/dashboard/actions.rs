@@ -24,6 +24,7 @@ pub(super) struct Action {
 const KEYS: &str = "/keys";
 const ALERT: &str = "/alerts/{alert}";
 const BUDGET: &str = "/budgets/{budget}";
+const SETTINGS: &str = "/settings";
 
 /// The forms.
 pub(super) const ACTIONS: &[Action] = &[
@@ -127,6 +128,104 @@ pub(super) const ACTIONS: &[Action] = &[
         once: None,
     },
     Action {
+        name: "check-config",
+        path: "/settings/check",
+        page: SETTINGS,
+        done: "",
+        ask: |_, form| Ok(Ask::send("POST", "/config/diff", Some(document(form)?))),
+        once: None,
+    },
+    Action {
+        name: "apply-config",
+        path: "/settings/apply",
+        page: SETTINGS,
+        done: "The configuration is applied, and its keys follow it from their next request on.",
+        ask: |_, form| {
+            let ask = Ask::send("PUT", "/config", Some(document(form)?));
+            Ok(ask.with("version", form.text("version")))
+        },
+        once: None,
+    },
+    Action {
+        name: "roll-back",
+        path: "/settings/versions/{version}/roll-back",
+        page: "/settings/versions/{version}",
+        done: "",
+        ask: |names, _| {
+            let name = names.first().map_or("", String::as_str);
+            let version = name.parse::<u64>().map_or_else(|_| json!(name), |it| json!(it));
+            Ok(Ask::send("POST", "/config/rollback", Some(json!({ "version": version }))))
+        },
+        once: Some(super::pages::rolled_back),
+    },
+    Action {
+        name: "change-key",
+        path: "/keys/{key}/change",
+        page: "/keys/{key}",
+        done: "The key is changed: its next request counts for what it says now.",
+        ask: |names, form| Ok(change_key(names, form)),
+        once: None,
+    },
+    Action {
+        name: "pay-provider",
+        path: "/provider-payment",
+        page: KEYS,
+        done: "The payment method is noted.",
+        ask: |_, form| {
+            let path = format!("/providers/{}", encoded(form.text("provider")));
+            let body = json!({ "payment_method": form.get("payment_method") });
+            Ok(Ask::send("PATCH", path, Some(body)))
+        },
+        once: None,
+    },
+    Action {
+        name: "take-proposal",
+        path: "/budget-proposals/{dimension}/{value}/{limit}/take",
+        page: "/budgets",
+        done: "The budget has the proposed limit.",
+        ask: |names, _| {
+            let part = |place: usize| names.get(place).cloned().unwrap_or_default();
+            let body = json!({ "dimension": part(0), "value": part(1), "limit_usd": part(2) });
+            Ok(Ask::send("POST", "/budget-proposals", Some(body)))
+        },
+        once: None,
+    },
+    Action {
+        name: "set-receiver",
+        path: "/receivers/set",
+        page: "/receivers",
+        done: "",
+        ask: |_, form| Ok(set_receiver(form)),
+        once: Some(super::pages::saved),
+    },
+    Action {
+        name: "test-receiver",
+        path: "/receivers/{receiver}/test",
+        page: "/receivers",
+        done: "",
+        ask: |names, _| Ok(Ask::send("POST", named("/receivers/{}/test", names), None)),
+        once: Some(super::pages::tested),
+    },
+    Action {
+        name: "issue-token",
+        path: "/tokens/issue",
+        page: "/settings/people",
+        done: "",
+        ask: |_, form| {
+            let body = json!({ "name": form.text("name"), "role": form.text("role"), "owner": form.get("owner") });
+            Ok(Ask::send("POST", "/tokens", Some(body)))
+        },
+        once: Some(super::pages::issued),
+    },
+    Action {
+        name: "delete-token",
+        path: "/tokens/{token}/delete",
+        page: "/settings/people",
+        done: "The token is deleted, and its sessions have ended.",
+        ask: |names, _| Ok(Ask::send("DELETE", named("/tokens/{}", names), None)),
+        once: None,
+    },
+    Action {
         name: "apply-price",
         path: "/price-proposals/{proposal}/apply",
         page: "/reconciliation",
@@ -143,6 +242,11 @@ pub(super) const ACTIONS: &[Action] = &[
         once: None,
     },
 ];
+
+/// Whether the page shows the answer of an action with the form, instead of beginning anew: it changed nothing.
+pub(super) fn stays(action: &Action) -> bool {
+    action.name == "check-config"
+}
 
 /// The form that goes to a path, and the path's parameters.
 pub(super) fn find(path: &str) -> Option<(&'static Action, Vec<String>)> {
@@ -174,6 +278,13 @@ fn named(path: &str, names: &[String]) -> String {
     path.replace("{}", &encoded(names.first().map_or("", String::as_str)))
 }
 
+/// The configuration that was written.
+fn document(form: &Fields) -> Result<Value, String> {
+    serde_json::from_str(form.text("document")).map_err(|error| {
+        format!("The configuration is no JSON: {error}. Nothing is lost: correct it below.")
+    })
+}
+
 fn issue_key(form: &Fields) -> Result<Ask, String> {
     let mut body = Map::new();
     for name in ["name", "owner", "cost_centre", "purpose", "environment"] {
@@ -194,6 +305,33 @@ fn issue_key(form: &Fields) -> Result<Ask, String> {
         body.insert("expires_at".to_owned(), format!("{day}T00:00:00Z").into());
     }
     Ok(Ask::send("POST", "/keys", Some(Value::Object(body))))
+}
+
+/// What is said of a key. What is left empty stays; a key without a day for its end has none.
+fn change_key(names: &[String], form: &Fields) -> Ask {
+    let mut body = Map::new();
+    for name in ["name", "owner", "cost_centre", "purpose", "environment"] {
+        if let Some(value) = form.get(name) {
+            body.insert(name.to_owned(), value.into());
+        }
+    }
+    // A day that was not touched must not move the hour behind it.
+    let (day, was) = (form.text("expires_at"), form.text("expires_was"));
+    if was.get(..10).unwrap_or_default() != day {
+        body.insert("expires_at".to_owned(), json!(form.get("expires_at").map(moment)));
+    }
+    Ask::send("PATCH", named("/keys/{}", names), Some(Value::Object(body)))
+}
+
+fn set_receiver(form: &Fields) -> Ask {
+    let kinds = form.text("kinds").split([',', ' ']).filter(|kind| !kind.is_empty());
+    let kinds: Vec<&str> = kinds.collect();
+    let mut body = json!({ "type": form.text("type"), "min_severity": form.text("min_severity"),
+                           "kinds": kinds, "enabled": form.text("enabled") != "no" });
+    if let (Some(url), Some(fields)) = (form.get("url"), body.as_object_mut()) {
+        fields.insert("url".to_owned(), url.into());
+    }
+    Ask::send("PUT", format!("/receivers/{}", encoded(form.text("name"))), Some(body))
 }
 
 fn new_key(answer: &Value) -> View {

@@ -10,9 +10,16 @@ mod failures;
 mod figures;
 mod flow;
 #[cfg(test)]
+mod inventory_tests;
+#[cfg(test)]
 mod models_tests;
+mod oidc;
+#[cfg(test)]
+mod oidc_tests;
 mod pages;
 pub mod session;
+#[cfg(test)]
+mod settings_tests;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -23,16 +30,19 @@ use askama::Template;
 use tallygate_shared::time::Timestamp;
 
 use crate::admin::call::{self, Call};
+use crate::admin::roles::Role;
 use crate::vault::KeyRing;
 pub use access::AccessSettings;
 use actions::Action;
 pub use failures::Failures;
+pub use oidc::OidcSettings;
 use pages::{Rounds, Visit};
 use session::{COOKIE, Session};
 use sign_in::{sign_in, sign_in_page};
-use view::{Block, Frame, Group, Link, Message, Note, Page, Tone, View};
-pub use web::{Answer, Ask, Request, Step};
-use web::{Fields, encoded};
+use view::{Block, Frame, Going, Group, Link, Message, Note, Page, Tone, View};
+pub(crate) use web::Fields;
+pub(crate) use web::encoded;
+pub use web::{Answer, Ask, FromProvider, Request, Step};
 
 /// Where the dashboard is.
 pub const ROOT: &str = "/dashboard";
@@ -50,6 +60,8 @@ pub struct Around<'a> {
     pub now: Timestamp,
     /// Which tokens of Cloudflare Access are for us.
     pub access: &'a AccessSettings,
+    /// Which tokens of an OpenID provider are for us.
+    pub oidc: &'a OidcSettings,
     /// Who failed to sign in of late.
     pub failures: &'a mut Failures,
 }
@@ -74,6 +86,11 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
             (false, None) => sign_in_page(request, around, 200, request.query().text("next"), ""),
         };
     }
+    match (path, posted) {
+        (oidc::START, true) => return oidc::start(request, around),
+        (oidc::CALLBACK, false) => return oidc::callback(request, rounds, around),
+        _ => {}
+    }
     let Some(session) = session else { return to_sign_in(request, posted) };
     if rounds.iter().flatten().any(|answer| answer.status == 401) {
         return to_sign_in(request, posted);
@@ -93,6 +110,7 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
         query: request.query(),
         parameters: Vec::new(),
         form: Fields::default(),
+        answer: None,
         now: around.now,
     };
     let here = request.target();
@@ -184,8 +202,20 @@ fn html(
         path: visit.path.clone(),
         query: visit.query.clone(),
         notes,
+        rows: rows(visit.session),
     };
     rendered(status, &Page { frame: &frame, view })
+}
+
+/// Whose rows a developer sees. Everybody else sees all of them.
+fn rows(session: &Session) -> String {
+    match (&session.owner, session.role) {
+        (Some(owner), _) => format!("You see what belongs to {owner}, and nothing of others."),
+        (None, Role::Developer) => {
+            "Your token names no owner, so you see the rows of all owners.".to_owned()
+        }
+        (None, _) => String::new(),
+    }
 }
 
 fn navigation(visit: &Visit<'_>) -> Vec<Group> {
@@ -207,7 +237,7 @@ fn navigation(visit: &Visit<'_>) -> Vec<Group> {
 /// Why a form is not taken.
 fn form_refusal(request: &Request, session: &Session, ring: &KeyRing) -> Option<Step> {
     if request.body_too_large {
-        let text = "The form is larger than 64 KiB. Send less.";
+        let text = "The form is larger than 2 MiB. Send less.";
         return Some(message(request, 413, "Too large", text));
     }
     let owned = session.owns_form(request.form().text("csrf"), ring);
@@ -235,14 +265,20 @@ fn change(
     let Some((action, parameters)) = actions::find(path) else {
         return message(request, 404, "Not found", "There is no such form. Open its page again.");
     };
+    let mut shown = None;
     let (problem, rest) = match (rounds.split_first(), (action.ask)(&parameters, &form)) {
         (None, Ok(ask)) => return calls(request, &[ask], session),
-        (Some((done, rest)), Ok(_)) => match done.first() {
-            Some(answer) if !failed(answer) => {
-                return changed(request, action, &parameters, answer, session, around);
+        (Some((done, rest)), Ok(_)) => {
+            shown = done.first().cloned();
+            match done.first() {
+                Some(answer) if !failed(answer) && !actions::stays(action) => {
+                    return changed(request, action, &parameters, answer, session, around);
+                }
+                answer => {
+                    ((answer.map_or(500, |a| a.status), answer.and_then(Answer::problem)), rest)
+                }
             }
-            answer => ((answer.map_or(500, |a| a.status), answer.and_then(Answer::problem)), rest),
-        },
+        }
         (_, Err(text)) => ((422, Some(text)), rounds),
     };
     // The page that the form stands on, with what was wrong and what was written.
@@ -253,11 +289,13 @@ fn change(
         query: Fields::default(),
         parameters: Vec::new(),
         form,
+        answer: shown,
         now: around.now,
     };
     let (status, text) = problem;
-    let text = text.unwrap_or_else(|| "The gateway gave no answer. Try again.".to_owned());
-    let notes = vec![Note { tone: Tone::Bad, text }];
+    let silence = || (status >= 300).then(|| "The gateway gave no answer. Try again.".to_owned());
+    let notes = text.or_else(silence).into_iter().map(|text| Note { tone: Tone::Bad, text });
+    let notes = notes.collect();
     show(request, visit, rest, around, &Shown { status, here: &back, notes })
 }
 
@@ -281,6 +319,7 @@ fn changed(
             query: Fields::default(),
             parameters: Vec::new(),
             form: Fields::default(),
+            answer: None,
             now: around.now,
         };
         let mut view = once(&answer.value().unwrap_or_default());
@@ -340,6 +379,14 @@ fn see(path: &str, cookie: Option<String>) -> Step {
 
 fn message(request: &Request, status: u16, title: &str, text: &str) -> Step {
     rendered(status, &Message { theme: &theme(request), title, text })
+}
+
+/// A page that leads away at once, and says where to.
+fn going(request: &Request, status: u16, headers: Vec<(&'static str, String)>, url: &str) -> Step {
+    match (Going { theme: &theme(request), url }).render() {
+        Ok(body) => Step::Respond { status, headers, body },
+        Err(_) => message(request, 500, "Try again", "The page could not be made."),
+    }
 }
 
 fn rendered(status: u16, page: &impl Template) -> Step {

@@ -9,6 +9,7 @@ mod models;
 mod overview;
 mod overview_books;
 mod prompts;
+mod receivers;
 mod reconciliation;
 mod reconciliation_runs;
 mod request;
@@ -16,9 +17,18 @@ mod requests;
 mod review;
 mod savings;
 mod sessions;
+mod settings;
+mod settings_maturity;
+mod settings_people;
+mod settings_simulator;
+mod settings_versions;
 mod statements;
 mod unit_economics;
 mod usage;
+
+pub(super) use receivers::{saved, tested};
+pub(super) use settings_people::issued;
+pub(super) use settings_versions::rolled_back;
 
 use serde_json::Value;
 use tallygate_shared::money::Usd;
@@ -42,6 +52,8 @@ pub(super) struct Visit<'a> {
     pub(super) parameters: Vec<String>,
     /// What was written into a form that was not taken.
     pub(super) form: Fields,
+    /// What a form was answered that is shown with its page: what is wrong, or what would come of it.
+    pub(super) answer: Option<Answer>,
     /// The time.
     pub(super) now: Timestamp,
 }
@@ -248,6 +260,62 @@ pub(super) const PAGES: &[Entry] = &[
         act: Act::ReadUsage,
         asks: calculators::throughput_asks,
         view: calculators::throughput,
+    },
+    Entry {
+        path: "/settings",
+        title: "Settings",
+        menu: Some("Settings"),
+        act: Act::ReadConfig,
+        asks: settings::asks,
+        view: settings::view,
+    },
+    Entry {
+        path: "/settings/versions",
+        title: "Versions",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_versions::list_asks,
+        view: settings_versions::list,
+    },
+    Entry {
+        path: "/settings/versions/{version}",
+        title: "Version",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_versions::one_asks,
+        view: settings_versions::one,
+    },
+    Entry {
+        path: "/settings/simulator",
+        title: "Policy simulator",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_simulator::asks,
+        view: settings_simulator::view,
+    },
+    Entry {
+        path: "/settings/maturity",
+        title: "Crawl, walk, run",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_maturity::asks,
+        view: settings_maturity::view,
+    },
+    Entry {
+        path: "/receivers",
+        title: "Where alerts go",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: receivers::asks,
+        view: receivers::view,
+    },
+    Entry {
+        path: "/settings/people",
+        title: "Who may sign in",
+        menu: None,
+        act: Act::ReadConfig,
+        asks: settings_people::asks,
+        view: settings_people::view,
     },
 ];
 

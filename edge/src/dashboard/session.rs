@@ -47,6 +47,9 @@ pub struct Session {
     pub who: String,
     /// Their role, for what a page offers. What it may do, the workspace says.
     pub role: Role,
+    /// Whose rows they see, for what a page says. `None`: everybody's.
+    #[serde(default)]
+    pub owner: Option<String>,
     /// When it ends, in milliseconds since 1970.
     pub expires_ms: i64,
 }
@@ -113,6 +116,7 @@ mod tests {
             id: "ses_1".to_owned(),
             who: "token:t1".to_owned(),
             role: Role::Finance,
+            owner: None,
             expires_ms: 1_000,
         }
     }

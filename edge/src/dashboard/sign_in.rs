@@ -92,17 +92,30 @@ pub(super) fn sign_in(request: &Request, rounds: &[Vec<Answer>], around: &mut Ar
     let Some(answered) = rounds.first() else {
         return Step::Calls { steps: vec![means.step(&request.request_id)] };
     };
-    let Some(answer) = answered.first() else {
+    opened(request, answered.first(), means.workspace(), next, around)
+}
+
+/// What follows when the workspace was asked for a session.
+pub(super) fn opened(
+    request: &Request,
+    answer: Option<&Answer>,
+    workspace: Option<&WorkspaceId>,
+    next: &str,
+    around: &mut Around<'_>,
+) -> Step {
+    let address = request.address.as_deref().unwrap_or("unknown");
+    let Some(answer) = answer else {
         let text = "The gateway gave no answer. Try again.";
         return sign_in_page(request, around, 500, next, text);
     };
-    let opened = answer.value().zip(means.workspace()).and_then(|(opened, workspace)| {
+    let opened = answer.value().zip(workspace).and_then(|(opened, workspace)| {
         let text = |name: &str| opened.get(name)?.as_str().map(str::to_owned);
         Some(Session {
             workspace: workspace.clone(),
             id: text("id")?,
             who: text("who")?,
             role: serde_json::from_value(opened.get("role")?.clone()).ok()?,
+            owner: text("owner"),
             expires_ms: around.now.plus_ms(SESSION_MS).ms(),
         })
     });
@@ -139,6 +152,7 @@ pub(super) fn sign_in_page(
         next: &own_path(next),
         problem,
         person: &person,
+        provider: around.oidc.name().unwrap_or_default(),
         workspace: form.text("workspace"),
     };
     rendered(status, &page)

@@ -8,12 +8,12 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 
 mod insights;
 
-const ORIGIN: &str = "https://gate.test";
+pub(super) const ORIGIN: &str = "https://gate.test";
 
 /// A browser.
 pub(super) struct Browser<'a> {
     shell: &'a Shell,
-    cookies: Vec<(String, String)>,
+    pub(super) cookies: Vec<(String, String)>,
     failures: Failures,
 }
 
@@ -30,7 +30,7 @@ impl Page {
     }
 
     /// The form token of the page.
-    fn csrf(&self) -> String {
+    pub(super) fn csrf(&self) -> String {
         let (_, rest) = self.body.split_once("name=\"csrf\" value=\"").expect("a form");
         rest.split_once('"').unwrap().0.to_owned()
     }
@@ -48,7 +48,7 @@ impl<'a> Browser<'a> {
         browser
     }
 
-    fn request(&self, method: &str, target: &str) -> Request {
+    pub(super) fn request(&self, method: &str, target: &str) -> Request {
         let cookies = self.cookies.iter().map(|(name, value)| format!("{name}={value}"));
         Request {
             method: method.to_owned(),
@@ -58,7 +58,7 @@ impl<'a> Browser<'a> {
         }
     }
 
-    fn send(&mut self, request: &Request) -> Page {
+    pub(super) fn send(&mut self, request: &Request) -> Page {
         let mut rounds: Vec<Vec<Answer>> = Vec::new();
         loop {
             assert!(rounds.len() < 8, "{} asks for too much", request.url);
@@ -69,10 +69,14 @@ impl<'a> Browser<'a> {
                     team_domain: "acme.cloudflareaccess.com".to_owned(),
                     audience: "tag".to_owned(),
                 };
+                let oidc = &super::OidcSettings {
+                    issuer: "https://id.test".to_owned(),
+                    client_id: "us".to_owned(),
+                };
                 answer(
                     request,
                     &rounds,
-                    &mut Around { ring: &ring, now: self.shell.now(), access, failures },
+                    &mut Around { ring: &ring, now: self.shell.now(), access, oidc, failures },
                 )
             };
             match step {
@@ -85,6 +89,12 @@ impl<'a> Browser<'a> {
                         })
                         .collect(),
                 ),
+                // A test that wants a token says itself what comes of the code.
+                Step::Exchange { code, verifier, redirect_uri } => {
+                    let asked =
+                        json!({ "code": code, "verifier": verifier, "redirect_uri": redirect_uri });
+                    return Page { status: 0, headers: Vec::new(), body: asked.to_string() };
+                }
                 Step::Respond { status, headers, body } => {
                     for (_, cookie) in headers.iter().filter(|(name, _)| *name == "set-cookie") {
                         let (name, rest) = cookie.split_once('=').unwrap();
@@ -123,7 +133,7 @@ pub(super) fn token_of(shell: &Shell, admin: &str, role: &str) -> (String, Strin
 }
 
 /// Two requests this month: one of a team, one of nobody.
-fn spend(shell: &Shell) -> Usd {
+pub(super) fn spend(shell: &Shell) -> Usd {
     let at = NOW_MS - 60_000;
     let event = |seq: u64, actor: Value, charged: &str| {
         json!({

@@ -344,6 +344,16 @@ impl Field {
         Self { kind: "date", ..Self::text(name, label, value) }
     }
 
+    /// A field for text of many lines.
+    pub(super) fn lines(name: &str, label: &str, value: &str) -> Self {
+        Self { kind: "lines", ..Self::text(name, label, value) }
+    }
+
+    /// What a form says by itself.
+    pub(super) fn hidden(name: &str, value: &str) -> Self {
+        Self { kind: "hidden", ..Self::text(name, "", value) }
+    }
+
     /// A choice. The empty one stands for all.
     pub(super) fn choice(name: &str, label: &str, value: &str, options: &[(&str, &str)]) -> Self {
         let options =
@@ -385,6 +395,8 @@ pub(super) struct Frame {
     pub(super) query: Fields,
     /// What to say first.
     pub(super) notes: Vec<Note>,
+    /// Whose rows these are, where that must be said.
+    pub(super) rows: String,
 }
 
 impl Frame {
@@ -411,7 +423,17 @@ pub(super) struct SignIn<'a> {
     pub(super) problem: &'a str,
     /// Whom Cloudflare Access lets through; nobody where it is empty.
     pub(super) person: &'a str,
+    /// The OpenID provider to sign in with; none where it is empty.
+    pub(super) provider: &'a str,
     pub(super) workspace: &'a str,
+}
+
+/// A page that leads away at once.
+#[derive(Template)]
+#[template(path = "going.html")]
+pub(super) struct Going<'a> {
+    pub(super) theme: &'a str,
+    pub(super) url: &'a str,
 }
 
 /// A page without a session that only says something.
@@ -432,7 +454,9 @@ pub(super) fn csv(table: &Table) -> String {
         cells.peek().is_none()
             || cells.any(|cell| !matches!(cell, Cell::Actions(_) | Cell::Share(_)))
     };
-    let places: Vec<usize> = (0..table.columns.len()).filter(|at| shown(*at)).collect();
+    let acts = |at: &usize| table.columns.get(*at).is_some_and(|column| column.name == "actions");
+    let places = (0..table.columns.len()).filter(|at| shown(*at) && !acts(at));
+    let places: Vec<usize> = places.collect();
     let names = places.iter().filter_map(|at| table.columns.get(*at));
     line(&mut out, names.map(|column| column.name.as_str()));
     for row in table.rows.iter().flatten() {

@@ -23,12 +23,37 @@ pub struct Request {
     pub address: Option<String>,
     /// What a token of Cloudflare Access says, whose signature the shell has checked.
     pub access: Option<String>,
+    /// What the OpenID provider says.
+    pub oidc: Option<FromProvider>,
+    /// Random bytes for a sign-in that begins, base64url.
+    pub random: Option<String>,
     /// A form's text.
     pub body: String,
     /// The body was too large to be read.
     pub body_too_large: bool,
     /// The id of this request.
     pub request_id: String,
+}
+
+/// What the shell heard from the OpenID provider.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(tag = "said", rename_all = "snake_case", deny_unknown_fields)]
+pub enum FromProvider {
+    /// Where people sign in there.
+    Discovered {
+        /// The address.
+        authorization_endpoint: String,
+    },
+    /// A token whose signature the shell has checked.
+    Vouched {
+        /// What it says.
+        claims: String,
+    },
+    /// Nothing that can be used.
+    Failed {
+        /// Why, in a few words.
+        why: String,
+    },
 }
 
 impl Request {
@@ -86,7 +111,7 @@ impl Request {
 
 /// Named values: a query, or a form.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Fields(pub(super) Vec<(String, String)>);
+pub(crate) struct Fields(pub(crate) Vec<(String, String)>);
 
 impl Fields {
     /// Reads `a=1&b=2`.
@@ -117,7 +142,7 @@ impl Fields {
     }
 
     /// `?a=1&b=2`; nothing without values.
-    pub(super) fn query(&self) -> String {
+    pub(crate) fn query(&self) -> String {
         let pairs: Vec<String> = self
             .0
             .iter()
@@ -128,7 +153,7 @@ impl Fields {
 }
 
 /// Percent-encoded, for a segment of a path or a value of a query.
-pub(super) fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
@@ -226,6 +251,15 @@ pub enum Step {
         headers: Vec<(&'static str, String)>,
         /// The body.
         body: String,
+    },
+    /// Ask the OpenID provider for the token of this code, then come back with what it says.
+    Exchange {
+        /// The code.
+        code: String,
+        /// What proves that we began this sign-in.
+        verifier: String,
+        /// Where the code was sent to.
+        redirect_uri: String,
     },
     /// Make these calls of the admin API, all at once, then come back with their answers.
     Calls {

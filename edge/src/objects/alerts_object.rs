@@ -27,6 +27,7 @@ use super::alerts_plan::{AlertsPlan, ReceiverKind, ReceiverPlan, seal_context};
 use super::alerts_store::{AlertsQuery, AlertsStore, DeliveriesQuery, Message, shown};
 use super::sql::{Sql, SqlError};
 use crate::admin::call::Step;
+use crate::admin::merge_standing::MaturityQuery;
 use crate::admin::problem::Problem;
 use crate::vault::KeyRing;
 
@@ -90,6 +91,8 @@ pub struct Wish {
     pub id: String,
     /// Who wants it.
     pub by: String,
+    /// Only when it is this owner's.
+    pub owner: Option<String>,
     /// Until when to be quiet.
     pub until_ms: Option<i64>,
     /// Why.
@@ -332,10 +335,14 @@ impl<S: Sql> AlertsObject<S> {
         let step = match method {
             "list" => Step::json(200, &self.store.list_alerts(&parsed::<AlertsQuery>(payload)?)?),
             "open" => Step::json(200, &json!(self.store.open_by_severity()?)),
-            "show" => match self.store.alert(payload)? {
-                Some(alert) => Step::json(200, &shown(&alert)),
-                None => Problem::not_found("alert", payload).into(),
-            },
+            "show" => {
+                let wish = parsed(payload)?;
+                match self.seen(&wish)? {
+                    Some(alert) => Step::json(200, &shown(&alert)),
+                    None => Problem::not_found("alert", &wish.id).into(),
+                }
+            }
+            "standing" => self.standing(parsed(payload)?)?,
             "deliveries" => {
                 let query: DeliveriesQuery = parsed(payload)?;
                 Step::json(200, &self.store.deliveries(None, &query)?)
@@ -354,6 +361,13 @@ impl<S: Sql> AlertsObject<S> {
         Ok(step)
     }
 
+    /// Adds to what is known of the workspace how its alerts are, and asks the Ledgers next.
+    fn standing(&self, mut query: MaturityQuery) -> Result<Step, SqlError> {
+        (query.facts.critical_open, query.facts.handled_alerts) = self.store.handled()?;
+        let (names, payload) = (query.ledgers.clone(), json!(query).to_string());
+        Ok(Step::Ledgers { names, method: "standing", payload })
+    }
+
     /// A receiver as the API shows it, with how its queue is.
     fn with_health(&self, mut receiver: Value) -> Result<Value, SqlError> {
         let name = receiver.get("name").and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -366,8 +380,14 @@ impl<S: Sql> AlertsObject<S> {
         Ok(receiver)
     }
 
+    /// The alert of a wish, where whoever wants it may see it.
+    fn seen(&self, wish: &Wish) -> Result<Option<Alert>, SqlError> {
+        let found = self.store.alert(&wish.id)?;
+        Ok(found.filter(|alert| wish.owner.is_none() || alert.owner == wish.owner))
+    }
+
     fn act(&mut self, method: &str, wish: &Wish) -> Result<Step, SqlError> {
-        let Some(mut alert) = self.store.alert(&wish.id)? else {
+        let Some(mut alert) = self.seen(wish)? else {
             return Ok(Problem::not_found("alert", &wish.id).into());
         };
         let until = wish.until_ms.map_or(self.now, Timestamp::from_ms);

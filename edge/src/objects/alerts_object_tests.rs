@@ -364,10 +364,10 @@ fn people_take_snooze_and_resolve_alerts() {
     assert_eq!(status, 422, "{problem}");
     assert!(problem.to_string().contains("until"), "{problem}");
     bench.advance(HOUR_MS);
-    assert_eq!(bench.ask("show", &json!(id)).1["status"]["state"], "open");
+    assert_eq!(bench.ask("show", &json!({ "id": id })).1["status"]["state"], "open");
     assert_eq!(bench.ask("resolve", &json!({"id": id, "by": "token:a"})).0, 200);
     assert_eq!(bench.ask("acknowledge", &json!({"id": id})).0, 409);
-    assert_eq!(bench.ask("show", &json!("al_unknown")).0, 404);
+    assert_eq!(bench.ask("show", &json!({ "id": "al_unknown" })).0, 404);
     let (_, page) = bench.ask("deliveries", &json!({"limit": 10}));
     let types: Vec<_> = page["data"].as_array().unwrap().iter().map(|d| &d["type"]).collect();
     assert_eq!(types, ["alert.resolved", "alert.reopened", "alert.opened", "alert.opened"]);

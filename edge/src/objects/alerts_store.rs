@@ -48,6 +48,8 @@ pub struct AlertsQuery {
     pub severity: Option<String>,
     /// Of this kind.
     pub kind: Option<String>,
+    /// Of this owner.
+    pub owner: Option<String>,
     /// Behind this one.
     pub cursor: Option<String>,
     /// How many.
@@ -193,6 +195,15 @@ impl<S: Sql> AlertsStore<S> {
         Ok(open)
     }
 
+    /// Critical alerts that nobody took on, and alerts that somebody did something about.
+    pub(super) fn handled(&self) -> Result<(u64, u64), SqlError> {
+        let count = "SELECT
+            CAST(COUNT(CASE WHEN severity = 'critical' AND state = 'open' AND present = 1 THEN 1 END) AS TEXT),
+            CAST(COUNT(json_extract(body, '$.status.by')) AS TEXT) FROM alerts";
+        let rows = self.sql.exec(count, &[])?;
+        rows.first().map_or(Ok((0, 0)), |row| Ok((integer(row, 0)?, integer(row, 1)?)))
+    }
+
     pub(super) fn list_alerts(&self, query: &AlertsQuery) -> Result<Value, SqlError> {
         let (opened, id) = match query.cursor.as_deref().and_then(|text| text.split_once('-')) {
             Some((opened, id)) => (Some(opened), Some(id)),
@@ -203,13 +214,20 @@ impl<S: Sql> AlertsStore<S> {
         let select = format!(
             "SELECT body, CAST(opened_ms AS TEXT) || '-' || id FROM alerts
              WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR severity = ?2) AND (?3 IS NULL OR kind = ?3)
+               AND (?6 IS NULL OR json_extract(body, '$.owner') = ?6)
                AND (?4 IS NULL OR opened_ms < CAST(?4 AS INTEGER)
                     OR (opened_ms = CAST(?4 AS INTEGER) AND id > ?5))
              ORDER BY opened_ms DESC, id LIMIT {}",
             limit + 1
         );
-        let params =
-            [query.state.as_deref(), query.severity.as_deref(), query.kind.as_deref(), opened, id];
+        let params = [
+            query.state.as_deref(),
+            query.severity.as_deref(),
+            query.kind.as_deref(),
+            opened,
+            id,
+            query.owner.as_deref(),
+        ];
         let rows = self.sql.exec(&select, &params)?;
         page(&rows, limit, |row| Ok(shown(&stored(text(row, 0)?)?)))
     }

@@ -16,6 +16,7 @@ use super::archive_part::{
     PART_EVENTS, Part, Place, closes_at, front, name_of, open_hour, sha256_of,
 };
 use super::ledger_object::{LedgerObject, parsed};
+use super::ledger_requests::RequestQuery;
 use super::sql::{Row, Sql, SqlError, integer, text};
 
 /// Late events wait for others so long: each sweep makes at most a part of each hour that has some.
@@ -387,8 +388,10 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// A request's record, or the parts that may have it.
-    pub(super) fn request(&self, id: &str) -> Result<Value, SqlError> {
-        let rows = self.exec("SELECT body FROM events WHERE id = ?", &[Some(id)])?;
+    pub(super) fn request(&self, query: &RequestQuery) -> Result<Value, SqlError> {
+        let id = query.id.as_str();
+        let select = "SELECT body FROM events WHERE id = ?1 AND (?2 IS NULL OR owner = ?2)";
+        let rows = self.exec(select, &[Some(id), query.owner.as_deref()])?;
         let bodies: Vec<Value> =
             rows.iter().map(|row| parsed(row, 0)).collect::<Result<_, SqlError>>()?;
         if !bodies.is_empty() {

@@ -11,6 +11,7 @@ use tallygate_shared::time::Timestamp;
 use super::ledger_archive::Job;
 use super::ledger_object::LedgerObject;
 use super::ledger_object_tests::{DAY_START, HOUR_MS, batch, event, key};
+use super::ledger_requests::RequestQuery;
 use super::ledger_true_ups::ExportQuery;
 use super::sql::{Sql, text};
 use super::test_sql::TestSql;
@@ -345,8 +346,13 @@ fn a_request_is_found_in_its_part() {
     let mut world = World::new(0);
     world.deliver(1, &[DAY_START, DAY_START + 1]);
     let (id, _) = world.delivered.keys().next().unwrap().clone();
+    let query = |id: &str, owner: Option<&str>| RequestQuery {
+        id: id.to_owned(),
+        owner: owner.map(str::to_owned),
+    };
     let ask = |world: &World| -> Value {
-        serde_json::from_str(&world.ledger().query("request", &id).unwrap()).unwrap()
+        let query = json!(query(&id, None)).to_string();
+        serde_json::from_str(&world.ledger().query("request", &query).unwrap()).unwrap()
     };
     assert_eq!(ask(&world)["data"][0]["id"], json!(id));
     world.now = DAY_START + 2 * HOUR_MS;
@@ -355,11 +361,15 @@ fn a_request_is_found_in_its_part() {
     assert_eq!(answer["data"], json!([]));
     let part = serde_json::from_value(answer["parts"][0].clone()).unwrap();
     let lines = world.bucket.values().next().unwrap();
-    let found = record_in(&part, Ok(lines), &id).unwrap().unwrap();
-    assert_eq!(serde_json::from_str::<Value>(&found).unwrap()["id"], json!(id));
-    assert_eq!(record_in(&part, Ok(lines), "req_1").unwrap(), None);
-    assert!(record_in(&part, Ok("{}\n"), &id).is_err());
-    assert!(record_in(&part, Err("is missing"), &id).is_err());
+    let found = record_in(&part, Ok(lines), &query(&id, None)).unwrap().unwrap();
+    let found: Value = serde_json::from_str(&found).unwrap();
+    assert_eq!(found["id"], json!(id));
+    let owner = found["owner"].as_str().unwrap();
+    assert!(record_in(&part, Ok(lines), &query(&id, Some(owner))).unwrap().is_some());
+    assert_eq!(record_in(&part, Ok(lines), &query(&id, Some("eve"))).unwrap(), None);
+    assert_eq!(record_in(&part, Ok(lines), &query("req_1", None)).unwrap(), None);
+    assert!(record_in(&part, Ok("{}\n"), &query(&id, None)).is_err());
+    assert!(record_in(&part, Err("is missing"), &query(&id, None)).is_err());
 }
 
 /// Something that happens.

@@ -283,12 +283,14 @@ impl<S: Sql> LedgerObject<S> {
                 json!({ "lines": page.lines, "after": page.next })
             }
             "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
-            "request" => self.request(payload)?,
+            "request" => self.request(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "archive" => self.archive_state()?,
             "outcomes" => self.outcomes(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?
             }
+            "key_use" => self.key_use(serde_json::from_str(payload).map_err(unreadable)?)?,
+            "standing" => self.standing(serde_json::from_str(payload).map_err(unreadable)?)?,
             _ => match self.insight(method, payload)? {
                 Some(answer) => answer,
                 None => self.totals()?,

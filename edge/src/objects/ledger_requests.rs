@@ -43,6 +43,16 @@ pub struct RequestsQuery {
     pub filters: BTreeMap<String, String>,
 }
 
+/// A question about one request.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RequestQuery {
+    /// Its id.
+    pub id: String,
+    /// Only when it is this owner's.
+    pub owner: Option<String>,
+}
+
 /// What a Ledger reads of a question about refusals: the rest is for who decides them again.
 #[derive(Deserialize)]
 pub(super) struct RefusedQuery {

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::policy::decide::RequestFacts;
-use tallygate_shared::policy::key_plan::KeyPlan;
+use tallygate_shared::policy::key_plan::{KeyPlan, KeyPolicy};
 use tallygate_shared::pricing::{PriceBook, PriceRow};
 use tallygate_shared::time::Timestamp;
 
@@ -34,6 +34,8 @@ struct Simulate {
     facts: RequestFacts,
     #[serde(default)]
     actor: Option<Actor>,
+    #[serde(default)]
+    policy: Option<KeyPolicy>,
 }
 
 impl<S: Sql> MeterObject<S> {
@@ -41,8 +43,8 @@ impl<S: Sql> MeterObject<S> {
     pub fn ask(&mut self, method: &str, call: &str, now: Timestamp) -> Result<String, MeterError> {
         Ok(match method {
             "simulate" => {
-                let Simulate { facts, actor } = serde_json::from_str(call)?;
-                serde_json::to_string(&self.simulate(&facts, actor, now)?)?
+                let Simulate { facts, actor, policy } = serde_json::from_str(call)?;
+                serde_json::to_string(&self.simulate(&facts, actor, policy, now)?)?
             }
             "models" => {
                 let question: Question = serde_json::from_str(call)?;

@@ -8,6 +8,7 @@ use tallygate_shared::identity::actor::{Actor, ActorError};
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::decide::{Check, RequestFacts, decide};
+use tallygate_shared::policy::key_plan::{KeyPlan, KeyPolicy};
 use tallygate_shared::time::Timestamp;
 
 use super::meter_object::{MeterError, MeterObject};
@@ -69,14 +70,18 @@ pub struct State {
 }
 
 impl<S: Sql> MeterObject<S> {
-    /// What a request would get, and why, without sending it or changing anything.
+    /// What a request would get, and why, without sending it or changing anything; under another policy than the key's
+    /// where one is given.
     pub fn simulate(
         &self,
         facts: &RequestFacts,
         actor: Option<Actor>,
+        policy: Option<KeyPolicy>,
         now: Timestamp,
     ) -> Result<Simulated, MeterError> {
-        let plan = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        let own = self.plan.as_ref().ok_or(MeterError::NoPlan)?;
+        let thought = policy.map(|policy| KeyPlan { policy, ..own.clone() });
+        let plan = thought.as_ref().unwrap_or(own);
         let claimed = actor.ok_or(ActorError::Missing);
         let actor = claimed.and_then(|claimed| Actor::overlay(&plan.owner.actor, claimed));
         let shelf = Shelf::of(&facts.endpoint, now);

@@ -23,6 +23,7 @@ pub mod ledger_prompts;
 pub mod ledger_requests;
 mod ledger_search;
 mod ledger_shape;
+pub mod ledger_standing;
 pub mod ledger_statement;
 pub mod ledger_true_ups;
 pub mod meter_admit;
@@ -52,6 +53,7 @@ pub mod telemetry_store;
 mod workspace_api;
 pub mod workspace_object;
 mod workspace_sessions;
+mod workspace_versions;
 
 #[cfg(test)]
 mod ledger_archive_tests;

@@ -14,12 +14,13 @@ use tallygate_shared::time::Timestamp;
 
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
-use crate::admin::bodies::NewWorkspace;
+use crate::admin::bodies::{NewToken, NewWorkspace};
 use crate::admin::call::{CREATE, Call, Push, Signed, Step};
-use crate::admin::config::{Change, Config, KeyConfig, Secrets};
+use crate::admin::config::{Change, Config, KeyConfig, Secrets, whole};
 use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
+use crate::admin::rows::scoped;
 use crate::request::exchange::printable;
 use crate::vault::KeyRing;
 
@@ -41,7 +42,14 @@ pub const MIGRATIONS: &[&str] = &["
 ", "
     CREATE TABLE sessions (id TEXT PRIMARY KEY, who TEXT NOT NULL, role TEXT NOT NULL, opened_at TEXT NOT NULL,
         expires_ms INTEGER NOT NULL) WITHOUT ROWID
-", super::workspace_api::RUNS];
+", super::workspace_api::RUNS, "
+    ALTER TABLE tokens ADD COLUMN owner TEXT;
+    ALTER TABLE sessions ADD COLUMN owner TEXT;
+    CREATE TABLE versions (version INTEGER PRIMARY KEY, at TEXT NOT NULL, who TEXT NOT NULL, note TEXT NOT NULL);
+    CREATE TABLE version_changes (version INTEGER NOT NULL, path TEXT NOT NULL, before TEXT, after TEXT,
+        PRIMARY KEY (version, path)) WITHOUT ROWID;
+    CREATE INDEX audit_by_path ON audit (path, act, at)
+"];
 
 /// The Alerts object's place in the queue of pushes. No key has this id.
 const ALERTS: &str = "alerts";
@@ -81,6 +89,15 @@ pub struct Principal {
     pub who: String,
     /// What they may do.
     pub role: Role,
+    /// Whose rows they see; `None` for everybody's.
+    pub owner: Option<String>,
+}
+
+impl Principal {
+    /// Somebody who sees everybody's rows.
+    pub(super) const fn whole(who: String, role: Role) -> Self {
+        Self { who, role, owner: None }
+    }
 }
 
 /// Something refused: by storage, or with a problem for the caller.
@@ -164,23 +181,10 @@ impl<S: Sql> WorkspaceObject<S> {
             }
         }
         let rows = self.sql.exec("SELECT path, body FROM entries", &[])?;
-        let mut sections: BTreeMap<String, Value> = BTreeMap::new();
-        for row in &rows {
-            let body: Value = stored(text(row, 1)?)?;
-            match text(row, 0)?.split_once('.') {
-                Some((section, name)) => {
-                    let items = sections.entry(section.to_owned()).or_insert_with(|| json!({}));
-                    if let Some(items) = items.as_object_mut() {
-                        items.insert(name.to_owned(), body);
-                    }
-                }
-                None => {
-                    sections.insert(text(row, 0)?.to_owned(), body);
-                }
-            }
-        }
-        self.config =
-            stored(&serde_json::to_string(&sections).map_err(|e| SqlError(e.to_string()))?)?;
+        let entry = |row: &super::sql::Row| Ok((text(row, 0)?.to_owned(), stored(text(row, 1)?)?));
+        let entries =
+            rows.iter().map(entry).collect::<Result<BTreeMap<String, Value>, SqlError>>()?;
+        self.config = whole(entries).map_err(|e| SqlError(format!("stored configuration: {e}")))?;
         let rows = self.sql.exec("SELECT kind, name, body FROM secrets", &[])?;
         for row in &rows {
             let (name, body) = (text(row, 1)?.to_owned(), text(row, 2)?);
@@ -249,7 +253,16 @@ impl<S: Sql> WorkspaceObject<S> {
             Some(signed) => self.signer(signed, context)?,
             None => match (&call.session, &call.person) {
                 (Some(id), _) => self.person(id, context.now)?,
-                (None, Some(mail)) => self.member(mail)?,
+                (None, Some(mail)) => {
+                    let member = self.member(mail)?;
+                    let once = call.once.as_deref().map(|it| format!("sign-in:{it}"));
+                    let again = once.map(|it| self.is_first(&it, context.now)).transpose()?;
+                    if again == Some(false) {
+                        let detail = "This sign-in was used already. Sign in again.";
+                        return Err(Problem::new(403, "sign_in_used", detail).into());
+                    }
+                    member
+                }
                 (None, None) => self.principal(call)?,
             },
         };
@@ -270,6 +283,11 @@ impl<S: Sql> WorkspaceObject<S> {
             return Err(Problem::field(&printable(name), "is not known here", &remedy).into());
         }
         let parameters: Vec<&str> = parameters.iter().skip(1).map(String::as_str).collect();
+        let Some(owner) = &principal.owner else {
+            return super::workspace_api::answer(self, context, &principal, spec, &parameters);
+        };
+        let call = scoped(call, spec, owner)?;
+        let context = &Context { call: &call, ..*context };
         super::workspace_api::answer(self, context, &principal, spec, &parameters)
     }
 
@@ -295,8 +313,9 @@ impl<S: Sql> WorkspaceObject<S> {
             self.set_meta(name, value)?;
         }
         self.id = Some(id);
-        let principal = Principal { who: "operator".to_owned(), role: Role::Operator };
-        let (token, shown) = self.issue_token("first admin", Role::Admin, context)?;
+        let principal = Principal::whole("operator".to_owned(), Role::Operator);
+        let first = NewToken { name: "first admin".to_owned(), role: Role::Admin, owner: None };
+        let (token, shown) = self.issue_token(&first, context)?;
         self.audit(
             &principal,
             "added",
@@ -320,7 +339,7 @@ impl<S: Sql> WorkspaceObject<S> {
     fn principal(&self, call: &Call) -> Result<Principal, Refused> {
         if call.operator {
             self.id()?;
-            return Ok(Principal { who: "operator".to_owned(), role: Role::Operator });
+            return Ok(Principal::whole("operator".to_owned(), Role::Operator));
         }
         // Whether a workspace exists is nobody's business who has no token of it.
         let invalid =
@@ -329,7 +348,8 @@ impl<S: Sql> WorkspaceObject<S> {
         let token = call.token().unwrap_or_default();
         let token = ApiToken::parse(token).map_err(|_| invalid())?;
         let id = token.token_id().as_str();
-        let rows = self.sql.exec("SELECT sha256, role FROM tokens WHERE id = ?", &[Some(id)])?;
+        let rows =
+            self.sql.exec("SELECT sha256, role, owner FROM tokens WHERE id = ?", &[Some(id)])?;
         let row = rows.first().ok_or_else(invalid)?;
         let known =
             SecretHash::parse(text(row, 0)?).map_err(|e| SqlError(format!("stored token {e}")))?;
@@ -337,7 +357,8 @@ impl<S: Sql> WorkspaceObject<S> {
             return Err(invalid().into());
         }
         let role = stored(&format!("\"{}\"", text(row, 1)?))?;
-        Ok(Principal { who: format!("token:{id}"), role })
+        let owner = row.get(2).cloned().flatten();
+        Ok(Principal { who: format!("token:{id}"), role, owner })
     }
 
     /// Who signed a call. A signature counts once: its nonce is remembered for as long as its time is believed.
@@ -363,17 +384,24 @@ impl<S: Sql> WorkspaceObject<S> {
         signed_call
             .verify(&signed.signature, plain.as_bytes(), context.now)
             .map_err(|error| invalid(format!("The signature {error}.")))?;
-        let old = context.now.plus_ms(-2 * TOLERANCE_MS).ms().to_string();
-        self.sql.exec("DELETE FROM nonces WHERE at_ms < CAST(? AS INTEGER)", &[Some(&old)])?;
-        let seen = "SELECT '1' FROM nonces WHERE nonce = ?";
-        if !self.sql.exec(seen, &[Some(&signed.nonce)])?.is_empty() {
+        if !self.is_first(&signed.nonce, context.now)? {
             return Err(invalid("This call was made before: sign a new one.".to_owned()).into());
         }
-        let now = context.now.ms().to_string();
-        let remember = "INSERT INTO nonces (nonce, at_ms) VALUES (?, CAST(? AS INTEGER))";
-        self.sql.exec(remember, &[Some(&signed.nonce), Some(&now)])?;
         let who = format!("reconciler:{}", secret.kid);
-        Ok(Principal { who, role: Role::Reconciler })
+        Ok(Principal::whole(who, Role::Reconciler))
+    }
+
+    /// Whether this was not seen before, in the last ten minutes; it is now.
+    fn is_first(&self, nonce: &str, now: Timestamp) -> Result<bool, SqlError> {
+        let old = now.plus_ms(-2 * TOLERANCE_MS).ms().to_string();
+        self.sql.exec("DELETE FROM nonces WHERE at_ms < CAST(? AS INTEGER)", &[Some(&old)])?;
+        let seen = "SELECT '1' FROM nonces WHERE nonce = ?";
+        if !self.sql.exec(seen, &[Some(nonce)])?.is_empty() {
+            return Ok(false);
+        }
+        let remember = "INSERT INTO nonces (nonce, at_ms) VALUES (?, CAST(? AS INTEGER))";
+        self.sql.exec(remember, &[Some(nonce), Some(&now.ms().to_string())])?;
+        Ok(true)
     }
 
     pub(super) fn exec(
@@ -387,21 +415,22 @@ impl<S: Sql> WorkspaceObject<S> {
     /// A new API token: its public record, and what is shown once.
     pub(super) fn issue_token(
         &mut self,
-        name: &str,
-        role: Role,
+        new: &NewToken,
         context: &Context<'_>,
     ) -> Result<(Value, Value), Refused> {
         let scope = TokenScope::Workspace(self.id()?.clone());
         let token = ApiToken::mint(scope, &context.bytes(64));
         let id = token.token_id().as_str().to_owned();
-        let insert =
-            "INSERT INTO tokens (id, sha256, role, name, created_at) VALUES (?, ?, ?, ?, ?)";
+        let insert = "INSERT INTO tokens (id, sha256, role, name, created_at, owner) VALUES (?, ?, ?, ?, ?, ?)";
         let hash = token.secret_hash();
         let created_at = context.now.to_string();
-        let params = [id.as_str(), hash.as_str(), role.name(), name, &created_at].map(Some);
+        let NewToken { name, role, owner } = new;
+        let mut params =
+            [id.as_str(), hash.as_str(), role.name(), name, &created_at].map(Some).to_vec();
+        params.push(owner.as_deref());
         self.sql.exec(insert, &params)?;
-        let record =
-            json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at });
+        let record = json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at,
+                             "owner": owner });
         let mut shown = record.clone();
         if let Some(fields) = shown.as_object_mut() {
             fields.insert("token".to_owned(), token.expose().into());
@@ -410,12 +439,13 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 
     pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
-        let rows = self
-            .sql
-            .exec("SELECT id, name, role, created_at FROM tokens ORDER BY created_at, id", &[])?;
+        let rows = self.sql.exec(
+            "SELECT id, name, role, created_at, owner FROM tokens ORDER BY created_at, id",
+            &[],
+        )?;
         let token = |row: &super::sql::Row| {
             Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
-                       "created_at": text(row, 3)? }))
+                       "created_at": text(row, 3)?, "owner": row.get(4).cloned().flatten() }))
         };
         rows.iter().map(token).collect()
     }
@@ -461,8 +491,12 @@ impl<S: Sql> WorkspaceObject<S> {
         if changes.is_empty() && secret_changes.is_empty() {
             return Ok(Delivery::default());
         }
+        let before = self.version;
         self.version += 1;
         self.set_meta("version", &self.version.to_string())?;
+        if !changes.is_empty() {
+            self.keep_version(before, &changes, principal, context.now)?;
+        }
         let touched = self.touched(&config, &changes, &secret_changes);
         (self.config, self.secrets) = (config, secrets);
         for key in &touched {
@@ -700,7 +734,7 @@ impl<S: Sql> WorkspaceObject<S> {
     }
 }
 
-fn stored<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, SqlError> {
+pub(super) fn stored<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, SqlError> {
     serde_json::from_str(body).map_err(|e| SqlError(format!("stored configuration: {e}")))
 }
 

@@ -19,8 +19,7 @@ impl<S: Sql> WorkspaceObject<S> {
     pub(super) fn person(&self, id: &str, now: Timestamp) -> Result<Principal, Refused> {
         let ended = || Problem::new(401, "session_ended", "The session has ended. Sign in again.");
         self.id().map_err(|_| ended())?;
-        let select =
-            "SELECT who, role FROM sessions WHERE id = ? AND expires_ms > CAST(? AS INTEGER)";
+        let select = "SELECT who, role, owner FROM sessions WHERE id = ? AND expires_ms > CAST(? AS INTEGER)";
         let rows = self.exec(select, &[Some(id), Some(&now.ms().to_string())])?;
         let row = rows.first().ok_or_else(ended)?;
         // A member's role is what the configuration says now.
@@ -29,7 +28,7 @@ impl<S: Sql> WorkspaceObject<S> {
         }
         let role = serde_json::from_value(json!(text(row, 1)?))
             .map_err(|error| SqlError(format!("stored role: {error}")))?;
-        Ok(Principal { who: text(row, 0)?.to_owned(), role })
+        Ok(Principal { who: text(row, 0)?.to_owned(), role, owner: row.get(2).cloned().flatten() })
     }
 
     /// A person whom Cloudflare Access knows. Whether there is such a workspace, only its members hear.
@@ -41,8 +40,8 @@ impl<S: Sql> WorkspaceObject<S> {
             Problem::new(403, "not_a_member", detail)
         };
         self.id().map_err(|_| unknown())?;
-        let role = self.config().dashboard.members.get(mail).copied().ok_or_else(unknown)?;
-        Ok(Principal { who: format!("{MAIL}{mail}"), role })
+        let member = self.config().dashboard.members.get(mail).ok_or_else(unknown)?;
+        Ok(Principal { who: format!("{MAIL}{mail}"), role: member.role, owner: member.owner(mail) })
     }
 
     /// Opens a session with the rights of the token that asks for it.
@@ -61,24 +60,28 @@ impl<S: Sql> WorkspaceObject<S> {
         }
         let id = SessionId::new(&context.bytes(0));
         let (opened_at, expires) = (context.now.to_string(), context.now.plus_ms(SESSION_MS));
-        let insert = "INSERT INTO sessions (id, who, role, opened_at, expires_ms)
-            VALUES (?, ?, ?, ?, CAST(? AS INTEGER))";
+        let insert = "INSERT INTO sessions (id, who, role, opened_at, expires_ms, owner)
+            VALUES (?, ?, ?, ?, CAST(? AS INTEGER), ?)";
         let role = principal.role.name();
         let expires_ms = expires.ms().to_string();
-        let row = [id.as_str(), &principal.who, role, &opened_at, &expires_ms].map(Some);
+        let mut row =
+            [id.as_str(), &principal.who, role, &opened_at, &expires_ms].map(Some).to_vec();
+        row.push(principal.owner.as_deref());
         self.exec(insert, &row)?;
         Ok(json!({ "id": id.as_str(), "who": principal.who, "role": role, "opened_at": opened_at,
-                   "expires_at": expires.to_string() }))
+                   "expires_at": expires.to_string(), "owner": principal.owner }))
     }
 
     /// The sessions that have not ended.
     pub(super) fn sessions(&self, now: Timestamp) -> Result<Vec<Value>, SqlError> {
-        let select = "SELECT id, who, role, opened_at, CAST(expires_ms AS TEXT) FROM sessions
+        let select =
+            "SELECT id, who, role, opened_at, CAST(expires_ms AS TEXT), owner FROM sessions
             WHERE expires_ms > CAST(? AS INTEGER) ORDER BY opened_at DESC, id";
         let session = |row: &Row| {
             let expires = Timestamp::from_ms(integer(row, 4)?);
             Ok(json!({ "id": text(row, 0)?, "who": text(row, 1)?, "role": text(row, 2)?,
-                       "opened_at": text(row, 3)?, "expires_at": expires.to_string() }))
+                       "opened_at": text(row, 3)?, "expires_at": expires.to_string(),
+                       "owner": row.get(5).cloned().flatten() }))
         };
         self.exec(select, &[Some(&now.ms().to_string())])?.iter().map(session).collect()
     }

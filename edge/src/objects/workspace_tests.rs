@@ -8,8 +8,11 @@ mod keys;
 mod outcomes;
 mod proposals;
 mod resources;
+mod rows;
 mod secrecy;
+mod standing;
 mod telemetry;
+mod versions;
 
 use serde_json::{Value, json};
 

@@ -98,15 +98,54 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Field::choice("state", "State", visit.query.text("state"), &states),
             Field::choice("severity", "Severity", visit.query.text("severity"), &severities),
         ],
-        blocks: vec![Block::Table(table)],
+        blocks: vec![receivers_link(visit), Block::Table(table)],
         ..View::default()
+    }
+}
+
+/// The way to where alerts go. Receivers are the whole workspace's.
+fn receivers_link(visit: &Visit<'_>) -> Block {
+    let href = format!("{}/receivers", crate::dashboard::ROOT);
+    let link = Link { href, text: "Where alerts go".to_owned(), current: false };
+    let whole = visit.session.owner.is_none();
+    Block::Links(whole.then_some(link).into_iter().collect())
+}
+
+/// Whether a receiver hears of an alert of this kind and severity.
+fn hears(receiver: &Value, alert: &Value) -> bool {
+    let rank = |name: &str| ["info", "warning", "critical"].iter().position(|it| *it == name);
+    let kinds = receiver.get("kinds").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    receiver.get("enabled").and_then(Value::as_bool) == Some(true)
+        && rank(text(receiver, "min_severity")) <= rank(text(alert, "severity"))
+        && (kinds.is_empty() || kinds.iter().any(|kind| kind.as_str() == Some(text(alert, "kind"))))
+}
+
+fn routes(alert: &Value, receivers: &[Value]) -> Table {
+    let heard = receivers.iter().filter(|receiver| hears(receiver, alert));
+    let row = |receiver: &Value| {
+        let name = text(receiver, "name");
+        let href = format!("{}/receivers?receiver={}", crate::dashboard::ROOT, encoded(name));
+        vec![Cell::link(href, name), Cell::text(&text(receiver, "type").replace('_', " "))]
+    };
+    Table {
+        id: "routes",
+        caption: "Who hears of it".to_owned(),
+        columns: vec![Column::text("receiver", "Receiver"), Column::text("type", "Kind")],
+        rows: Some(heard.map(row).collect()),
+        empty: "Nobody: no receiver hears of this kind and severity.".to_owned(),
+        ..Table::default()
     }
 }
 
 pub(super) fn one_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     let id = visit.parameters.first().map_or("", String::as_str);
     match rounds.done() {
-        0 => vec![Ask::get(format!("/alerts/{}", encoded(id)))],
+        0 => {
+            let whole = visit.session.owner.is_none();
+            let mut asks = vec![Ask::get(format!("/alerts/{}", encoded(id)))];
+            asks.extend(whole.then(|| Ask::get("/receivers")));
+            asks
+        }
         _ => Vec::new(),
     }
 }
@@ -134,6 +173,10 @@ pub(super) fn one(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         let href = format!("{}{link}", crate::dashboard::ROOT);
         let text = "What it is about".to_owned();
         blocks.push(Block::Links(vec![Link { href, text, current: false }]));
+    }
+    if let Some(receivers) = rounds.rows(0, 1) {
+        blocks.push(Block::Table(routes(&alert, &receivers)));
+        blocks.push(receivers_link(visit));
     }
     if visit.session.role.may(Act::HandleAlerts) {
         blocks.extend(forms(visit, text(&alert, "id")).map(Block::Form));

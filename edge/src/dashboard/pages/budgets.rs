@@ -5,7 +5,7 @@ use tallygate_shared::money::Usd;
 
 use super::{Period, Rounds, Visit, text, usd};
 use crate::dashboard::figures::share;
-use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Form, Table, Tone, View};
+use crate::dashboard::view::{Action, Block, Cell, Column, Facts, Field, Form, Table, Tone, View};
 use crate::dashboard::web::{Ask, Fields, encoded};
 
 /// Budgets asked about their spending: each is an object of its own.
@@ -116,15 +116,18 @@ fn row(status: &Value) -> Vec<Cell> {
     cells
 }
 
-pub(super) fn list_asks(_: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
+pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
-        0 => vec![Ask::get("/budgets"), Ask::get("/budget-proposals").with("dimension", "team")],
+        0 => {
+            let proposals = Ask::get("/budget-proposals").with("dimension", proposed_by(visit));
+            vec![Ask::get("/budgets"), proposals]
+        }
         1 => status_asks(rounds.value(0, 0).as_ref(), MOST),
         _ => Vec::new(),
     }
 }
 
-pub(super) fn list(_: &Visit<'_>, rounds: &Rounds<'_>) -> View {
+pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let budgets = rounds.value(0, 0);
     let own = budgets.is_some().then(|| statuses(rounds, 1));
     let each = budgets.as_ref().and_then(Value::as_object).map(|budgets| {
@@ -162,40 +165,76 @@ pub(super) fn list(_: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         blocks: vec![
             Block::Table(table("budgets", "Budgets, the fullest first", own, MOST)),
             Block::Table(each),
-            Block::Table(proposals(rounds)),
+            Block::Table(proposals(visit, rounds)),
         ],
+        filters: vec![Field::choice("dimension", "Propose by", proposed_by(visit), &PROPOSED_BY)],
         ..View::default()
     }
 }
 
-fn proposals(rounds: &Rounds<'_>) -> Table {
-    let columns = ["value", "proposed_usd", "spread_usd", "spent_usd", "day_limit_usd"];
-    let rows = rounds.rows(0, 1).map(|rows| {
-        let row = |row: &Value| {
-            let mut cells = vec![match text(row, "value") {
-                "" => Cell::text("Unallocated"),
-                value => Cell::text(value),
-            }];
-            let finding = row.get("proposal").unwrap_or(row);
-            cells.extend(columns.iter().skip(1).map(|name| Cell::usd(text(finding, name))));
-            cells.push(Cell::text(text(row, "reason")));
-            cells
+/// What budgets are proposed by.
+const PROPOSED_BY: [(&str, &str); 6] = [
+    ("team", "Team"),
+    ("feature", "Feature"),
+    ("agent", "Agent"),
+    ("customer", "Customer"),
+    ("user", "User"),
+    ("key", "Key"),
+];
+
+fn proposed_by<'v>(visit: &'v Visit<'_>) -> &'v str {
+    visit.query.get("dimension").unwrap_or("team")
+}
+
+fn proposals(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Table {
+    let by = proposed_by(visit);
+    let may = visit.session.role.may(crate::admin::roles::Act::WriteConfig);
+    let row = |row: &Value| {
+        let value = text(row, "value");
+        let (limit, percent) = (text(row, "limit_usd"), super::number(row, "percent"));
+        let why = match text(row, "outcome") {
+            "proposed" => text(row, "reasoning").to_owned(),
+            "idle" => "Nothing was spent in these days.".to_owned(),
+            _ => format!(
+                "{} days of spending, {} are needed.",
+                super::number(row, "days"),
+                super::number(row, "needed")
+            ),
         };
-        rows.iter().map(row).collect()
-    });
+        let mut cells = vec![
+            Cell::text(value),
+            Cell::usd(limit),
+            Cell::usd(text(row, "baseline_usd")),
+            if percent == 0 { Cell::Nothing } else { Cell::count(percent) },
+            Cell::Text(why),
+        ];
+        if may {
+            let path = [by, value, limit].map(encoded).join("/");
+            let take = Action {
+                label: "Take it".to_owned(),
+                about: format!("for {value}"),
+                path: format!("/dashboard/budget-proposals/{path}/take"),
+            };
+            cells.push(if limit.is_empty() { Cell::Nothing } else { Cell::Actions(vec![take]) });
+        }
+        cells
+    };
+    let mut columns = vec![
+        Column::text("value", "For"),
+        Column::number("limit_usd", "Proposed"),
+        Column::number("baseline_usd", "A usual month"),
+        Column::number("percent", "Per cent of it"),
+        Column::text("reasoning", "Why"),
+    ];
+    if may {
+        columns.push(Column::text("actions", "Change"));
+    }
     Table {
         id: "proposals",
-        caption: "What each team's budget for a month could be, by its last days".to_owned(),
-        columns: vec![
-            Column::text("value", "Team"),
-            Column::number("proposed_usd", "Proposed"),
-            Column::number("spread_usd", "Spread"),
-            Column::number("spent_usd", "Spent in these days"),
-            Column::number("day_limit_usd", "A day counts at most"),
-            Column::text("reason", "Why none"),
-        ],
-        rows,
-        empty: "No team has spent anything in these days.".to_owned(),
+        caption: format!("What the budget of each {by} could be for a month, by its last days"),
+        columns,
+        rows: rounds.rows(0, 1).map(|rows| rows.iter().map(row).collect()),
+        empty: "Nothing was spent in these days.".to_owned(),
         ..Table::default()
     }
 }

@@ -23,6 +23,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Cell::text(&if mine { format!("{id} (this one)") } else { id.to_owned() }),
             Cell::text(text(session, "who")),
             Cell::text(text(session, "role")),
+            Cell::text(text(session, "owner")),
             super::moment(session, "opened_at"),
             super::moment(session, "expires_at"),
         ];
@@ -39,6 +40,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         Column::text("id", "Session"),
         Column::text("who", "Signed in with"),
         Column::text("role", "Role"),
+        Column::text("owner", "Only rows of"),
         Column::text("opened_at", "Opened"),
         Column::text("expires_at", "Ends"),
     ];

@@ -38,7 +38,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn alerts(&self) -> Answer {
-        let mut query = AlertsQuery { limit: DEFAULT_PAGE, ..AlertsQuery::default() };
+        let owner = self.principal.owner.clone();
+        let mut query = AlertsQuery { limit: DEFAULT_PAGE, owner, ..AlertsQuery::default() };
         for (name, value) in self.context.call.parameters() {
             match name.as_str() {
                 "state" => {
@@ -60,13 +61,15 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn alert(&self, id: &str) -> Answer {
-        self.ask_alerts("show", id.to_owned())
+        let owner = self.principal.owner.clone();
+        let wish = Wish { id: id.to_owned(), owner, ..Wish::default() };
+        self.ask_alerts("show", json!(wish).to_string())
     }
 
     /// Acknowledges or resolves.
     pub(super) fn act_on_alert(&self, method: &'static str, id: &str) -> Answer {
-        let by = self.principal.who.clone();
-        let wish = Wish { id: id.to_owned(), by, ..Wish::default() };
+        let (by, owner) = (self.principal.who.clone(), self.principal.owner.clone());
+        let wish = Wish { id: id.to_owned(), by, owner, ..Wish::default() };
         self.wish(method, &wish)
     }
 
@@ -85,8 +88,8 @@ impl<S: Sql> Api<'_, S> {
             let remedy = "Say in 1 to 500 characters why it may wait.";
             return Err(Problem::field("reason", "is empty or too long", remedy).into());
         }
-        let by = self.principal.who.clone();
-        let wish = Wish { id: id.to_owned(), by, until_ms: Some(moment.ms()), reason };
+        let (by, owner) = (self.principal.who.clone(), self.principal.owner.clone());
+        let wish = Wish { id: id.to_owned(), by, owner, until_ms: Some(moment.ms()), reason };
         self.wish("snooze", &wish)
     }
 

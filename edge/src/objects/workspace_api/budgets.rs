@@ -1,9 +1,12 @@
 //! Shared budgets.
 
+use std::collections::BTreeMap;
+
 use serde_json::json;
 use tallygate_shared::budget::terms::{BudgetTerms, Dimension, EACH, Raise, account_name};
 
 use super::{Answer, Api};
+use crate::admin::bodies::TakenProposal;
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
 use crate::objects::budget_calls::SyncCall;
@@ -12,7 +15,14 @@ use crate::objects::sql::Sql;
 impl<S: Sql> Api<'_, S> {
     fn terms(&self, name: &str) -> Result<&BudgetTerms, Problem> {
         let terms = self.workspace.config().budgets.get(name);
+        let terms = terms.filter(|terms| self.sees(&terms.owner));
         terms.ok_or_else(|| Problem::not_found("budget", name))
+    }
+
+    pub(super) fn budgets(&self) -> Answer {
+        let all = self.workspace.config().budgets.iter();
+        let seen: BTreeMap<_, _> = all.filter(|(_, terms)| self.sees(&terms.owner)).collect();
+        Ok(Step::json(200, &json!(seen)))
     }
 
     pub(super) fn budget(&self, name: &str) -> Answer {
@@ -32,6 +42,34 @@ impl<S: Sql> Api<'_, S> {
         self.edit(|config, _| {
             config.budgets.remove(name).ok_or_else(|| Problem::not_found("budget", name))?;
             Ok(json!({}))
+        })
+    }
+
+    /// Takes a proposal: the month's budget of this scope gets the limit, or is made.
+    pub(super) fn take_proposal(&mut self) -> Answer {
+        let taken: TakenProposal = self.context.call.body()?;
+        let TakenProposal { dimension, value, limit_usd, owner } = taken;
+        if dimension == Dimension::Workspace || value.trim().is_empty() || value == EACH {
+            let remedy = "Name a team, feature, key, ... that a budget was proposed for.";
+            return Err(Problem::field("value", "names none", remedy).into());
+        }
+        let owner = owner.unwrap_or_else(|| value.clone());
+        let terms = json!({ "scope": { "dimension": dimension, "value": value }, "owner": owner,
+                            "limit_usd": limit_usd });
+        let fresh: BudgetTerms =
+            serde_json::from_value(terms).map_err(|error| Problem::body("value", &error))?;
+        self.edit(|config, _| {
+            let same =
+                |terms: &BudgetTerms| terms.scope == fresh.scope && terms.window == fresh.window;
+            let known = config.budgets.iter_mut().find(|(_, terms)| same(terms));
+            if let Some((name, terms)) = known {
+                terms.limit_usd = fresh.limit_usd;
+                return Ok(json!({ "name": name, "created": false, "terms": terms }));
+            }
+            let name = free_name(&config.budgets, dimension, &value);
+            let body = json!({ "name": name, "created": true, "terms": fresh });
+            config.budgets.insert(name, fresh);
+            Ok(body)
         })
     }
 
@@ -92,4 +130,17 @@ impl<S: Sql> Api<'_, S> {
         let call = serde_json::to_string(&call).unwrap_or_default();
         Ok(Step::Budget { name, call })
     }
+}
+
+/// The longest part of a name that is a value's: a budget's name has 128 characters at most.
+const NAMED_CHARS: usize = 80;
+
+/// `team-search`, or `team-search-2` where that is taken.
+fn free_name(budgets: &BTreeMap<String, BudgetTerms>, dimension: Dimension, value: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || "-_.:@".contains(c) { c } else { '-' };
+    let value: String = value.chars().take(NAMED_CHARS).map(plain).collect();
+    let name = format!("{}-{value}", dimension.name());
+    let numbered = (2_u32..).map(|number| format!("{name}-{number}"));
+    let mut names = std::iter::once(name.clone()).chain(numbered);
+    names.find(|name| !budgets.contains_key(name)).unwrap_or(name)
 }

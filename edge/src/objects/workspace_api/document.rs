@@ -4,6 +4,7 @@ use serde_json::json;
 use tallygate_shared::policy::key_plan::KeyStatus;
 
 use super::keys::stays_revoked;
+use super::versions::keep_secrets;
 use super::{Answer, Api};
 use crate::admin::call::Step;
 use crate::admin::config::{Config, KeyConfig};
@@ -52,15 +53,11 @@ impl<S: Sql> Api<'_, S> {
     }
 
     pub(super) fn apply_config(&mut self) -> Answer {
+        self.check_base()?;
         let target = self.target()?;
         let changes = self.workspace.config().diff(&target);
         self.edit(|config, secrets| {
-            secrets.credentials.retain(|name, _| target.providers.contains_key(name));
-            secrets.receivers.retain(|name, _| target.receivers.contains_key(name));
-            // Headers are for one collector: they stay where it stays.
-            if config.collector_address() != target.collector_address() {
-                secrets.collector = None;
-            }
+            keep_secrets(config, &target, secrets);
             *config = target;
             Ok(json!({ "changes": changes }))
         })

@@ -4,14 +4,15 @@ use serde_json::{Value, json};
 use tallygate_shared::identity::gateway_key::GatewayKey;
 use tallygate_shared::ids::KeyId;
 use tallygate_shared::policy::decide::RequestFacts;
-use tallygate_shared::policy::key_plan::{KeySecret, KeyStatus};
+use tallygate_shared::policy::key_plan::{KeyPolicy, KeySecret, KeyStatus};
 
 use super::secrets::overlap_ms;
 use super::{Answer, Api, exists};
 use crate::admin::bodies::{KeyChange, NewKey, Rotation, Thought};
 use crate::admin::call::Step;
-use crate::admin::config::KeyConfig;
+use crate::admin::config::{KeyConfig, PolicyRef};
 use crate::admin::problem::Problem;
+use crate::admin::validate_policy;
 use crate::dialects::Endpoint;
 use crate::objects::sql::Sql;
 
@@ -21,7 +22,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     fn shown_key(&self, id: &str) -> Option<Value> {
-        let mut shown = serde_json::to_value(self.workspace.config().keys.get(id)?).ok()?;
+        let key = self.workspace.config().keys.get(id).filter(|key| self.sees(&key.owner))?;
+        let mut shown = serde_json::to_value(key).ok()?;
         let fields = shown.as_object_mut()?;
         fields.insert("id".to_owned(), id.into());
         let now = self.context.now;
@@ -168,8 +170,27 @@ impl<S: Sql> Api<'_, S> {
             shape: None,
             problem: None,
         };
-        let payload = json!({ "facts": facts, "actor": thought.actor }).to_string();
+        let policy = thought.policy.map(|policy| self.thought_policy(policy)).transpose()?;
+        let payload = json!({ "facts": facts, "actor": thought.actor, "policy": policy });
+        let payload = payload.to_string();
         Ok(Step::Meter { name: id.to_owned(), method: "simulate", payload })
+    }
+
+    /// The rules that a key is thought to have.
+    fn thought_policy(&self, policy: PolicyRef) -> Result<KeyPolicy, Problem> {
+        match policy {
+            PolicyRef::Inline(policy) => {
+                validate_policy("policy", &policy)?;
+                Ok(*policy)
+            }
+            PolicyRef::Named(name) => {
+                let known = self.workspace.config().policies.get(&name);
+                known.cloned().ok_or_else(|| {
+                    let remedy = "Use a name of `policies`, or an object with rules.";
+                    Problem::field("policy", "names an unknown policy", remedy)
+                })
+            }
+        }
     }
 
     pub(super) fn key_state(&mut self, id: &str) -> Answer {

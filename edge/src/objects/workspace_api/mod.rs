@@ -16,8 +16,10 @@ mod rules;
 mod runs;
 mod secrets;
 mod sessions;
+mod standing;
 mod statements;
 mod telemetry;
+mod versions;
 
 use serde_json::{Value, json};
 
@@ -115,7 +117,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowRoute => api.route(name),
         Operation::PutRoute => api.put_route(name),
         Operation::DeleteRoute => api.delete_route(name),
-        Operation::ListBudgets => api.section(|config| json!(config.budgets)),
+        Operation::ListBudgets => api.budgets(),
         Operation::ShowBudget => api.budget(name),
         Operation::PutBudget => api.put_budget(name),
         Operation::DeleteBudget => api.delete_budget(name),
@@ -177,6 +179,13 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowArchetypes => api.archetypes(),
         Operation::CalculateWorkload => api.workload(),
         Operation::CalculateThroughput => api.provisioned_throughput(),
+        Operation::ListConfigVersions => api.config_versions(),
+        Operation::ShowConfigVersion => api.config_version(name),
+        Operation::CompareConfigVersions => api.compare_versions(name),
+        Operation::RollBackConfig => api.roll_back(),
+        Operation::ShowKeyInventory => api.key_inventory(),
+        Operation::ShowMaturity => api.maturity(),
+        Operation::TakeBudgetProposal => api.take_proposal(),
     }
 }
 
@@ -227,6 +236,11 @@ impl<S: Sql> Api<'_, S> {
 
     fn answered(&self, body: &Value, delivery: Delivery) -> Step {
         Step::json(self.spec.status, body).with_delivery(delivery.pushes, delivery.more)
+    }
+
+    /// Whether the caller sees what has this owner.
+    fn sees(&self, owner: &str) -> bool {
+        self.principal.owner.as_deref().is_none_or(|own| own == owner)
     }
 
     fn section(&self, pick: impl FnOnce(&Config) -> Value) -> Answer {

@@ -47,11 +47,20 @@ impl<S: Sql> Api<'_, S> {
             region,
             models,
             rank,
+            payment_method,
         } = new;
         let sealed =
             credential.map(|secret| self.sealed(&secret, "provider", &name)).transpose()?;
-        let provider =
-            ProviderConfig { kind, base_url, auth_header, api_version, region, models, rank };
+        let provider = ProviderConfig {
+            kind,
+            base_url,
+            auth_header,
+            api_version,
+            region,
+            models,
+            rank,
+            payment_method,
+        };
         let at = name.clone();
         self.edit_and_show(
             |config, secrets| {
@@ -84,6 +93,7 @@ impl<S: Sql> Api<'_, S> {
                     (&mut provider.auth_header, change.auth_header),
                     (&mut provider.api_version, change.api_version),
                     (&mut provider.region, change.region),
+                    (&mut provider.payment_method, change.payment_method),
                 ] {
                     if let Some(new) = new {
                         *field = new;

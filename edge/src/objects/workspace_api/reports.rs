@@ -17,7 +17,7 @@ use crate::dimensions::{BUDGET_DIMENSIONS, DIMENSIONS};
 use crate::objects::ledger_freshness::BooksQuery;
 use crate::objects::ledger_object::{HistoryQuery, UsageQuery};
 use crate::objects::ledger_performance::time_of_id;
-use crate::objects::ledger_requests::RequestsQuery;
+use crate::objects::ledger_requests::{RequestQuery, RequestsQuery};
 use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
@@ -71,7 +71,8 @@ impl<S: Sql> Api<'_, S> {
         // The Meter's clock and the isolate's may differ: look on both sides of midnight.
         let (from, to) = (ms.saturating_sub(HOUR_MS), ms.saturating_add(HOUR_MS));
         let names = self.ledgers(Some(from), Some(to))?;
-        Ok(Step::Ledgers { names, method: "request", payload: id.to_owned() })
+        let query = RequestQuery { id: id.to_owned(), owner: self.principal.owner.clone() };
+        Ok(Step::Ledgers { names, method: "request", payload: json!(query).to_string() })
     }
 
     pub(super) fn usage(&self) -> Answer {

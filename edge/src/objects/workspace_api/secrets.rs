@@ -11,6 +11,7 @@ use crate::admin::bodies::{NewActorSecret, NewToken};
 use crate::admin::call::Step;
 use crate::admin::check_text;
 use crate::admin::config::Secrets;
+use crate::admin::config_dashboard::check_owner;
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
 use crate::objects::sql::Sql;
@@ -72,7 +73,10 @@ impl<S: Sql> Api<'_, S> {
             let remedy = "Use admin, finance, developer or auditor.";
             return Err(Problem::field("role", "cannot be given to a token", remedy).into());
         }
-        let (record, shown) = self.workspace.issue_token(&new.name, new.role, self.context)?;
+        if let Some(owner) = &new.owner {
+            check_owner("owner", owner, new.role)?;
+        }
+        let (record, shown) = self.workspace.issue_token(&new, self.context)?;
         let change = json!({ "after": record });
         self.workspace.audit(self.principal, "added", "tokens", &change, self.context.now)?;
         Ok(Step::json(self.spec.status, &shown))

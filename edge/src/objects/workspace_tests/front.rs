@@ -228,9 +228,19 @@ fn a_workspace_of_the_first_schema_opens_and_goes_on() {
     let acme = Acme::new();
     let sql = acme.shell.workspace_sql("ws_acme");
     // What later steps made is taken away again: the database is as the first build left it.
-    for table in ["nonces", "price_proposals", "sessions", "reconciliation_runs"] {
+    let later = [
+        "nonces",
+        "price_proposals",
+        "sessions",
+        "reconciliation_runs",
+        "versions",
+        "version_changes",
+    ];
+    for table in later {
         sql.exec(&format!("DROP TABLE {table}"), &[]).unwrap();
     }
+    sql.exec("ALTER TABLE tokens DROP COLUMN owner", &[]).unwrap();
+    sql.exec("DROP INDEX audit_by_path", &[]).unwrap();
     sql.exec("DELETE FROM schema_version WHERE version > 1", &[]).unwrap();
     let (key, _) = acme.key("k", &json!({}));
     assert_eq!(acme.expect(200, "GET", &format!("/keys/{key}"), &Value::Null)["name"], "k");

@@ -127,3 +127,28 @@ fn without_a_ring_no_secret_is_taken() {
     acme.refuse(503, "key_ring_missing", "POST", "/providers", &body);
     acme.refuse(404, "not_found", "GET", "/providers/second", &Value::Null);
 }
+
+#[test]
+fn no_answer_has_a_place_for_what_was_asked_or_said() {
+    fn names(value: &Value, found: &mut Vec<String>) {
+        match value {
+            Value::Object(fields) => {
+                if let Some(Value::Object(properties)) = fields.get("properties") {
+                    found.extend(properties.keys().cloned());
+                }
+                fields.values().for_each(|value| names(value, found));
+            }
+            Value::Array(items) => items.iter().for_each(|value| names(value, found)),
+            _ => {}
+        }
+    }
+    let document: Value = serde_json::from_str(crate::admin::openapi::DOCUMENT).unwrap();
+    let mut found = Vec::new();
+    names(&document["components"]["schemas"], &mut found);
+    assert!(found.iter().any(|name| name == "charged"));
+    for name in
+        ["prompt", "prompts", "messages", "content", "contents", "completion", "text", "body"]
+    {
+        assert!(!found.iter().any(|it| it == name), "{name}");
+    }
+}
