@@ -43,9 +43,9 @@ from test_budgets import budget  # noqa: E402
 from test_lambda import Lambda, aws, simulator  # noqa: E402, F401
 from wire import Answer, Asked, Cut, Forward, Gone, Wire, dynamodb_error, pass_on, s3_error  # noqa: E402
 
-KILLS = int(os.environ.get("TALLYGATE_KILLS", "36"))
+KILLS = int(os.environ.get("TALLYGATE_KILLS", "32"))
 SEED = int(os.environ.get("SEED", "20261121"))
-KILLS_A_NIGHT = 5
+KILLS_A_NIGHT = 8
 DAYS = 3
 LEASE = timedelta(minutes=16)
 """A killed run holds its lease for a quarter of an hour: the clocks are moved over it."""
