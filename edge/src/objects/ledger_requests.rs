@@ -12,8 +12,8 @@ use tallygate_shared::time::HOUR_MS;
 use super::ledger_object::{Filter, LedgerObject, parsed};
 use super::sql::{Sql, SqlError, integer, text};
 
-/// Requests of a month that one question looks at, the newest: about 40 MB.
-pub(super) const LOOKED_AT: u64 = 20_000;
+/// Requests of a month that one question looks at, the newest: about 20 MB.
+pub(super) const LOOKED_AT: u64 = 10_000;
 /// Refusals of a month that are decided again at once: 5,000 x about 1.5 KB.
 const REPLAYED: u64 = 5_000;
 const MAX_PAGE: u64 = 1_000;
