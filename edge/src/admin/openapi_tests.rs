@@ -416,7 +416,7 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 (
                     "looked_to",
                     json!({ "type": ["string", "null"], "description": "Filters and sorts look at the newest \
-                        20,000 requests of a month: none older than this was looked at" }),
+                        10,000 requests of a month: none older than this was looked at" }),
                 ),
             ]),
         ),

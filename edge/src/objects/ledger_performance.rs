@@ -20,7 +20,7 @@ use super::sql::{Row, Sql, SqlError, integer, text};
 pub const MODEL_DIMENSIONS: [&str; 2] = ["provider", "model"];
 
 /// The step of the schema that brings these sums. What was applied before is in none of them: `measured_after` is the
-/// newest request of that time. A session's columns are its first and its last request's.
+/// newest request of that time. A conversation's columns are what it is sorted by.
 pub const PERFORMANCE: &str = "
     CREATE TABLE performance (
         span TEXT NOT NULL, start_ms INTEGER NOT NULL, provider TEXT NOT NULL, model TEXT NOT NULL,

@@ -15,8 +15,8 @@ use super::ledger_true_ups::CLOCK_SKEW_MS;
 use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::DIMENSIONS;
 
-/// Requests of a month that one question looks at, the newest: about 40 MB.
-pub(super) const LOOKED_AT: u64 = 20_000;
+/// Requests of a month that one question looks at, the newest: about 20 MB.
+pub(super) const LOOKED_AT: u64 = 10_000;
 /// Refusals of a month that are decided again at once: 5,000 x about 1.5 KB.
 const REPLAYED: u64 = 5_000;
 const MAX_PAGE: u64 = 1_000;
