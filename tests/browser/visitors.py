@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shutil
 from contextlib import contextmanager
@@ -25,19 +27,23 @@ def chromium() -> str | None:
     return named or next(filter(None, map(shutil.which, names)), None)
 
 
+@functools.cache
+def launched(path: str):
+    """One browser for all files: each that imports the fixture has one of its own, and Playwright runs once."""
+    from playwright.sync_api import sync_playwright
+
+    playwright = sync_playwright().start()
+    browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"])
+    atexit.register(playwright.stop)
+    return browser
+
+
 @pytest.fixture(scope="session")
 def browser():
     path = chromium()
     if path is None:
         pytest.skip("SKIPPED-NO-CHROMIUM: install Chromium or set CHROMIUM to its path, then `make test-browser`")
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=path, args=["--no-sandbox", "--disable-dev-shm-usage"]
-        )
-        yield browser
-        browser.close()
+    return launched(path)
 
 
 @dataclass
