@@ -77,12 +77,12 @@ impl Archetype {
     /// As people say it.
     pub const fn words(self) -> &'static str {
         match self {
-            Self::QaOrRag => "simple Q&A or RAG",
-            Self::Chat => "multi-turn chat",
-            Self::DocumentAnalysis => "document analysis",
-            Self::Agentic => "agentic",
-            Self::Code => "code",
-            Self::ContentGeneration => "content generation",
+            Self::QaOrRag => "Simple Q&A or RAG",
+            Self::Chat => "Multi-turn chat",
+            Self::DocumentAnalysis => "Document analysis",
+            Self::Agentic => "Agentic",
+            Self::Code => "Code",
+            Self::ContentGeneration => "Content generation",
         }
     }
 

@@ -1,6 +1,9 @@
 //! Savings: what could cost less and how sure that is, and each feature beside applications of its kind.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tallygate_shared::insights::archetype::{Archetype, Outside};
+use tallygate_shared::insights::savings::Kind;
 
 use super::{Rounds, Visit, number, text, usd};
 use crate::dashboard::view::{Block, Cell, Column, Field, Link, Stat, Table, Tone, View};
@@ -8,30 +11,9 @@ use crate::dashboard::web::{Ask, Fields};
 
 const DAYS: [(&str, &str); 4] =
     [("7", "7 days"), ("14", "14 days"), ("30", "30 days"), ("90", "90 days")];
-const KINDS: [(&str, &str); 5] = [
-    ("cheaper_model", "A cheaper model"),
-    ("batch", "Batch"),
-    ("prompt_caching", "Prompt caching"),
-    ("resending", "Conversations that resend everything"),
-    ("overlong_output", "Overlong outputs"),
-];
-const ARCHETYPES: [(&str, &str); 6] = [
-    ("qa_or_rag", "Simple Q&A or RAG"),
-    ("chat", "Multi-turn chat"),
-    ("document_analysis", "Document analysis"),
-    ("agentic", "Agentic"),
-    ("code", "Code"),
-    ("content_generation", "Content generation"),
-];
-const OUTSIDE: [(&str, &str); 4] = [
-    ("ratio_below", "more output than usual: answers may be overlong"),
-    ("ratio_above", "more input than usual: prompts may carry what is not needed"),
-    ("session_below", "shorter sessions than usual"),
-    ("session_above", "longer sessions than usual: conversations may resend everything"),
-];
-
-fn words<'w>(known: &'w [(&'w str, &'w str)], name: &'w str) -> &'w str {
-    known.iter().find(|(it, _)| *it == name).map_or(name, |(_, words)| words)
+/// A field's value as the words for it.
+fn words<T: DeserializeOwned>(value: Option<&Value>, say: fn(T) -> &'static str) -> &'static str {
+    value.and_then(|value| serde_json::from_value(value.clone()).ok()).map_or("", say)
 }
 
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
@@ -120,7 +102,7 @@ fn opportunities(rows: Option<&[Value]>) -> Table {
             Cell::text("no: another claims the same tokens")
         };
         vec![
-            Cell::text(words(&KINDS, text(row, "kind"))),
+            Cell::text(words(row.get("kind"), Kind::words)),
             Cell::link(href, feature),
             Cell::text(&format!("{}/{}", text(row, "provider"), text(row, "model"))),
             Cell::money(usd(row, "saves_usd")),
@@ -168,12 +150,11 @@ fn archetypes(rows: Option<&[Value]>) -> Table {
             "" => "Unallocated",
             name => name,
         };
-        let kind = words(&ARCHETYPES, text(row, "archetype"));
+        let kind = words(row.get("archetype"), Archetype::words);
         let guessed = row.get("guessed").and_then(Value::as_bool).unwrap_or_default();
         let band = row.get("band").map(range).unwrap_or_default();
         let outside = row.get("outside").and_then(Value::as_array).into_iter().flatten();
-        let outside: Vec<&str> =
-            outside.filter_map(Value::as_str).map(|it| words(&OUTSIDE, it)).collect();
+        let outside: Vec<&str> = outside.map(|it| words(Some(it), Outside::words)).collect();
         let own = row.get("ratio").and_then(Value::as_u64);
         let session = row.get("session_tokens").and_then(Value::as_u64);
         let verdict = if outside.is_empty() {
@@ -218,7 +199,7 @@ fn band_table(bands: Option<&[Value]>) -> Table {
     let row = |band: &Value| {
         let (ratio, session) = range(band);
         vec![
-            Cell::text(words(&ARCHETYPES, text(band, "archetype"))),
+            Cell::text(words(band.get("archetype"), Archetype::words)),
             Cell::Text(ratio),
             Cell::Text(session),
         ]
