@@ -29,6 +29,7 @@ use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
 use crate::dialects::Endpoint;
+use crate::objects::workspace_api::demo::FillDemo;
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
@@ -100,6 +101,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.subschema_for::<ReconciliationRun>();
+    generator.subschema_for::<FillDemo>();
     generator.take_definitions(true)
 }
 
@@ -510,6 +512,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("ReconciliationRuns", array_of("ReconciliationRun")),
+        ("DemoProgress", answer(&[("done", count()), ("of", count()), ("events", count())])),
+        ("DemoRemoved", answer(&[("removed", text())])),
         ("ReconciliationRunList", list_of("ReconciliationRun")),
         (
             "PriceProposal",

@@ -111,6 +111,8 @@ pub enum Operation {
     ShowBooks,
     BringRuns,
     ListRuns,
+    FillDemo,
+    RemoveDemo,
 }
 
 /// One row of the table.
@@ -764,6 +766,21 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .asks(&["limit"])
     .answers("ReconciliationRunList"),
+    change(
+        Operation::FillDemo,
+        "POST",
+        "/workspaces/{workspace}/demo",
+        "Bring one day of demo traffic into a demo workspace; `done` and `of` say how far it is",
+    )
+    .takes("FillDemo")
+    .answers("DemoProgress"),
+    change(
+        Operation::RemoveDemo,
+        "DELETE",
+        "/workspaces/{workspace}/demo",
+        "Remove a demo workspace with everything in it",
+    )
+    .answers("DemoRemoved"),
 ];
 
 /// What the table says about a request.

@@ -142,6 +142,14 @@ pub(super) const ACTIONS: &[Action] = &[
         ask: |names, _| Ok(Ask::send("POST", named("/price-proposals/{}/dismiss", names), None)),
         once: None,
     },
+    Action {
+        name: "remove-demo",
+        path: "/demo/remove",
+        page: "",
+        done: "",
+        ask: |_, _| Ok(Ask::send("DELETE", "/demo", None)),
+        once: None,
+    },
 ];
 
 /// The form that goes to a path, and the path's parameters.

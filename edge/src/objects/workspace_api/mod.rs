@@ -2,6 +2,7 @@
 
 mod alerts;
 mod budgets;
+pub(crate) mod demo;
 mod document;
 mod keys;
 mod outcomes;
@@ -159,6 +160,8 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowBooks => api.books(),
         Operation::BringRuns => api.bring_runs(),
         Operation::ListRuns => api.runs(),
+        Operation::FillDemo => api.fill_demo(),
+        Operation::RemoveDemo => api.remove_demo(),
     }
 }
 
