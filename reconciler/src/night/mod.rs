@@ -37,6 +37,7 @@ mod settle;
 mod shares;
 mod spill;
 mod spread;
+pub mod tell_run;
 pub mod unit_costs;
 mod units;
 mod usage;

@@ -65,7 +65,9 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     blocks.extend([books.freshness(), books.allocation()]);
     View {
         title: "Overview".to_owned(),
-        lead: format!("{} until now, in UTC.", today.first_of_month()),
+        lead: books
+            .first_step()
+            .unwrap_or_else(|| format!("{} until now, in UTC.", today.first_of_month())),
         blocks,
         ..View::default()
     }
