@@ -22,8 +22,8 @@ PYTHON := .venv/bin/python
 help: ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 20
 
-run: build simulator .venv/stamp ## Build and start the gateway with a working key
-	@exec $(PYTHON) tests/support/dev.py
+run: build simulator .venv/stamp ## Build and start the gateway with a working key; DEMO=1: with a month of demo traffic
+	@DEMO="$(DEMO)" exec $(PYTHON) tests/support/dev.py
 
 test: test-rust test-live test-sdk test-contract test-browser ## Pass all tests
 

@@ -99,7 +99,7 @@ impl Month {
         let (input, cached, output) = (200 + dice % 9_000, dice / 11 % 2_000, 20 + dice / 13 % 900);
         let nanos = input * 1_250 + cached * 125 + output * 10_000;
         let usd = |nanos: u64| format!("{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000);
-        let refused = dice % 97 == 0;
+        let refused = dice.is_multiple_of(97);
         let (outcome, code) =
             if refused { ("refused", ",\"code\":\"budget_exceeded\"") } else { ("completed", "") };
         let charged = if refused { "0".to_owned() } else { usd(nanos) };

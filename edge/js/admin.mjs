@@ -81,6 +81,11 @@ export async function carryOut(first, env) {
       case "findings":
         await env.ALERTS.getByName(step.name).findings(step.payload);
         return json("{}");
+      case "deliver":
+        for (const { object, name, method, payload } of step.calls) {
+          await env[object].getByName(name)[method](payload);
+        }
+        return json(step.body);
       case "export":
         return exportOf(env, step);
       case "ledgers": {

@@ -93,6 +93,14 @@ class CoreObject extends DurableObject {
     await this.ctx.storage.setAlarm(Math.max(ms, Date.now()));
   }
 
+  /** Forgets everything: a demo is over. */
+  async remove() {
+    await this.ctx.storage.deleteAlarm();
+    await this.ctx.storage.deleteAll();
+    this.#core = undefined;
+    this.alarmAt = undefined;
+  }
+
   backOffMs() {
     this.failures += 1;
     return Math.min(RETRY_CEILING_MS, 250 * 2 ** Math.min(this.failures, 12));
@@ -431,6 +439,10 @@ export class Directory extends CoreObject {
 
   handle(request) {
     return this.transact((directory) => directory.handle(request, random(128), now()));
+  }
+
+  forget(id) {
+    this.use((directory) => directory.forget(id));
   }
 }
 

@@ -910,6 +910,11 @@ impl Directory {
     }
 
     /// Answers the operator.
+    pub fn forget(&self, id: &str) -> Result<(), JsValue> {
+        self.core.forget(id).map_err(failed)
+    }
+
+    /// Answers the operator.
     pub fn handle(&self, call: &str, random: &[u8], now: f64) -> Result<String, JsValue> {
         let call = serde_json::from_str(call).map_err(failed)?;
         let mut seed = [0; 10];

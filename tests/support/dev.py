@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+import demo
 from gateway import ROOT, Gateway, NotReady, Simulator, call, new_secrets, stop
 
 HOME = ROOT / ".dev"
@@ -139,7 +140,24 @@ def environment_file(gateway: Gateway, known: dict) -> str:
     return "".join(f"export {name}={value}\n" for name, value in values.items())
 
 
-def welcome(gateway: Gateway, simulator: Simulator, known: dict) -> str:
+def offer_demo(admin: Admin, known: dict) -> str:
+    """Fills a demo workspace where DEMO asks for one: what to say of it."""
+    # Removed in the dashboard, it is gone; then the token of before is of no use.
+    status, _ = admin.gateway.admin("GET", f"/workspaces/{demo.WORKSPACE}/budgets")
+    if status == 404:
+        known.pop("demo_token", None)
+    if os.environ.get("DEMO") and "demo_token" not in known:
+        print("==> making a month of demo traffic", flush=True)
+        token = demo.create(admin)
+        demo.fill(admin, lambda text: print(f"\r    {text}", end="", flush=True))
+        print()
+        known["demo_token"] = token
+    if "demo_token" in known:
+        return f"Demo data, labelled on each page, removed in one click there: sign in with\n  {known['demo_token']}"
+    return "A month of demo traffic, in a workspace of its own:  make run DEMO=1"
+
+
+def welcome(gateway: Gateway, simulator: Simulator, known: dict, demo_text: str) -> str:
     key = known["key"]
     return f"""
 Tallygate runs at {gateway.url} (simulated providers at {simulator.url}). Ctrl-C ends it; its state stays in .dev/.
@@ -168,6 +186,7 @@ Node (npm install openai), in a .mjs file:
 
 Dashboard:  {gateway.url}/dashboard
   Sign in with the token that this prints:  grep ADMIN_TOKEN .dev/env
+{demo_text}
 
 Any SDK or tool, unconfigured:   source .dev/env
 What was used and what it cost:  curl -H "authorization: Bearer $TALLYGATE_ADMIN_TOKEN" \\
@@ -192,7 +211,9 @@ def main() -> int:
         write_private(known_file, json.dumps(known))
         write_private(HOME / "env", environment_file(gateway, known))
         write_private(HOME / "reconciler.json", reconciler_file(gateway, simulator, known))
-        print(welcome(gateway, simulator, known), flush=True)
+        demo_text = offer_demo(Admin(gateway), known)
+        write_private(known_file, json.dumps(known))
+        print(welcome(gateway, simulator, known, demo_text), flush=True)
         code = gateway.process.wait()
         print(f"The gateway ended with code {code}. Its log is {gateway.log.relative_to(ROOT)}.", file=sys.stderr)
         return 1

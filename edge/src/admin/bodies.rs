@@ -26,6 +26,9 @@ pub struct NewWorkspace {
     pub id: Option<WorkspaceId>,
     /// Its name, for people.
     pub name: String,
+    /// It is for demo data, and for nothing else. Its id is then `ws_demo`, or begins with `ws_demo-`.
+    #[serde(default)]
+    pub demo: bool,
 }
 
 /// An API token to issue.

@@ -162,6 +162,13 @@ pub enum Step {
         /// The question.
         payload: String,
     },
+    /// Make these calls of objects, one after the other, then answer.
+    Deliver {
+        /// The calls.
+        calls: Vec<Delivery>,
+        /// The answer.
+        body: String,
+    },
     /// Ask Ledgers, then have their answers merged.
     Ledgers {
         /// Their names.
@@ -179,6 +186,19 @@ pub struct Correct {
     /// The Budget.
     pub account: String,
     /// The call, as JSON text: its amounts must not cross as JavaScript numbers.
+    pub payload: String,
+}
+
+/// A call of an object.
+#[derive(Clone, Debug, Serialize)]
+pub struct Delivery {
+    /// The binding: `LEDGER`, `ALERTS`, ...
+    pub object: &'static str,
+    /// The object's name.
+    pub name: String,
+    /// Its method.
+    pub method: &'static str,
+    /// The message.
     pub payload: String,
 }
 

@@ -40,6 +40,7 @@ use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
 use crate::dialects::Endpoint;
+use crate::objects::workspace_api::demo::FillDemo;
 
 fn reference(name: &str) -> Value {
     json!({ "$ref": format!("#/components/schemas/{name}") })
@@ -123,6 +124,7 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<RollBack>();
     generator.subschema_for::<Standing>();
     generator.subschema_for::<TakenProposal>();
+    generator.subschema_for::<FillDemo>();
     generator.take_definitions(true)
 }
 
@@ -577,6 +579,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("ReconciliationRuns", array_of("ReconciliationRun")),
+        ("DemoProgress", answer(&[("done", count()), ("of", count()), ("events", count())])),
+        ("DemoRemoved", answer(&[("removed", text())])),
         ("ReconciliationRunList", list_of("ReconciliationRun")),
         (
             "PriceProposal",

@@ -137,6 +137,8 @@ pub enum Operation {
     ShowKeyInventory,
     ShowMaturity,
     TakeBudgetProposal,
+    FillDemo,
+    RemoveDemo,
 }
 
 /// One row of the table.
@@ -839,6 +841,21 @@ pub const OPERATIONS: &[Spec] = &[
     )
     .takes("TakenProposal")
     .answers("TakenBudget"),
+    change(
+        Operation::FillDemo,
+        "POST",
+        "/workspaces/{workspace}/demo",
+        "Bring one day of demo traffic into a demo workspace; `done` and `of` say how far it is",
+    )
+    .takes("FillDemo")
+    .answers("DemoProgress"),
+    change(
+        Operation::RemoveDemo,
+        "DELETE",
+        "/workspaces/{workspace}/demo",
+        "Remove a demo workspace with everything in it",
+    )
+    .answers("DemoRemoved"),
 ];
 
 /// What the table says about a request.

@@ -241,6 +241,14 @@ pub(super) const ACTIONS: &[Action] = &[
         ask: |names, _| Ok(Ask::send("POST", named("/price-proposals/{}/dismiss", names), None)),
         once: None,
     },
+    Action {
+        name: "remove-demo",
+        path: "/demo/remove",
+        page: "",
+        done: "",
+        ask: |_, _| Ok(Ask::send("DELETE", "/demo", None)),
+        once: None,
+    },
 ];
 
 /// Whether the page shows the answer of an action with the form, instead of beginning anew: it changed nothing.

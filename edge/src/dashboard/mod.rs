@@ -30,7 +30,8 @@ use askama::Template;
 use tallygate_shared::time::Timestamp;
 
 use crate::admin::call::{self, Call};
-use crate::admin::roles::Role;
+use crate::admin::roles::{Act, Role};
+use crate::demo::is_demo;
 use crate::vault::KeyRing;
 pub use access::AccessSettings;
 use actions::Action;
@@ -194,6 +195,8 @@ fn html(
     let frame = Frame {
         theme: theme(request),
         workspace: visit.session.workspace.to_string(),
+        demo: is_demo(visit.session.workspace.as_str()),
+        may_remove: visit.session.role.may(Act::WriteConfig),
         who: visit.session.who.clone(),
         role: visit.session.role.name(),
         form_token: visit.session.form_token(around.ring).unwrap_or_default(),
@@ -308,7 +311,8 @@ fn changed(
     session: &Session,
     around: &Around<'_>,
 ) -> Step {
-    if action.name == "sign-out" {
+    // The session has ended, or its workspace is gone.
+    if matches!(action.name, "sign-out" | "remove-demo") {
         return see(SIGN_IN, Some(cookie(request, COOKIE, "", 0)));
     }
     let back = format!("{ROOT}{}", actions::back(action, parameters));

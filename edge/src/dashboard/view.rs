@@ -379,6 +379,10 @@ pub(super) struct Frame {
     pub(super) theme: String,
     /// The tenant.
     pub(super) workspace: String,
+    /// Its data is a demo's.
+    pub(super) demo: bool,
+    /// Who is signed in may remove it.
+    pub(super) may_remove: bool,
     /// Who is signed in.
     pub(super) who: String,
     /// Their role.

@@ -6,7 +6,7 @@ use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::RequestId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::pricing::{PriceBook, rate};
-use tallygate_shared::time::{HOUR_MS, Timestamp};
+use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 use tallygate_shared::tokens::{Tally, Tokens, Usage};
 
 use super::features::{CUSTOMERS, FEATURES, Feature, HOURS};
@@ -43,7 +43,9 @@ pub(super) fn events(demo: &Demo, day: u32) -> Vec<UsageEvent> {
     if day == LOOP_DAY {
         circles(demo, midnight, &mut asks);
     }
-    asks.retain(|ask| ask.at < demo.until.ms());
+    // A conversation ends at midnight: the next day is another batch, and may be another month.
+    let end = demo.until.ms().min(midnight + DAY_MS);
+    asks.retain(|ask| ask.at < end);
     asks.sort_by_key(|ask| ask.at);
     let first = u64::from(day) * NUMBERS + 1;
     let numbered = asks.iter().zip(first..);

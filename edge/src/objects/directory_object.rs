@@ -10,6 +10,7 @@ use crate::admin::bodies::NewWorkspace;
 use crate::admin::call::{CREATE, Call, Step};
 use crate::admin::check_text;
 use crate::admin::problem::Problem;
+use crate::demo::is_demo;
 
 /// The schema.
 pub const MIGRATIONS: &[&str] = &[
@@ -37,6 +38,14 @@ impl<S: Sql> DirectoryObject<S> {
         }
     }
 
+    /// A demo is over. No other workspace is ever forgotten.
+    pub fn forget(&self, id: &str) -> Result<(), SqlError> {
+        if !is_demo(id) {
+            return Err(SqlError("only a demo is forgotten".to_owned()));
+        }
+        self.sql.exec("DELETE FROM workspaces WHERE id = ?", &[Some(id)]).map(|_| ())
+    }
+
     fn list(&self) -> Result<Step, SqlError> {
         let rows = self.sql.exec("SELECT id, name, created_at FROM workspaces ORDER BY id", &[])?;
         let data = rows.iter().map(|row| {
@@ -54,7 +63,23 @@ impl<S: Sql> DirectoryObject<S> {
         if let Err(problem) = check_text("name", &new.name) {
             return Ok(problem.into());
         }
-        let id = new.id.unwrap_or_else(|| WorkspaceId::mint(random));
+        let id = match (new.id, new.demo) {
+            (Some(id), _) => id,
+            (None, true) => match WorkspaceId::parse("ws_demo") {
+                Ok(id) => id,
+                Err(error) => return Err(SqlError(error.to_string())),
+            },
+            (None, false) => WorkspaceId::mint(random),
+        };
+        if is_demo(id.as_str()) != new.demo {
+            let remedy = "Give `ws_demo` or an id that begins with `ws_demo-` together with `demo: true`, or neither.";
+            return Ok(Problem::field(
+                "id",
+                "is a demo's where `demo` is not, or the other way round",
+                remedy,
+            )
+            .into());
+        }
         // A workspace that is listed already is created there again where an earlier attempt broke off between the two
         // objects; one that is whole refuses.
         let insert = "INSERT INTO workspaces (id, name, created_at) VALUES (?, ?, ?) ON CONFLICT (id) DO NOTHING";
@@ -63,7 +88,7 @@ impl<S: Sql> DirectoryObject<S> {
         let create = Call {
             path: format!("/api/v1/workspaces/{id}"),
             method: CREATE.to_owned(),
-            body: json!({ "id": id, "name": new.name }).to_string(),
+            body: json!({ "id": id, "name": new.name, "demo": new.demo }).to_string(),
             ..call.clone()
         };
         let call = serde_json::to_string(&create).unwrap_or_default();

@@ -121,6 +121,9 @@ pub struct TrueUpSums {
     pub provisional_lines: u64,
 }
 
+/// A group's values, and what its lines add up to.
+pub(super) type Grouped = (Vec<Option<String>>, TrueUpSums);
+
 impl TrueUpSums {
     /// Adds another sum up to this one; `None` when it does not fit.
     pub fn add(&mut self, other: &Self) -> Option<()> {
@@ -238,7 +241,7 @@ impl<S: Sql> LedgerObject<S> {
         &self,
         groups: &[String],
         filter: &Filter,
-    ) -> Result<Vec<(Vec<Option<String>>, TrueUpSums)>, SqlError> {
+    ) -> Result<Vec<Grouped>, SqlError> {
         let mut columns = groups.to_vec();
         let sum = |of: &str| format!("CAST(SUM({of}) AS TEXT)");
         for name in SUMMED {

@@ -50,7 +50,7 @@ pub mod telemetry_object;
 mod telemetry_object_tests;
 pub mod telemetry_plan;
 pub mod telemetry_store;
-mod workspace_api;
+pub(crate) mod workspace_api;
 pub mod workspace_object;
 mod workspace_sessions;
 mod workspace_versions;

@@ -16,7 +16,7 @@ use super::meter_object::MeterObject;
 use super::telemetry_object::TelemetryObject;
 use super::test_sql::TestSql;
 use super::workspace_object::{Context, WorkspaceObject};
-use crate::admin::call::{Call, Push, Step, failed, push_pending, route};
+use crate::admin::call::{Call, Delivery, Push, Step, failed, push_pending, route};
 use crate::admin::merge::merge;
 use crate::vault::KeyRing;
 
@@ -249,6 +249,10 @@ impl Shell {
                 Step::Export { ledger, method, payload } => {
                     Step::text(200, self.ledger(&ledger).query(method, &payload).unwrap())
                 }
+                Step::Deliver { calls, body } => {
+                    calls.iter().for_each(|call| self.deliver(call));
+                    Step::text(200, body)
+                }
                 Step::Ledgers { names, method, payload } => {
                     let ask = |name: &String| self.ledger(name).query(method, &payload);
                     match names.iter().map(ask).collect::<Result<Vec<String>, _>>() {
@@ -257,6 +261,38 @@ impl Shell {
                     }
                 }
             };
+        }
+    }
+
+    fn deliver(&self, call: &Delivery) {
+        let Delivery { object, name, method, payload } = call;
+        let maps = [
+            ("LEDGER", &self.ledgers),
+            ("METER", &self.meters),
+            ("BUDGET", &self.budgets),
+            ("ALERTS", &self.alerts),
+            ("TELEMETRY", &self.telemetry),
+            ("WORKSPACE", &self.workspaces),
+        ];
+        match (*object, *method) {
+            ("LEDGER", "apply") => drop(self.ledger(name).apply(payload).unwrap()),
+            ("LEDGER", "trueUp") => drop(self.ledger(name).true_up(payload).unwrap()),
+            ("LEDGER", "recordOutcomes") => {
+                drop(self.ledger(name).record_outcomes(payload).unwrap());
+            }
+            ("ALERTS", "findings") => self.alerts(name).findings(payload, self.now()).unwrap(),
+            ("BUDGET", "correct") => {
+                let mut budget = BudgetObject::open(Self::stored(&self.budgets, name)).unwrap();
+                budget.correct(&serde_json::from_str(payload).unwrap(), self.now()).unwrap();
+            }
+            ("DIRECTORY", "forget") => {
+                DirectoryObject::open(self.directory.clone()).unwrap().forget(payload).unwrap();
+            }
+            (object, "remove") => {
+                let map = maps.iter().find(|(known, _)| *known == object).expect("an object").1;
+                map.borrow_mut().remove(name);
+            }
+            other => panic!("{other:?}"),
         }
     }
 

@@ -10,7 +10,7 @@ use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
 use tallygate_shared::identity::secret::SecretHash;
 use tallygate_shared::identity::signature::{SignedCall, TOLERANCE_MS};
 use tallygate_shared::ids::WorkspaceId;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 
 use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
@@ -21,6 +21,7 @@ use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
 use crate::admin::rows::scoped;
+use crate::demo::DAYS;
 use crate::request::exchange::printable;
 use crate::vault::KeyRing;
 
@@ -293,7 +294,7 @@ impl<S: Sql> WorkspaceObject<S> {
 
     /// Fills a new workspace and issues its first admin token.
     fn create(&mut self, context: &Context<'_>) -> Result<Step, Refused> {
-        let NewWorkspace { id, name } = context.call.body()?;
+        let NewWorkspace { id, name, demo } = context.call.body()?;
         if self.id.is_some() {
             return Err(
                 Problem::new(409, "already_exists", "The workspace is there already.").into()
@@ -304,6 +305,12 @@ impl<S: Sql> WorkspaceObject<S> {
         migrate(&self.sql, MIGRATIONS)?;
         self.name = name;
         self.created_at = context.now.to_string();
+        if demo {
+            // A demo's month lies before it.
+            let first = context.now.date().days() - i64::from(DAYS - 1);
+            self.created_at = Date::from_days(first).midnight().to_string();
+            self.set_meta("demo_until", &context.now.ms().to_string())?;
+        }
         for (name, value) in [
             ("id", id.as_str()),
             ("name", &self.name),

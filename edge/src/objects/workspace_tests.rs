@@ -1,6 +1,7 @@
 //! The control plane from outside: requests in, answers out, and what the Meters hear of it.
 
 mod alerts;
+mod books;
 mod config;
 mod front;
 mod insights;

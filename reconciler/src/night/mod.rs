@@ -41,6 +41,7 @@ mod shares;
 mod shelf;
 mod spill;
 mod spread;
+pub mod tell_run;
 pub mod unit_costs;
 mod units;
 mod usage;

@@ -25,22 +25,30 @@ const TOKENS: usize = 7;
 const MOST_BUDGETS: usize = 40;
 const TOP: usize = 10;
 
+/// Whether the visitor sees all owners' rows: some figures are of all of them or not to be had.
+fn sees_all(visit: &Visit<'_>) -> bool {
+    visit.session.owner.is_none()
+}
+
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     let today = visit.now.date();
     let month = today.first_of_month().to_string();
     match rounds.done() {
         0 => {
             let usage = |from: &str| Ask::get("/usage").with("from", from);
-            vec![
+            let mut asks = vec![
                 usage(&month).with("bucket", "day").with("group_by", "provider"),
                 usage(&month).with("group_by", "team"),
                 Ask::get("/budgets"),
                 Ask::get("/alerts").with("state", "open").with("limit", "100"),
                 Ask::get("/forecast"),
                 Ask::get("/outcomes/summary").with("from", month.as_str()),
-                Ask::get("/books"),
-                Ask::get("/model-performance").with("from", month.as_str()).with("group_by", ""),
-            ]
+            ];
+            if sees_all(visit) {
+                let performance = Ask::get("/model-performance").with("from", month.as_str());
+                asks.extend([Ask::get("/books"), performance.with("group_by", "")]);
+            }
+            asks
         }
         1 => super::budgets::status_asks(rounds.value(0, BUDGETS).as_ref(), MOST_BUDGETS),
         _ => Vec::new(),
@@ -56,8 +64,10 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         Block::Stats(efficiency(by_day.as_deref(), rounds, today)),
         Block::Table(by_provider(by_day.as_deref(), today)),
         Block::Table(top_owners(rounds)),
-        Block::Table(super::models::tokens(rounds.rows(0, TOKENS))),
     ];
+    if sees_all(visit) {
+        blocks.push(Block::Table(super::models::tokens(rounds.rows(0, TOKENS))));
+    }
     blocks.push(Block::Table(super::budgets::table(
         "budgets",
         "Budgets, the fullest first",
@@ -65,10 +75,14 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         TOP,
     )));
     blocks.push(Block::Table(super::alerts::table("Open alerts", rounds.rows(0, ALERTS), TOP)));
-    blocks.extend([books.freshness(), books.allocation()]);
+    if sees_all(visit) {
+        blocks.extend([books.freshness(), books.allocation()]);
+    }
     View {
         title: "Overview".to_owned(),
-        lead: format!("{} until now, in UTC.", today.first_of_month()),
+        lead: books
+            .first_step()
+            .unwrap_or_else(|| format!("{} until now, in UTC.", today.first_of_month())),
         blocks,
         ..View::default()
     }

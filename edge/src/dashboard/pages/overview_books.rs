@@ -19,6 +19,14 @@ impl Sources {
         Self { forecast: rounds.value(0, forecast), books: rounds.value(0, books) }
     }
 
+    /// What a workspace without a request is told to do next.
+    pub(super) fn first_step(&self) -> Option<String> {
+        let newest = self.books.as_ref()?.get("newest_event_at")?;
+        let text = "No request has come yet. Issue a key on the page Keys and send one with it, or see every page alive \
+            on a month of demo traffic: make run DEMO=1.";
+        newest.is_null().then(|| text.to_owned())
+    }
+
     /// The numbers that come first.
     pub(super) fn stats(&self) -> Block {
         let amount = |of: &Option<Value>, name: &str| {

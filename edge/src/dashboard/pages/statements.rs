@@ -63,7 +63,9 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     if let Some(it) = &found {
         blocks.push(Block::Facts(control(it)));
     }
-    let month_field = Field { kind: "month", ..Field::text("month", "Month", &month) };
+    // What is no month stands in the message, not in the field: a browser would complain of it.
+    let known = Date::parse(&format!("{month}-01")).map_or("", |_| month.as_str());
+    let month_field = Field { kind: "month", ..Field::text("month", "Month", known) };
     View {
         title: "Statements".to_owned(),
         lead,

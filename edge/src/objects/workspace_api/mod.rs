@@ -3,6 +3,7 @@
 mod alerts;
 mod archive;
 mod budgets;
+pub(crate) mod demo;
 mod document;
 mod insights;
 mod keys;
@@ -186,6 +187,8 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowKeyInventory => api.key_inventory(),
         Operation::ShowMaturity => api.maturity(),
         Operation::TakeBudgetProposal => api.take_proposal(),
+        Operation::FillDemo => api.fill_demo(),
+        Operation::RemoveDemo => api.remove_demo(),
     }
 }
 

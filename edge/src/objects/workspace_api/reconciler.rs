@@ -145,6 +145,14 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn correct_budgets(&self) -> Answer {
         let corrections: Vec<BudgetCorrection> = self.items()?;
+        Ok(Step::Correct { calls: self.budget_calls(corrections)? })
+    }
+
+    /// What each Budget is to be told.
+    pub(super) fn budget_calls(
+        &self,
+        corrections: Vec<BudgetCorrection>,
+    ) -> Result<Vec<Correct>, Problem> {
         let workspace = self.workspace.id()?;
         let mut calls: BTreeMap<String, CorrectCall> = BTreeMap::new();
         for (place, correction) in corrections.into_iter().enumerate() {
@@ -193,7 +201,7 @@ impl<S: Sql> Api<'_, S> {
             account,
             payload: serde_json::to_string(&call).unwrap_or_default(),
         };
-        Ok(Step::Correct { calls: calls.into_iter().map(call).collect() })
+        Ok(calls.into_iter().map(call).collect())
     }
 
     pub(super) fn bring_findings(&self) -> Answer {

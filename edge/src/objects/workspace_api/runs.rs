@@ -23,7 +23,6 @@ const MAX_NAME: usize = 128;
 impl<S: Sql> Api<'_, S> {
     pub(super) fn bring_runs(&self) -> Answer {
         let runs: Vec<ReconciliationRun> = self.items()?;
-        let mut bodies = Vec::with_capacity(runs.len());
         for (place, run) in runs.iter().enumerate() {
             let wrong = |field: &str, detail: &str, remedy: &str| {
                 Problem::field(&format!("[{place}]{field}"), detail, remedy)
@@ -38,24 +37,25 @@ impl<S: Sql> Api<'_, S> {
                     );
                 }
             }
-            let body = json!(run).to_string();
-            if body.len() > MAX_RUN_BYTES {
+            if json!(run).to_string().len() > MAX_RUN_BYTES {
                 let remedy = "Shorten what is missing, held and noted: at most 256 KiB.";
                 return Err(wrong("", "is too long", remedy).into());
             }
-            bodies.push(body);
         }
-        for (run, body) in runs.iter().zip(&bodies) {
-            let upsert = "INSERT INTO reconciliation_runs (run, ended_ms, body) VALUES (?, CAST(? AS INTEGER), ?)
-                ON CONFLICT (run) DO UPDATE SET ended_ms = excluded.ended_ms, body = excluded.body
-                WHERE excluded.ended_ms >= reconciliation_runs.ended_ms";
-            let ended = run.ended_at.ms().to_string();
-            self.workspace.exec(upsert, &[Some(&run.run), Some(&ended), Some(body)])?;
-        }
+        runs.iter().try_for_each(|run| self.keep_run(run))?;
         let old = self.context.now.plus_ms(-RUNS_KEPT_DAYS * DAY_MS).ms().to_string();
         let forget = "DELETE FROM reconciliation_runs WHERE ended_ms < CAST(? AS INTEGER)";
         self.workspace.exec(forget, &[Some(&old)])?;
         Ok(Step::json(200, &json!({ "taken": runs.len() })))
+    }
+
+    /// Remembers a run; an older word of the same run changes nothing.
+    pub(super) fn keep_run(&self, run: &ReconciliationRun) -> Result<(), SqlError> {
+        let upsert = "INSERT INTO reconciliation_runs (run, ended_ms, body) VALUES (?, CAST(? AS INTEGER), ?)
+            ON CONFLICT (run) DO UPDATE SET ended_ms = excluded.ended_ms, body = excluded.body
+            WHERE excluded.ended_ms >= reconciliation_runs.ended_ms";
+        let (ended, body) = (run.ended_at.ms().to_string(), json!(run).to_string());
+        self.workspace.exec(upsert, &[Some(&run.run), Some(&ended), Some(&body)]).map(|_| ())
     }
 
     pub(super) fn runs(&self) -> Answer {
