@@ -74,6 +74,10 @@ def test_the_ledger_equals_the_bills_to_the_last_digit(night):
     invoice = night.bills.invoice("openai", day, day)
     assert sum(Decimal(row["billed_usd"]) for row in sums.values()) == invoice.total
     assert report["findings"] == [] and report["unknown_credentials"] == []
+    # People see at the edge how it ended.
+    told = night.workspace.admin("GET", "/reconciliation-runs")["data"][0]
+    assert (told["status"], told["missing"], told["rows_written"]) == ("complete", {}, report["rows_written"])
+    assert told["providers"]["openai"]["booked_usd"] == report["providers"]["openai"]["ledger"]
     # The same night again finds nothing to do.
     again = night.night()
     assert (again["rows_written"], again["days_settled"]) == (0, 0), again

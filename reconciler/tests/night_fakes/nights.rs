@@ -20,6 +20,8 @@ async fn what_could_not_be_taken_back_at_once_is_taken_back_later() {
     world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,3\n").await;
     let report = world.night().await;
     assert_eq!(report.missing, BTreeMap::new());
+    let ends = || world.edge.0.lock().unwrap().runs.values().cloned().collect::<Vec<_>>();
+    assert_eq!(ends(), ["complete"]);
     let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
     assert!(correction.contains("\"a\"") && correction.ends_with("2.99"), "{correction}");
     assert!(world.alert("bill_variance google:2026-11-20"));
@@ -30,6 +32,7 @@ async fn what_could_not_be_taken_back_at_once_is_taken_back_later() {
     let report = world.night().await;
     assert!(report.missing.keys().any(|what| what.starts_with("feedback of 2026-11-20")));
     assert!(world.alert("bill_variance google:2026-11-20"));
+    assert_eq!(ends(), ["partial"]);
     world.refuse(&[]);
     assert_eq!(world.night().await.missing, BTreeMap::new());
     assert_eq!(world.corrections(), Vec::<String>::new());

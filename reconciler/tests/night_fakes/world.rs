@@ -38,6 +38,8 @@ pub(crate) struct State {
     pub(crate) true_ups: BTreeMap<String, (u64, Option<String>)>,
     pub(crate) alerts: BTreeMap<String, bool>,
     pub(crate) prices: Vec<Value>,
+    /// How runs ended, by their names.
+    pub(crate) runs: BTreeMap<String, String>,
     /// The call that is taken and gets no answer, and who is told when it comes.
     pub(crate) silent: Option<(&'static str, Arc<Notify>)>,
 }
@@ -100,6 +102,9 @@ impl Respond for Played {
                 }
             }
             "price-corrections" => state.prices.extend(items()),
+            "runs" => {
+                state.runs.extend(items().iter().map(|it| (text(it, "run"), text(it, "status"))));
+            }
             other => return ResponseTemplate::new(404).set_body_string(other.to_owned()),
         }
         let answer = ResponseTemplate::new(200).set_body_json(json!({}));
