@@ -69,7 +69,8 @@ bench-pages: build .venv/stamp ## Time the dashboard's pages on a large ledger: 
 
 build: build/stamp ## Build the Worker into build/
 
-build/stamp: $(shell git ls-files -co --exclude-standard edge shared Cargo.toml Cargo.lock 2>/dev/null) \
+build/stamp: $(shell git ls-files -co --exclude-standard edge/src edge/js edge/assets edge/templates edge/Cargo.toml shared \
+		Cargo.toml Cargo.lock 2>/dev/null) \
 		.tools/wasm-target .tools/wasm-bindgen-$(WASM_BINDGEN_VERSION) node_modules/stamp
 	@echo "==> building the Worker"
 	cargo build --release --target wasm32-unknown-unknown -p tallygate-edge

@@ -24,8 +24,8 @@ from gateway import BUILD, ROOT, Gateway, call, new_secrets  # noqa: E402
 
 FILL = ROOT / "target" / "tools" / "examples" / "fill_ledger"
 WORKSPACE = "ws_bench"
-#: The whole: 10,000,000 requests, of which a Ledger keeps 2,000,000 one by one, and 100,000 rows of sums.
-EVENTS, ROLLUPS = 2_000_000, 100_000
+#: The whole: 10,000,000 requests, of which a Ledger keeps 1,000,000 one by one, and 100,000 rows of sums.
+EVENTS, ROLLUPS = 1_000_000, 100_000
 SIZES = [float(size) for size in os.environ.get("SIZES", "0.1 0.33 1").split()]
 TIMES = int(os.environ.get("TIMES", "50"))
 AIM_MS = 300

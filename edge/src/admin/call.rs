@@ -456,7 +456,7 @@ pub fn push_pending() -> Step {
 /// What the reconciler hears when it asks for events that the Ledger no longer has.
 pub fn export_pruned() -> Problem {
     let detail = "Events of this day are no longer kept: the archive keeps them for as long as its settings say; without one, \
-                  a month keeps its newest 2,000,000. Usage and totals still have their sums.";
+                  a month keeps its newest 1,000,000. Usage and totals still have their sums.";
     Problem::new(410, "events_pruned", detail)
 }
 

@@ -1,5 +1,5 @@
 //! Finding requests by what they were: the sums say in which hours there are any, and only those hours are read. A
-//! month may have two million requests, and what is looked for may be one of them, or none.
+//! month may have a million requests, and what is looked for may be one of them, or none.
 
 use tallygate_shared::time::{DAY_MS, HOUR_MS};
 
