@@ -97,7 +97,7 @@ def fill(file: Path, first: datetime, last: datetime, size: float) -> None:
     began = time.monotonic()
     subprocess.run([FILL, file, *ms, *amounts], check=True)
     print(
-        f"==> {int(EVENTS * size * 5):,} requests, {int(EVENTS * size):,} of them one by one, {int(ROLLUPS * size):,} "
+        f"==> {int(EVENTS * size * 10):,} requests, {int(EVENTS * size):,} of them one by one, {int(ROLLUPS * size):,} "
         f"sums: {file.stat().st_size / 1e9:.2f} GB in {time.monotonic() - began:.0f} s",
         flush=True,
     )

@@ -321,6 +321,10 @@ impl<S: Sql> LedgerObject<S> {
         let from = week.plus(-WEEKS_BACK).start().ms();
         filter.span("hour_ms", Some(from), Some(week.end().ms()));
         let start = week.start().ms();
+        // Weeks begin at midnight: days tell what hours would.
+        let (rows, params) =
+            self.summed(&["key", "provider", "model", "feature", "owner"], &filter)?;
+        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
         let mut seen = Vec::new();
         let model = "provider || '/' || model";
         for (dimension, name) in
@@ -329,10 +333,9 @@ impl<S: Sql> LedgerObject<S> {
             let select = format!(
                 "SELECT {name}, CAST(MIN(hour_ms) AS TEXT),
                     CAST(SUM(CASE WHEN hour_ms >= {start} THEN charged_nanos ELSE 0 END) AS TEXT)
-                 FROM rollups {} AND {USED} AND {name} IS NOT NULL GROUP BY {name}",
-                filter.clause()
+                 FROM {rows} WHERE {USED} AND {name} IS NOT NULL GROUP BY {name}"
             );
-            for row in &self.sql.exec(&select, &filter.params())? {
+            for row in &self.sql.exec(&select, &params)? {
                 seen.push(Seen {
                     dimension: dimension.to_owned(),
                     name: text(row, 0)?.to_owned(),

@@ -82,8 +82,15 @@ impl<S: Sql> LedgerObject<S> {
         if query.is_by_dimensions() {
             filter.span("at_ms", query.from_ms, query.to_ms);
             filter.dimensions(&query.filters)?;
-            let bodies = bodies(&self.search(query, &filter, limit)?)?;
-            return Ok(json!({ "data": bodies, "looked_to": null }));
+            let refused = query.filters.get("outcome").is_some_and(|outcome| outcome == "refused");
+            let rows = if refused {
+                // As text in the statement: it selects the index of refusals.
+                filter.literal("outcome = 'refused'");
+                self.newest(&filter, limit)?
+            } else {
+                self.search(query, &filter, limit)?
+            };
+            return Ok(json!({ "data": bodies(&rows)?, "looked_to": null }));
         }
         let mut filters = query.filters.clone();
         filters.retain(|name, _| name != "session" && name != "key");

@@ -41,7 +41,8 @@ impl<S: Sql> LedgerObject<S> {
         Ok(found)
     }
 
-    fn newest(&self, filter: &Filter, limit: u64) -> Result<Vec<Row>, SqlError> {
+    /// The newest requests that pass a filter.
+    pub(super) fn newest(&self, filter: &Filter, limit: u64) -> Result<Vec<Row>, SqlError> {
         if limit == 0 {
             return Ok(Vec::new());
         }
