@@ -1,5 +1,6 @@
 //! A day's requests, and what became of them.
 
+use tallygate_shared::events::decision::{Asked, Decided, LimitCheck, PromptParts};
 use tallygate_shared::events::outcome::{OUTCOME_EVENT_VERSION, OutcomeEvent, Subject, Verdict};
 use tallygate_shared::events::usage_event::{Attempt, Outcome, USAGE_EVENT_VERSION, UsageEvent};
 use tallygate_shared::identity::actor::Actor;
@@ -139,6 +140,46 @@ fn circles<'a>(demo: &'a Demo, midnight: i64, asks: &mut Vec<Ask<'a>>) {
     }
 }
 
+/// What a request asked for, and which limit refused it.
+fn decided(ask: &Ask<'_>) -> Decided {
+    let first = ask.feature.input.min(ask.input);
+    let tools = if ask.feature.agent.is_some() { first / 4 } else { 0 };
+    let system = first / 3;
+    let parts = PromptParts {
+        system,
+        tools,
+        history: ask.input - first,
+        last: first - system - tools,
+        other: 0,
+    };
+    // What refused, and the limit's name and text.
+    let refusal = ask.refused.map(|code| match code {
+        "budget_exceeded" => ("budget teams", "budget teams", ""),
+        "rate_limited" => ("requests_per_minute", "requests_per_minute", "60"),
+        "model_not_allowed" => ("model", "models", ""),
+        "max_request_cost_exceeded" => ("max_request_usd", "max_request_usd", "1"),
+        _ => ("loop_breaker", "loop_breaker", ""),
+    });
+    let limits = refusal.map(|(_, name, limit)| LimitCheck {
+        name: name.to_owned(),
+        limit: limit.to_owned(),
+        refused: true,
+        ..LimitCheck::default()
+    });
+    Decided {
+        asked: Asked {
+            input_tokens: ask.input,
+            body_bytes: ask.input * 4,
+            actor_token: ask.actor.team.is_some(),
+            parts: Some(parts),
+            ..Asked::default()
+        },
+        refused_by: refusal.map(|(by, _, _)| by.to_owned()),
+        limits: limits.into_iter().collect(),
+        ..Decided::default()
+    }
+}
+
 /// The event of a request; `None` where the price book has no price for it at that time.
 fn event(demo: &Demo, ask: &Ask<'_>, seq: u64, dice: &mut Dice) -> Option<UsageEvent> {
     let at = Timestamp::from_ms(ask.at);
@@ -230,7 +271,7 @@ fn event(demo: &Demo, ask: &Ask<'_>, seq: u64, dice: &mut Dice) -> Option<UsageE
         hold: charged.saturating_add(charged).saturating_add(Usd::from_nanos(1_000_000)),
         duration_ms,
         first_byte_ms: served.then_some(first_byte),
-        decided: None,
+        decided: Some(Box::new(decided(ask))),
         trace_id: None,
         span_id: None,
         sampled: 1,
