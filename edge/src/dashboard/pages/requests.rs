@@ -6,32 +6,13 @@ use tallygate_shared::time::Timestamp;
 use super::{Period, Rounds, Visit, number, text};
 use crate::dashboard::view::{Block, Cell, Column, Field, Link, Table, Tone, View};
 use crate::dashboard::web::{Ask, encoded};
+use crate::dimensions::{DIMENSIONS, join};
 use crate::objects::ledger_performance::time_of_id;
 
-const FILTERS: [&str; 22] = [
-    "status",
-    "session",
-    "min_charged_usd",
-    "max_charged_usd",
-    "sort",
-    "key",
-    "owner",
-    "cost_centre",
-    "purpose",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-    "provider",
-    "model",
-    "outcome",
-    "code",
-    "cursor",
-];
+const FILTERS: [&str; 22] = join(
+    &["status", "session", "min_charged_usd", "max_charged_usd", "sort", "cursor"],
+    &DIMENSIONS,
+);
 const FIELDS: [(&str, &str); 5] = [
     ("key", "Key"),
     ("team", "Team"),
