@@ -119,6 +119,11 @@ pub(super) struct Text {
     pub(super) text: String,
 }
 
+/// A number that stands for itself. The note may be empty.
+pub(super) fn stat(label: &str, cell: Cell, note: impl Into<String>) -> Stat {
+    Stat { label: label.to_owned(), cell, note: note.into() }
+}
+
 /// One thing's names and values.
 #[derive(Debug)]
 pub(super) struct Facts {

@@ -9,6 +9,9 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::hex::hex;
 use tallygate_shared::time::{HOUR_MS, Timestamp};
 
+use super::ledger_performance::time_of_id;
+use super::ledger_search::first_id;
+
 /// Events of one part, and their bytes: who reads a part holds it whole. 2,000 events x about 1 KB = 2 MB. Few in tests,
 /// so that there are many parts.
 pub(crate) const PART_EVENTS: usize = if cfg!(test) { 4 } else { 2_000 };
@@ -39,13 +42,12 @@ impl Place {
 
     /// The place before all requests that were made at this moment or later.
     pub(crate) fn before(moment: Timestamp) -> Self {
-        Self { id: format!("req_{:012x}", moment.ms().max(0)), key: String::new() }
+        Self { id: first_id(moment.ms()), key: String::new() }
     }
 
     /// The hour that the request was made in. An id begins with its time.
     pub(crate) fn hour(&self) -> Timestamp {
-        let digits = self.id.strip_prefix("req_").and_then(|hex| hex.get(..12)).unwrap_or_default();
-        Timestamp::from_ms(i64::from_str_radix(digits, 16).unwrap_or_default()).start_of_hour()
+        Timestamp::from_ms(time_of_id(&self.id).unwrap_or_default()).start_of_hour()
     }
 }
 

@@ -19,6 +19,7 @@ use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
 use super::ledger_object::{Filter, LedgerObject};
 use super::ledger_outcomes::OutcomesQuery;
+use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::DIMENSIONS;
 
@@ -382,9 +383,6 @@ impl<S: Sql> LedgerObject<S> {
         Ok(named.collect())
     }
 }
-
-/// Picodollars in a thousandth of a dollar.
-const PICO_PER_MILLI: i128 = 1_000_000_000;
 
 fn traffic_of(row: &Row) -> Result<Traffic, SqlError> {
     let count = |column| integer::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));

@@ -19,7 +19,7 @@ use super::ledger_requests::{LOOKED_AT, RefusedQuery};
 use super::ledger_shape::Shape;
 use super::ledger_true_ups::ExportQuery;
 use super::migrations::migrate;
-use super::sql::{Sql, SqlError, integer, text};
+use super::sql::{Sql, SqlError, integer, nanos, text};
 use crate::admin::merge_forecast::ForecastQuery;
 use crate::dimensions::DIMENSIONS;
 
@@ -521,10 +521,4 @@ fn dimensions_of(event: &UsageEvent) -> Vec<Option<String>> {
         outcome.and_then(|outcome| outcome.as_str().map(str::to_owned)),
         event.code.clone(),
     ]
-}
-
-fn nanos(amount: Usd) -> Result<String, SqlError> {
-    let nanos =
-        amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
-    Ok(nanos.to_string())
 }

@@ -15,14 +15,13 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::OUTCOME_DIMENSIONS;
 use crate::request::outcomes::{Recorded, Sent, Standing, Unrecorded};
 
 /// Outcomes of one month: 2,000,000 x about 400 bytes = 0.8 GB of an object's 10 GB. None is ever deleted.
 const MAX_OUTCOMES: u64 = 2_000_000;
-/// Picodollars in a thousandth of a dollar. A value is summed in two parts, so that neither sum leaves 64 bits.
-const PICO_PER_MILLI: i128 = 1_000_000_000;
 /// The most rows of one page.
 const MAX_PAGE: u64 = 1_000;
 

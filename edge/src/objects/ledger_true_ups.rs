@@ -16,7 +16,7 @@ use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::{TRUE_UP_DIMENSIONS, TRUE_UP_OWNER_DIMENSIONS};
 
 /// Picodollars in a thousandth of a dollar. An amount is summed in two parts, so that neither sum leaves 64 bits.
-const PICO_PER_MILLI: i128 = 1_000_000_000;
+pub(super) const PICO_PER_MILLI: i128 = 1_000_000_000;
 /// The amounts of a line, each with the two columns that it is summed in.
 const SUMMED: [&str; 4] = ["estimated", "billed", "quantity", "price"];
 

@@ -10,7 +10,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use crate::objects::migrations::migrate;
-use crate::objects::sql::{Sql, SqlError, integer, text};
+use crate::objects::sql::{Sql, SqlError, integer, nanos, text};
 use crate::request::calls::Ticket;
 
 /// Delivered events that stay for `GET /v1/requests/{id}`: 20,000 x about 1.5 KB = 30 MB of an object's 10 GB.
@@ -327,11 +327,4 @@ impl<S: Sql> MeterStore<S> {
         let Some(row) = rows.first() else { return Ok((0, Usd::ZERO)) };
         Ok((integer(row, 0)?, Usd::from_nanos(integer(row, 1)?)))
     }
-}
-
-/// Money for an INTEGER column: whole nanodollars, as text.
-fn nanos(amount: Usd) -> Result<String, SqlError> {
-    let nanos =
-        amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
-    Ok(nanos.to_string())
 }

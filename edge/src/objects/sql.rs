@@ -3,6 +3,8 @@
 //! Every value crosses as text or NULL. JavaScript's numbers are exact only to 2^53, so a statement binds integers as
 //! `CAST(? AS INTEGER)` and reads them as `CAST(x AS TEXT)`. When storage fails the caller refuses the request.
 
+use tallygate_shared::money::Usd;
+
 /// A row: its cells in the order of the SELECT.
 pub type Row = Vec<Option<String>>;
 
@@ -27,4 +29,11 @@ pub fn text(row: &Row, column: usize) -> Result<&str, SqlError> {
 /// The integer of a cell that was read with `CAST(x AS TEXT)`.
 pub fn integer<T: std::str::FromStr>(row: &Row, column: usize) -> Result<T, SqlError> {
     text(row, column)?.parse().map_err(|_| SqlError(format!("column {column} is not an integer")))
+}
+
+/// Money for an INTEGER column: whole nanodollars, as text.
+pub(super) fn nanos(amount: Usd) -> Result<String, SqlError> {
+    let nanos =
+        amount.nanos().ok_or_else(|| SqlError("an amount is no whole nanodollars".into()))?;
+    Ok(nanos.to_string())
 }

@@ -5,7 +5,7 @@ use tallygate_shared::time::Date;
 
 use super::{Rounds, Visit, number, sum, sum_usd, text, usd};
 use crate::dashboard::figures::each_million;
-use crate::dashboard::view::{Block, Cell, Column, Field, Link, Stat, Table, Tone, View};
+use crate::dashboard::view::{Block, Cell, Column, Field, Link, Stat, Table, Tone, View, stat};
 use crate::dashboard::web::Ask;
 
 const WORKLOAD: [&str; 5] =
@@ -167,11 +167,6 @@ pub(super) fn throughput(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
 }
 
 fn verdict(found: &Value) -> Vec<Stat> {
-    let stat = |label: &str, cell: Cell, note: &str| Stat {
-        label: label.to_owned(),
-        cell,
-        note: note.to_owned(),
-    };
     let points = |name: &str| {
         let points = found.get(name).and_then(Value::as_i64);
         points.map_or(Cell::Nothing, Cell::Share)

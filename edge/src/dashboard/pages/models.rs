@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::{Period, Rounds, Visit, number, text, usd};
 use crate::dashboard::figures::{self, Figure};
-use crate::dashboard::view::{Block, Cell, Column, Field, Stat, Table, View};
+use crate::dashboard::view::{Block, Cell, Column, Field, Stat, Table, View, stat};
 use crate::dashboard::web::{Ask, Fields};
 
 const FILTERS: [&str; 2] = ["provider", "model"];
@@ -113,11 +113,6 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
 fn stats(all: Option<&Value>) -> Vec<Stat> {
     let none = Value::Null;
     let all = all.unwrap_or(&none);
-    let stat = |label: &str, cell, note: &str| Stat {
-        label: label.to_owned(),
-        cell,
-        note: note.to_owned(),
-    };
     let money = |name: &str| Cell::usd(text(all, name));
     vec![
         stat("Requests", Cell::count(number(all, "requests")), "Refused ones included."),

@@ -9,7 +9,7 @@ use tallygate_shared::time::Date;
 use super::overview_books::Sources;
 use super::{Rounds, Visit, number, sum, sum_usd, text, usd};
 use crate::dashboard::figures::{each, each_million, share};
-use crate::dashboard::view::{Block, Cell, Column, Stat, Table, View};
+use crate::dashboard::view::{Block, Cell, Column, Stat, Table, View, stat};
 use crate::dashboard::web::{Ask, Fields};
 
 /// The places of the first round's answers.
@@ -95,10 +95,6 @@ fn day_of(row: &Value) -> Option<i64> {
 fn this_month(rows: &[Value], today: Date) -> Vec<Value> {
     let first = today.first_of_month().days();
     rows.iter().filter(|row| day_of(row).is_some_and(|day| day >= first)).cloned().collect()
-}
-
-fn stat(label: &str, cell: Cell, note: impl Into<String>) -> Stat {
-    Stat { label: label.to_owned(), cell, note: note.into() }
 }
 
 fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec<Stat> {

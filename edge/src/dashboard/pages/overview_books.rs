@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::{Rounds, text, usd};
 use crate::dashboard::figures::{money, percent, share};
-use crate::dashboard::view::{Block, Cell, Column, Stat, Table, Tone};
+use crate::dashboard::view::{Block, Cell, Column, Stat, Table, Tone, stat};
 
 /// What the blocks are made from: the answers of `/forecast` and of `/books`.
 pub(super) struct Sources {
@@ -54,7 +54,7 @@ impl Sources {
             stat(
                 "Still an estimate",
                 amount(&self.books, "still_estimated_usd"),
-                &self.billed_share(),
+                self.billed_share(),
             ),
             stat("Allocated", self.coverage(), "Of this month's charges: those that name a team."),
             stat("Newest request", self.newest(), "How fresh these numbers are."),
@@ -182,8 +182,4 @@ impl Sources {
             ..Table::default()
         })
     }
-}
-
-fn stat(label: &str, cell: Cell, note: &str) -> Stat {
-    Stat { label: label.to_owned(), cell, note: note.to_owned() }
 }

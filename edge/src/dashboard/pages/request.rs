@@ -7,7 +7,7 @@ use tallygate_shared::time::{Date, Timestamp};
 use super::requests::outcome;
 use super::{Rounds, Visit, number, prompts, text, usd};
 use crate::dashboard::figures::share;
-use crate::dashboard::view::{Block, Cell, Column, Facts, Link, Stat, Table, Tone, View};
+use crate::dashboard::view::{Block, Cell, Column, Facts, Link, Stat, Table, Tone, View, stat};
 use crate::dashboard::web::{Ask, encoded};
 
 /// Parts of the event that have a place of their own on the page.
@@ -90,13 +90,12 @@ fn session_link(event: &Value, name: &str) -> Block {
 }
 
 fn stats(event: &Value) -> Vec<Stat> {
-    let stat = |label: &str, cell| Stat { label: label.to_owned(), cell, note: String::new() };
     let first_byte = event.get("first_byte_ms").and_then(Value::as_u64);
     vec![
-        stat("How it ended", outcome(event)),
-        stat("Charged", Cell::usd(text(event, "charged"))),
-        stat("Milliseconds", Cell::count(number(event, "duration_ms"))),
-        stat("to the first byte", first_byte.map_or(Cell::Nothing, Cell::count)),
+        stat("How it ended", outcome(event), ""),
+        stat("Charged", Cell::usd(text(event, "charged")), ""),
+        stat("Milliseconds", Cell::count(number(event, "duration_ms")), ""),
+        stat("to the first byte", first_byte.map_or(Cell::Nothing, Cell::count), ""),
     ]
 }
 

@@ -4,7 +4,9 @@ use serde_json::Value;
 use tallygate_shared::time::Date;
 
 use super::{Rounds, Visit, text, usd};
-use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Link, Stat, Table, Tone, View};
+use crate::dashboard::view::{
+    Block, Cell, Column, Facts, Field, Link, Stat, Table, Tone, View, stat,
+};
 use crate::dashboard::web::{Ask, Fields};
 
 const BY: [(&str, &str); 10] = [
@@ -111,11 +113,6 @@ fn stats(it: &Value) -> Vec<Stat> {
     let adjusted = adjusted
         .filter_map(|it| it.as_str()?.parse().ok())
         .fold(tallygate_shared::money::Usd::ZERO, tallygate_shared::money::Usd::saturating_add);
-    let stat = |label: &str, cell: Cell, note: &str| Stat {
-        label: label.to_owned(),
-        cell,
-        note: note.to_owned(),
-    };
     vec![
         stat(
             "Total",

@@ -7,7 +7,7 @@ use tallygate_shared::money::Usd;
 
 use super::{Period, Rounds, Visit, number, text, usd};
 use crate::dashboard::figures::share;
-use crate::dashboard::view::{Block, Cell, Column, Field, Stat, Table, View};
+use crate::dashboard::view::{Block, Cell, Column, Field, Stat, Table, View, stat};
 use crate::dashboard::web::{Ask, Fields};
 
 const BY: [(&str, &str); 9] = [
@@ -80,11 +80,6 @@ fn stats(overall: Option<&Value>) -> Vec<Stat> {
     let cell = |name: &str| overall.map_or(Cell::Nothing, |row| amount(row, name));
     let open = overall
         .and_then(|row| share(usd(row, "unbilled_usd").pico(), usd(row, "total_usd").pico()));
-    let stat = |label: &str, cell: Cell, note: &str| Stat {
-        label: label.to_owned(),
-        cell,
-        note: note.to_owned(),
-    };
     vec![
         stat("Cost in all", cell("total_usd"), "Models and harness: the sum of the rows below."),
         stat("Models", cell("models_usd"), "What providers of models charge."),
