@@ -4,6 +4,7 @@
 //! A day is folded when an event of a later one comes. What comes late for a folded day is added to both.
 
 use super::ledger_object::{Filter, LedgerObject, SUMS};
+use super::ledger_shape::{COLUMNS, HOURS, folded};
 use super::sql::{Sql, SqlError, integer};
 use crate::dimensions::DIMENSIONS;
 use tallygate_shared::time::{DAY_MS, Timestamp};
@@ -31,6 +32,40 @@ pub const DAYS: &str = "
         HAVING MAX(hour_ms) IS NOT NULL
 ";
 
+/// A span of time in milliseconds since 1970, open where it has no end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Span {
+    /// From this moment on.
+    pub(super) from: Option<i64>,
+    /// Before this moment.
+    pub(super) to: Option<i64>,
+}
+
+impl Span {
+    /// The tables to read a span from, with the part of each: its whole days that are folded from the sums by day, what
+    /// lies before and behind them from those by hour.
+    fn parts(self, folded_to: i64) -> Vec<(&'static str, Self)> {
+        let first = self.from.map(|ms| ms + (-ms).rem_euclid(DAY_MS));
+        let end = self.to.map_or(folded_to, |ms| (ms - ms.rem_euclid(DAY_MS)).min(folded_to));
+        if first.is_some_and(|first| first >= end) {
+            // No day is whole: of them nothing is read.
+            let none = Self { from: Some(0), to: Some(0) };
+            return vec![("days", none), ("rollups", self)];
+        }
+        let mut parts = vec![
+            ("days", Self { from: first, to: Some(end) }),
+            ("rollups", Self { from: Some(end), to: self.to }),
+        ];
+        if self.from != first {
+            parts.push(("rollups", Self { from: self.from, to: first }));
+        }
+        parts
+    }
+}
+
+/// The first moment of an hour's day.
+const FIRST: &str = "hour_ms - hour_ms % 86400000";
+
 impl<S: Sql> LedgerObject<S> {
     /// Up to when days are folded, in milliseconds.
     pub(super) fn folded_to(&self) -> Result<i64, SqlError> {
@@ -39,19 +74,19 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// Folds the days before the newest event's, where they are not.
-    pub(super) fn fold(&self, folded: i64, newest: Timestamp) -> Result<(), SqlError> {
+    pub(super) fn fold(&self, folded_to: i64, newest: Timestamp) -> Result<(), SqlError> {
         let end = newest.date().midnight().ms();
-        if end <= folded {
+        if end <= folded_to {
             return Ok(());
         }
-        let (from, to) = (folded.to_string(), end.to_string());
-        let (columns, sums) = (DIMENSIONS.join(", "), SUMS.join(", "));
-        let summed = SUMS.map(|name| format!("SUM({name})")).join(", ");
+        let (from, to) = (folded_to.to_string(), end.to_string());
+        let dimensions = DIMENSIONS.join(", ");
         let insert = format!(
-            "INSERT INTO days (hour_ms, dimensions, {columns}, {sums})
-             SELECT hour_ms - hour_ms % {DAY_MS}, dimensions, {columns}, {summed} FROM rollups
-             WHERE hour_ms >= CAST(? AS INTEGER) AND hour_ms < CAST(? AS INTEGER)
-             GROUP BY hour_ms - hour_ms % {DAY_MS}, dimensions"
+            "INSERT INTO days (hour_ms, dimensions, {dimensions}, {}, hours)
+             SELECT {FIRST}, dimensions, {dimensions}, {}, {HOURS} FROM rollups
+             WHERE hour_ms >= CAST(? AS INTEGER) AND hour_ms < CAST(? AS INTEGER) GROUP BY {FIRST}, dimensions",
+            [&SUMS[..], &COLUMNS[..]].concat().join(", "),
+            folded_columns(),
         );
         self.exec(&insert, &[Some(&from), Some(&to)])?;
         let mark = "INSERT INTO marks (name, value) VALUES ('folded_to', ?)
@@ -60,27 +95,55 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// What the columns of rows add up from, for a question that needs no hours: the FROM of a statement, and the
-    /// parameters of its conditions.
+    /// parameters of its conditions. Days are read once each, and hours where a span begins or ends within a day.
     pub(super) fn summed(
         &self,
         columns: &[&str],
         filter: &Filter,
     ) -> Result<(String, Vec<String>), SqlError> {
-        let folded = self.folded_to()?.to_string();
-        let mut rest = filter.clone();
-        rest.add("hour_ms >= CAST(? AS INTEGER)", &folded);
-        let columns = if columns.is_empty() { "1".to_owned() } else { columns.join(", ") };
-        let from = format!(
-            "(SELECT hour_ms, {columns}, {sums} FROM days {} UNION ALL SELECT hour_ms, {columns}, {sums} FROM rollups {})",
-            filter.clause(),
-            rest.clause(),
-            sums = SUMS.join(", ")
-        );
-        Ok((from, [filter.owned_params(), rest.owned_params()].concat()))
+        let columns = [&["hour_ms"], columns, &SUMS[..]].concat().join(", ");
+        self.union(&columns, &columns, "", filter)
+    }
+
+    /// The same of every dimension with the shape of traffic beside the sums, and with the `hours` of a day: a bit for
+    /// each with use, of which midnight's is the lowest. Days that are not folded yet are folded on the way, so that a row
+    /// is that of a day whenever it is asked for.
+    pub(super) fn summed_shape(&self, filter: &Filter) -> Result<(String, Vec<String>), SqlError> {
+        let dimensions = DIMENSIONS.join(", ");
+        let of_days = [&SUMS[..], &COLUMNS[..]].concat().join(", ");
+        self.union(
+            &format!("hour_ms, {dimensions}, {of_days}, hours"),
+            &format!("{FIRST}, {dimensions}, {}, {HOURS}", folded_columns()),
+            &format!("GROUP BY {FIRST}, dimensions"),
+            filter,
+        )
+    }
+
+    /// Rows of days, and of hours with what groups them.
+    fn union(
+        &self,
+        of_days: &str,
+        of_hours: &str,
+        grouped: &str,
+        filter: &Filter,
+    ) -> Result<(String, Vec<String>), SqlError> {
+        let (mut parts, mut params) = (Vec::new(), Vec::new());
+        // Days come first: they name the columns.
+        for (table, span) in filter.span_of_hours().parts(self.folded_to()?) {
+            let filter = filter.within(span);
+            let conditions = filter.clause();
+            parts.push(match table {
+                "days" => format!("SELECT {of_days} FROM days {conditions}"),
+                _ => format!("SELECT {of_hours} FROM rollups {conditions} {grouped}"),
+            });
+            params.extend(filter.owned_params());
+        }
+        Ok((format!("({})", parts.join(" UNION ALL ")), params))
     }
 }
 
-/// Whether a span of time consists of whole days.
-pub(super) fn is_whole_days(from_ms: Option<i64>, to_ms: Option<i64>) -> bool {
-    [from_ms, to_ms].into_iter().flatten().all(|ms| ms % DAY_MS == 0)
+/// What hours add up to, by the columns of [`SUMS`] and [`COLUMNS`].
+fn folded_columns() -> String {
+    let columns = SUMS.iter().chain(&COLUMNS).map(|name| folded(name));
+    columns.collect::<Vec<String>>().join(", ")
 }

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 
 use super::ledger_days::DAYS;
 use super::ledger_object::{LedgerObject, MIGRATIONS};
+use super::ledger_shape::SHAPE_OF_DAYS;
 use super::migrations::migrate;
 use super::sql::Sql;
 use super::test_sql::TestSql;
@@ -19,10 +20,11 @@ fn event(seq: u64, minutes: i64, skew: i64, team: &str) -> Value {
     json!({
         "v": 1, "id": format!("req_{:012x}7{seq:019x}", at + skew * 60_000), "seq": seq, "workspace": "ws_acme",
         "key": "0000000000000001", "at": at, "settled_at": at, "key_name": "k", "owner": "ada", "cost_centre": "c",
-        "purpose": "p", "environment": "e", "actor": { "team": team }, "endpoint": "/v1/messages", "stream": false,
+        "purpose": "p", "environment": "e", "endpoint": "/v1/messages", "stream": seq.is_multiple_of(4),
+        "actor": { "team": team, "session": seq.is_multiple_of(5).then(|| format!("s{}", seq % 3)) },
         "requested_model": "m", "provider": "openai", "model": "m", "outcome": "completed",
         "status": if seq.is_multiple_of(3) { 429 } else { 200 },
-        "usage": { "source": "reported", "tally": { "tokens": { "input": 3, "cache_read": 2, "output": 1 } } },
+        "usage": { "source": "reported", "tally": { "tokens": { "input": 3 + seq, "cache_read": 2, "output": 1 } } },
         "charged": format!("0.{seq:09}"), "hold": "1", "duration_ms": 1
     })
 }
@@ -75,6 +77,60 @@ fn the_hours_of_an_older_schema_are_folded() {
     assert_eq!(days[0][0].as_deref(), Some("18"));
     assert_eq!(by_days(&ledger), by_hours(&ledger));
     assert_eq!(by_days(&ledger).iter().map(|row| row.3).sum::<i128>(), 35_000);
+}
+
+/// What insights are made from, of a span that begins and ends within days, in the order of its groups.
+fn traffic(ledger: &LedgerObject<TestSql>, (from, to): (i64, i64)) -> Vec<Value> {
+    let market = json!({ "sellers": {}, "own": [] });
+    let mut all = Vec::new();
+    for days in [1, 2, 40] {
+        let query = json!({ "at": to, "days": days, "market": market, "archetypes": {} });
+        all.push(ask(ledger, "savings", &query));
+    }
+    let query = json!({ "from_ms": from, "to_ms": to, "group_by": "app", "archetypes": {} });
+    all.push(ask(ledger, "archetypes", &query));
+    all.push(ask(ledger, "usage", &json!({ "from_ms": from, "to_ms": to, "group_by": ["team"] })));
+    all
+}
+
+/// The same ledger as if no day was over: all is read from the sums by hour.
+fn unfold(sql: &TestSql) {
+    sql.exec("DELETE FROM days", &[]).unwrap();
+    sql.exec("DELETE FROM marks WHERE name = 'folded_to'", &[]).unwrap();
+}
+
+/// Requests by the hour are known to the day only where days are read: taken out, and added up.
+fn spread(answers: &mut [Value]) -> u64 {
+    let mut all = 0;
+    for row in answers.iter_mut().flat_map(|it| it["data"].as_array_mut().unwrap()) {
+        if let Some(hours) = row.as_object_mut().unwrap().remove("by_hour") {
+            all += hours.as_object().unwrap().values().filter_map(Value::as_u64).sum::<u64>();
+        }
+    }
+    all
+}
+
+#[test]
+fn days_of_an_older_schema_get_the_shape_of_their_hours() {
+    let sql = TestSql::new();
+    let ledger = LedgerObject::open(sql.clone()).unwrap();
+    let events: Vec<Value> = (1..40_i64)
+        .map(|n| event(u64::try_from(n).unwrap(), n * 190, 0, if n % 3 == 0 { "a" } else { "b" }))
+        .collect();
+    ledger.apply(&json!({ "meter": "k", "events": events }).to_string()).unwrap();
+    let span = (MONTH, MONTH + 100 * HOUR);
+    let expected = traffic(&ledger, span);
+    let (place, step) = (MIGRATIONS.len() - 1, *MIGRATIONS.last().unwrap());
+    assert_eq!((step, MIGRATIONS[..place].contains(&step)), (SHAPE_OF_DAYS, false));
+    // As the step before left it.
+    let added = step.split("ALTER TABLE days ADD COLUMN ").skip(1);
+    for column in added.map(|rest| rest.split(' ').next().unwrap()) {
+        sql.exec(&format!("ALTER TABLE days DROP COLUMN {column}"), &[]).unwrap();
+    }
+    for statement in step.split(';').filter(|it| !it.trim().is_empty()) {
+        sql.exec(statement, &[]).unwrap();
+    }
+    assert_eq!(traffic(&ledger, span), expected);
 }
 
 #[test]
@@ -135,5 +191,37 @@ proptest! {
             }
             prop_assert_eq!(&found, &expected, "{}", filters);
         }
+    }
+
+    #[test]
+    fn insights_are_the_same_whether_days_are_folded_or_not(
+        events in prop::collection::vec((0..7_200_i64, 0..3_usize), 1..60),
+        cut in 1..20_usize,
+        from in 0..100_i64,
+        hours in 1..120_i64,
+    ) {
+        let sql = TestSql::new();
+        let ledger = LedgerObject::open(sql.clone()).unwrap();
+        let events: Vec<Value> = events.iter().zip(1..).map(|((minutes, team), seq)| {
+            event(seq, *minutes, 0, ["a", "b", "c"][*team])
+        }).collect();
+        for part in events.chunks(cut) {
+            ledger.apply(&json!({ "meter": "k", "events": part }).to_string()).unwrap();
+        }
+        let span = (MONTH + from * HOUR, MONTH + (from + hours) * HOUR);
+        let mut by_days = traffic(&ledger, span);
+        unfold(&sql);
+        let mut by_hours = traffic(&ledger, span);
+        prop_assert_eq!(spread(&mut by_days), spread(&mut by_hours));
+        prop_assert_eq!(&by_days, &by_hours);
+        let distinct = format!(
+            "SELECT CAST(COUNT(DISTINCT hour_ms) AS TEXT), CAST(SUM(requests) AS TEXT) FROM rollups
+             WHERE hour_ms >= {} AND hour_ms < {}", span.0, span.1
+        );
+        let known = &sql.exec(&distinct, &[]).unwrap()[0];
+        let whole = by_days[3]["data"].get(0).map(|it| it["traffic"].clone()).unwrap_or_default();
+        let count = |name: &str| whole.get(name).and_then(Value::as_u64).unwrap_or_default();
+        prop_assert_eq!(count("hours").to_string(), known[0].clone().unwrap());
+        prop_assert_eq!(count("requests").to_string(), known[1].clone().unwrap_or("0".to_owned()));
     }
 }

@@ -94,7 +94,7 @@ impl<S: Sql> LedgerObject<S> {
             Ok((text(row, 0)?.to_owned(), fresh))
         });
         let mut month = Filter::default();
-        month.span("hour_ms", Some(query.month_ms), None);
+        month.hours(Some(query.month_ms), None);
         let (from, params) = self.summed(&ALLOCATED, &month)?;
         let sums =
             ALLOCATED.map(|name| format!("SUM(IIF(COALESCE({name}, '') = '', 0, charged_nanos))"));
@@ -102,8 +102,7 @@ impl<S: Sql> LedgerObject<S> {
         let sums: Vec<String> =
             sums.map(|sum| format!("CAST(COALESCE({sum}, 0) AS TEXT)")).collect();
         let select = format!("SELECT {} FROM {from}", sums.join(", "));
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
-        let rows = self.exec(&select, &params)?;
+        let rows = self.exec_with(&select, &params)?;
         let amount = |at: usize| {
             rows.first().map_or(Ok(Usd::ZERO), |row| integer(row, at).map(Usd::from_nanos))
         };

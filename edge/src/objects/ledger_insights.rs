@@ -26,6 +26,27 @@ use crate::dimensions::DIMENSIONS;
 /// Rows that used something: refused requests did not.
 const USED: &str = "(charged_nanos <> 0 OR input_tokens + output_tokens > 0)";
 
+/// What of rows of sums and their shape adds up.
+const ADDED: [&str; 14] = [
+    "requests",
+    "input_tokens",
+    "cached_tokens",
+    "output_tokens",
+    "charged_nanos",
+    "cache_write_tokens",
+    "streamed",
+    "turns",
+    "sessions",
+    "resent_tokens",
+    "input_nanos",
+    "cache_read_nanos",
+    "cache_write_nanos",
+    "output_nanos",
+];
+
+/// What tells the traffic apart that savings are looked for in.
+const STREAM: &[&str] = &["feature", "purpose", "environment", "provider", "model"];
+
 /// The dimensions that unit economics and archetypes are told by.
 pub const UNIT_DIMENSIONS: [&str; 9] =
     ["feature", "customer", "team", "app", "agent", "user", "owner", "cost_centre", "key"];
@@ -120,44 +141,41 @@ pub fn bucket_of(day: i64, bucket: Option<&str>) -> i64 {
 }
 
 impl<S: Sql> LedgerObject<S> {
-    /// Traffic by groups, which are expressions of our own making.
+    /// Traffic by groups, which are expressions of our own making over the dimensions.
     fn traffic(&self, groups: &[&str], filter: &Filter) -> Result<Vec<(Row, Traffic)>, SqlError> {
+        let (rows, params) = self.summed_shape(filter)?;
+        let names: Vec<String> = (0..groups.len()).map(|place| format!("g{place}")).collect();
         let named: Vec<String> =
-            groups.iter().map(|group| format!("CAST({group} AS TEXT)")).collect();
-        let sums = [
-            "SUM(requests)",
-            "SUM(streamed)",
-            "SUM(turns)",
-            "SUM(sessions)",
-            "COUNT(DISTINCT hour_ms)",
-            "SUM(input_tokens - cached_tokens - cache_write_tokens)",
-            "SUM(cached_tokens)",
-            "SUM(cache_write_tokens)",
-            "SUM(output_tokens)",
-            "SUM(resent_tokens)",
-            "MAX(longest_input)",
-            "SUM(input_nanos)",
-            "SUM(cache_read_nanos)",
-            "SUM(cache_write_nanos)",
-            "SUM(output_nanos)",
-            "SUM(charged_nanos)",
-        ];
-        let sums = sums.map(|sum| format!("CAST({sum} AS TEXT)"));
+            groups.iter().zip(&names).map(|(group, name)| format!("{group} AS {name}")).collect();
+        let with_day = |groups: &[String]| [groups, &["day".to_owned()][..]].concat().join(", ");
+        // First each day of a group, in whose rows an hour may come several times; then its days.
+        let each = ADDED.map(|name| format!("SUM({name}) AS {name}")).join(", ");
+        let hours: Vec<String> =
+            (0..24).map(|hour| format!("MAX(hours & {})", 1_i64 << hour)).collect();
+        let days = format!(
+            "SELECT {}, {each}, MAX(longest_input) AS longest_input, MIN(shortest_input) AS shortest_input,
+                {} AS hours FROM (SELECT *, hour_ms / {DAY_MS} AS day FROM {rows} WHERE {USED}) GROUP BY {}",
+            with_day(&named),
+            hours.join(" | "),
+            with_day(&names),
+        );
+        let counted: Vec<String> = (0..24).map(|hour| format!("(hours >> {hour} & 1)")).collect();
+        let sums = ADDED.map(|name| format!("CAST(SUM({name}) AS TEXT)")).join(", ");
         let grouping = if groups.is_empty() {
             String::new()
         } else {
-            format!("GROUP BY {}", groups.join(", "))
+            format!("GROUP BY {}", names.join(", "))
         };
         let select = format!(
-            "SELECT {}, CAST(MIN(shortest_input) AS TEXT){} FROM rollups {} AND {USED} {grouping}",
-            sums.join(", "),
-            named.iter().map(|name| format!(", {name}")).collect::<String>(),
-            filter.clause(),
+            "SELECT {sums}, CAST(SUM({}) AS TEXT), CAST(MAX(longest_input) AS TEXT),
+                CAST(MIN(shortest_input) AS TEXT){} FROM ({days}) {grouping}",
+            counted.join(" + "),
+            names.iter().map(|name| format!(", CAST({name} AS TEXT)")).collect::<String>(),
         );
-        let rows = self.sql.exec(&select, &filter.params())?;
+        let rows = self.exec_with(&select, &params)?;
         rows.into_iter()
             .map(|mut row| {
-                let group = row.split_off(17);
+                let group = row.split_off(ADDED.len() + 3);
                 Ok((group, traffic_of(&row)?))
             })
             .collect()
@@ -183,15 +201,16 @@ impl<S: Sql> LedgerObject<S> {
         let extra = sharing_dimensions(&bills, &query.group_by);
         names.extend(extra.into_iter().filter(|name| DIMENSIONS.contains(&name.as_str())));
         let mut filter = Filter::default();
-        filter.span("hour_ms", Some(query.from_ms), Some(query.to_ms));
+        filter.hours(Some(query.from_ms), Some(query.to_ms));
+        let columns: Vec<&str> = names.iter().map(String::as_str).collect();
+        let (rows, params) = self.summed(&columns, &filter)?;
         let select = format!(
             "SELECT CAST(hour_ms / {DAY_MS} AS TEXT), CAST(SUM(requests) AS TEXT), CAST(SUM(charged_nanos) AS TEXT), {0}
-             FROM rollups {1} AND {USED} GROUP BY hour_ms / {DAY_MS}, {0}",
+             FROM {rows} WHERE {USED} GROUP BY hour_ms / {DAY_MS}, {0}",
             names.join(", "),
-            filter.clause()
         );
         let mut usage: BTreeMap<(i64, Owner), (Usd, u64)> = BTreeMap::new();
-        for row in &self.sql.exec(&select, &filter.params())? {
+        for row in &self.exec_with(&select, &params)? {
             let values = names.iter().zip(row.iter().skip(3));
             let owner = values.filter_map(|(name, value)| Some((name.clone(), value.clone()?)));
             let owner: Owner = owner.collect();
@@ -273,7 +292,7 @@ impl<S: Sql> LedgerObject<S> {
         let (start, end) = (query.week.start().ms(), query.week.end().ms());
         let before = query.week.plus(-1).start().ms();
         let mut filter = Filter::default();
-        filter.span("hour_ms", Some(before), Some(end));
+        filter.hours(Some(before), Some(end));
         let after = format!("hour_ms >= {start}");
         let groups = [after.as_str(), "team", "feature", "owner", "provider", "model"];
         let movements = self.traffic(&groups, &filter)?.into_iter().map(|(group, traffic)| {
@@ -320,12 +339,11 @@ impl<S: Sql> LedgerObject<S> {
     fn seen(&self, week: Week) -> Result<Vec<Seen>, SqlError> {
         let mut filter = Filter::default();
         let from = week.plus(-WEEKS_BACK).start().ms();
-        filter.span("hour_ms", Some(from), Some(week.end().ms()));
+        filter.hours(Some(from), Some(week.end().ms()));
         let start = week.start().ms();
         // Weeks begin at midnight: days tell what hours would.
         let (rows, params) =
             self.summed(&["key", "provider", "model", "feature", "owner"], &filter)?;
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
         let mut seen = Vec::new();
         let model = "provider || '/' || model";
         for (dimension, name) in
@@ -336,7 +354,7 @@ impl<S: Sql> LedgerObject<S> {
                     CAST(SUM(CASE WHEN hour_ms >= {start} THEN charged_nanos ELSE 0 END) AS TEXT)
                  FROM {rows} WHERE {USED} AND {name} IS NOT NULL GROUP BY {name}"
             );
-            for row in &self.sql.exec(&select, &params)? {
+            for row in &self.exec_with(&select, &params)? {
                 seen.push(Seen {
                     dimension: dimension.to_owned(),
                     name: text(row, 0)?.to_owned(),
@@ -351,30 +369,59 @@ impl<S: Sql> LedgerObject<S> {
     fn savings(&self, query: &SavingsQuery) -> Result<Vec<SavingsRow>, SqlError> {
         let mut filter = Filter::default();
         let from = query.at.plus_ms(-i64::from(query.days) * DAY_MS);
-        filter.span("hour_ms", Some(from.start_of_hour().ms()), Some(query.at.ms()));
-        let hour = format!("hour_ms % {DAY_MS} / 3600000");
-        let groups = ["feature", "purpose", "environment", "provider", "model", hour.as_str()];
-        let rows = self.traffic(&groups, &filter)?.into_iter().filter_map(|(group, traffic)| {
-            let mut values = group.into_iter();
+        filter.hours(Some(from.start_of_hour().ms()), Some(query.at.ms()));
+        let groups = [STREAM, &["streamed = 0 AND turns = 0"]].concat();
+        let mut rows: BTreeMap<Row, SavingsRow> = BTreeMap::new();
+        for (group, traffic) in self.traffic(&groups, &filter)? {
+            let mut values = group.iter().map(Option::as_deref);
             let mut next = || values.next().flatten();
-            Some(SavingsRow {
-                feature: next().unwrap_or_default(),
-                purpose: next().unwrap_or_default(),
-                environment: next().unwrap_or_default(),
-                // What reached no provider cost none.
-                provider: next()?,
-                model: next()?,
-                hour: next()?.parse().ok()?,
-                traffic,
-            })
-        });
-        Ok(rows.collect())
+            let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
+            let (feature, purpose, environment) = (owned(next()), owned(next()), owned(next()));
+            // What reached no provider cost none.
+            let (Some(provider), Some(model)) = (next(), next()) else { continue };
+            let (provider, model) = (provider.to_owned(), model.to_owned());
+            let by_hour = BTreeMap::new();
+            let row =
+                SavingsRow { feature, purpose, environment, provider, model, by_hour, traffic };
+            rows.insert(group, row);
+        }
+        self.by_hour(&filter, &mut rows)?;
+        Ok(rows.into_values().collect())
+    }
+
+    /// Spreads the requests that nobody reads along over the hours of the day: those of a day's row evenly over its hours.
+    fn by_hour(
+        &self,
+        filter: &Filter,
+        found: &mut BTreeMap<Row, SavingsRow>,
+    ) -> Result<(), SqlError> {
+        let (rows, params) = self.summed_shape(filter)?;
+        let stream = STREAM.join(", ");
+        let select = format!(
+            "SELECT {stream}, '1', CAST(hours AS TEXT), CAST(SUM(requests) AS TEXT) FROM {rows}
+             WHERE {USED} AND streamed = 0 AND turns = 0 GROUP BY {stream}, hours"
+        );
+        for mut group in self.exec_with(&select, &params)? {
+            let sums = group.split_off(STREAM.len() + 1);
+            let Some(row) = found.get_mut(&group) else { continue };
+            let (hours, requests): (u32, u64) = (integer(&sums, 0)?, integer(&sums, 1)?);
+            let used = (0..24_u8).filter(|hour| hours >> hour & 1 == 1);
+            let each = requests / u64::from(hours.count_ones().max(1));
+            let mut rest = requests % u64::from(hours.count_ones().max(1));
+            for hour in used {
+                let more = u64::from(rest > 0);
+                rest = rest.saturating_sub(more);
+                let sum = row.by_hour.entry(hour).or_default();
+                *sum = sum.saturating_add(each).saturating_add(more);
+            }
+        }
+        Ok(())
     }
 
     fn named_traffic(&self, query: &ArchetypesQuery) -> Result<Vec<NamedTraffic>, SqlError> {
         known(&query.group_by)?;
         let mut filter = Filter::default();
-        filter.span("hour_ms", Some(query.from_ms), Some(query.to_ms));
+        filter.hours(Some(query.from_ms), Some(query.to_ms));
         let rows = self.traffic(&[query.group_by.as_str()], &filter)?.into_iter();
         let named = rows.map(|(group, traffic)| {
             let name = group.into_iter().next().flatten().unwrap_or_default();
@@ -384,28 +431,31 @@ impl<S: Sql> LedgerObject<S> {
     }
 }
 
+/// A row of [`ADDED`], hours, the longest and the shortest input.
 fn traffic_of(row: &Row) -> Result<Traffic, SqlError> {
-    let count = |column| integer::<i64>(row, column).map(|count| u64::try_from(count).unwrap_or(0));
-    let money = |column| integer::<i64>(row, column).map(Usd::from_nanos);
-    let shortest = row.get(16).and_then(Option::as_deref).and_then(|text| text.parse().ok());
+    let place = |name| ADDED.iter().position(|it| *it == name).unwrap_or(usize::MAX);
+    let count = |name| integer::<i64>(row, place(name)).map(|it| u64::try_from(it).unwrap_or(0));
+    let money = |name| integer::<i64>(row, place(name)).map(Usd::from_nanos);
+    let (cache_read, cache_write) = (count("cached_tokens")?, count("cache_write_tokens")?);
+    let shortest = row.get(ADDED.len() + 2).and_then(Option::as_deref);
     Ok(Traffic {
-        requests: count(0)?,
-        streamed: count(1)?,
-        turns: count(2)?,
-        sessions: count(3)?,
-        hours: count(4)?,
-        input: count(5)?,
-        cache_read: count(6)?,
-        cache_write: count(7)?,
-        output: count(8)?,
-        resent: count(9)?,
-        longest_input: count(10)?,
-        shortest_input: shortest,
-        input_usd: money(11)?,
-        cache_read_usd: money(12)?,
-        cache_write_usd: money(13)?,
-        output_usd: money(14)?,
-        charged: money(15)?,
+        requests: count("requests")?,
+        streamed: count("streamed")?,
+        turns: count("turns")?,
+        sessions: count("sessions")?,
+        hours: integer(row, ADDED.len())?,
+        input: count("input_tokens")?.saturating_sub(cache_read).saturating_sub(cache_write),
+        cache_read,
+        cache_write,
+        output: count("output_tokens")?,
+        resent: count("resent_tokens")?,
+        longest_input: integer(row, ADDED.len() + 1)?,
+        shortest_input: shortest.and_then(|text| text.parse().ok()),
+        input_usd: money("input_nanos")?,
+        cache_read_usd: money("cache_read_nanos")?,
+        cache_write_usd: money("cache_write_nanos")?,
+        output_usd: money("output_nanos")?,
+        charged: money("charged_nanos")?,
     })
 }
 

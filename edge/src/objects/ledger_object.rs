@@ -13,7 +13,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_archive::Limits;
-use super::ledger_days::is_whole_days;
+use super::ledger_days::Span;
 use super::ledger_performance::BatchSums;
 use super::ledger_requests::{LOOKED_AT, RefusedQuery};
 use super::ledger_shape::Shape;
@@ -72,7 +72,8 @@ pub const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (day, provider, line)
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
-    super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE];
+    super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE,
+    super::ledger_shape::SHAPE_OF_DAYS];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -126,6 +127,16 @@ impl<S: Sql> LedgerObject<S> {
         params: &[Option<&str>],
     ) -> Result<Vec<super::sql::Row>, SqlError> {
         self.sql.exec(statement, params)
+    }
+
+    /// The same with parameters of which none is NULL.
+    pub(super) fn exec_with(
+        &self,
+        statement: &str,
+        params: &[String],
+    ) -> Result<Vec<super::sql::Row>, SqlError> {
+        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
+        self.sql.exec(statement, &params)
     }
 
     /// Opens the month.
@@ -194,10 +205,11 @@ impl<S: Sql> LedgerObject<S> {
             charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";
         self.sql.exec(add, &[Some(&charged), Some(&tokens)])?;
         let hour = event.at.start_of_hour().ms();
-        self.add_to_sums("rollups", hour, event, &values, Some(&self.shape(event)?))?;
+        let shape = self.shape(event)?;
+        self.add_to_sums("rollups", hour, event, &values, &shape)?;
         if hour < folded {
             let day = event.at.date().midnight().ms();
-            self.add_to_sums("days", day, event, &values, None)?;
+            self.add_to_sums("days", day, event, &values, &shape.of_day(event.at))?;
         }
         Ok(())
     }
@@ -208,7 +220,7 @@ impl<S: Sql> LedgerObject<S> {
         start_ms: i64,
         event: &UsageEvent,
         values: &[Option<String>],
-        shape: Option<&Shape>,
+        shape: &Shape,
     ) -> Result<(), SqlError> {
         let tokens = event.usage.tally().map(|tally| tally.tokens).unwrap_or_default();
         let start = start_ms.to_string();
@@ -225,24 +237,20 @@ impl<S: Sql> LedgerObject<S> {
             nanos(event.charged)?,
         ];
         let columns = DIMENSIONS.join(", ");
-        let (mut more, mut merged, mut beside) = (String::new(), String::new(), 0);
-        if shape.is_some() {
-            more = format!(", {}", Shape::columns().join(", "));
-            merged = format!(", {}", Shape::merged());
-            beside = Shape::columns().len();
-        }
         let upsert = format!(
-            "INSERT INTO {table} (hour_ms, dimensions, {columns}, {}{more})
-             VALUES (CAST(? AS INTEGER), ?{}{}) ON CONFLICT (hour_ms, dimensions) DO UPDATE SET {}{merged}",
+            "INSERT INTO {table} (hour_ms, dimensions, {columns}, {}, {})
+             VALUES (CAST(? AS INTEGER), ?{}{}) ON CONFLICT (hour_ms, dimensions) DO UPDATE SET {}, {}",
             SUMS.join(", "),
+            shape.columns().join(", "),
             ", ?".repeat(DIMENSIONS.len()),
-            ", CAST(? AS INTEGER)".repeat(sums.len() + beside),
-            SUMS.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).join(", ")
+            ", CAST(? AS INTEGER)".repeat(sums.len() + shape.columns().len()),
+            SUMS.map(|name| format!("{name} = {table}.{name} + excluded.{name}")).join(", "),
+            shape.merged()
         );
         let mut params = vec![Some(start.as_str()), Some(dimensions.as_str())];
         params.extend(values.iter().map(Option::as_deref));
         params.extend(sums.iter().map(|sum| Some(sum.as_str())));
-        params.extend(shape.into_iter().flat_map(Shape::values));
+        params.extend(shape.values());
         self.sql.exec(&upsert, &params).map(|_| ())
     }
 
@@ -302,7 +310,7 @@ impl<S: Sql> LedgerObject<S> {
 
     fn usage(&self, query: &UsageQuery) -> Result<Value, SqlError> {
         let mut filter = Filter::default();
-        filter.span("hour_ms", query.from_ms, query.to_ms);
+        filter.hours(query.from_ms, query.to_ms);
         filter.values(&query.filters)?;
         for name in &query.group_by {
             known(name)?;
@@ -323,15 +331,14 @@ impl<S: Sql> LedgerObject<S> {
             format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
         };
         let by_hour = query.bucket.as_deref() == Some("hour");
-        let (from, params) = if by_hour || !is_whole_days(query.from_ms, query.to_ms) {
+        let (from, params) = if by_hour {
             (format!("rollups {}", filter.clause()), filter.owned_params())
         } else {
             let names: Vec<&str> = query.group_by.iter().map(String::as_str).collect();
             self.summed(&names, &filter)?
         };
         let select = format!("SELECT {} FROM {from} {grouping}", columns.join(", "));
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
-        let rows = self.sql.exec(&select, &params)?;
+        let rows = self.exec_with(&select, &params)?;
         let data = rows.iter().map(|row| {
             let mut item = serde_json::Map::new();
             let mut at = 0;
@@ -362,7 +369,7 @@ impl<S: Sql> LedgerObject<S> {
     fn history(&self, query: &HistoryQuery) -> Result<Value, SqlError> {
         known(&query.dimension)?;
         let mut filter = Filter::default();
-        filter.span("hour_ms", Some(query.from_ms), Some(query.to_ms));
+        filter.hours(Some(query.from_ms), Some(query.to_ms));
         filter.values(&query.filters)?;
         let name = query.dimension.as_str();
         let (from, params) = self.summed(&[name], &filter)?;
@@ -373,8 +380,7 @@ impl<S: Sql> LedgerObject<S> {
             LIMIT {}",
             MAX_HISTORY_ROWS + 1
         );
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
-        let rows = self.sql.exec(&select, &params)?;
+        let rows = self.exec_with(&select, &params)?;
         let data = rows.iter().map(|row| {
             let (day, nanos) = (integer::<i64>(row, 1)?, integer(row, 2)?);
             Ok(json!([text(row, 0)?, day, Usd::from_nanos(nanos)]))
@@ -424,6 +430,7 @@ impl<S: Sql> LedgerObject<S> {
 pub(super) struct Filter {
     conditions: Vec<String>,
     values: Vec<String>,
+    hours: Span,
 }
 
 impl Filter {
@@ -451,6 +458,20 @@ impl Filter {
         }
     }
 
+    /// Rows of sums of this span of time.
+    pub(super) const fn hours(&mut self, from: Option<i64>, to: Option<i64>) {
+        self.hours = Span { from, to };
+    }
+
+    /// The span of time, and the same conditions in another one.
+    pub(super) const fn span_of_hours(&self) -> Span {
+        self.hours
+    }
+
+    pub(super) fn within(&self, hours: Span) -> Self {
+        Self { hours, ..self.clone() }
+    }
+
     pub(super) fn values(&mut self, filters: &BTreeMap<String, String>) -> Result<(), SqlError> {
         if let Some(status) = filters.get("status") {
             self.add("status = CAST(? AS INTEGER)", status);
@@ -471,10 +492,15 @@ impl Filter {
     }
 
     pub(super) fn clause(&self) -> String {
-        if self.conditions.is_empty() {
+        let Span { from, to } = self.hours;
+        let from = from.map(|ms| format!("hour_ms >= {ms}"));
+        let to = to.map(|ms| format!("hour_ms < {ms}"));
+        let conditions: Vec<String> =
+            self.conditions.iter().cloned().chain(from).chain(to).collect();
+        if conditions.is_empty() {
             String::new()
         } else {
-            format!("WHERE {}", self.conditions.join(" AND "))
+            format!("WHERE {}", conditions.join(" AND "))
         }
     }
 

@@ -144,13 +144,11 @@ impl<S: Sql> LedgerObject<S> {
         let bodies = bodies(&rows)?;
         let mut sums = Filter::default();
         sums.literal("outcome = 'refused'");
-        sums.span("hour_ms", query.from_ms, query.to_ms);
+        sums.hours(query.from_ms, query.to_ms);
         sums.values(&query.filters)?;
-        let select = format!(
-            "SELECT CAST(COALESCE(SUM(requests), 0) AS TEXT) FROM rollups {}",
-            sums.clause()
-        );
-        let rows = self.exec(&select, &sums.params())?;
+        let (from, params) = self.summed(&[], &sums)?;
+        let select = format!("SELECT CAST(COALESCE(SUM(requests), 0) AS TEXT) FROM {from}");
+        let rows = self.exec_with(&select, &params)?;
         let all: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
         Ok(json!({ "data": bodies, "all": all }))
     }

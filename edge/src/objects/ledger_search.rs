@@ -55,15 +55,14 @@ impl<S: Sql> LedgerObject<S> {
     fn days_with(&self, query: &RequestsQuery) -> Result<Vec<i64>, SqlError> {
         let mut filter = Filter::default();
         let day = |ms: i64| ms - ms.rem_euclid(DAY_MS);
-        filter.span("hour_ms", query.from_ms.map(day), query.to_ms.map(|to| day(to - 1) + DAY_MS));
+        filter.hours(query.from_ms.map(day), query.to_ms.map(|to| day(to - 1) + DAY_MS));
         filter.dimensions(&query.filters)?;
         let (from, params) = self.summed(&[], &filter)?;
         let select = format!(
             "SELECT DISTINCT CAST(hour_ms - hour_ms % {DAY_MS} AS TEXT) FROM {from}
              ORDER BY hour_ms - hour_ms % {DAY_MS} DESC"
         );
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
-        self.exec(&select, &params)?.iter().map(|row| integer(row, 0)).collect()
+        self.exec_with(&select, &params)?.iter().map(|row| integer(row, 0)).collect()
     }
 
     /// The hours of a day that have such requests. Ids are minted on another clock than the hours are read from, so each
@@ -75,7 +74,7 @@ impl<S: Sql> LedgerObject<S> {
         ceiling: &mut Option<i64>,
     ) -> Result<Vec<Range>, SqlError> {
         let mut filter = Filter::default();
-        filter.span("hour_ms", Some(day), Some(day + DAY_MS));
+        filter.hours(Some(day), Some(day + DAY_MS));
         filter.dimensions(&query.filters)?;
         let select = format!(
             "SELECT DISTINCT CAST(hour_ms AS TEXT) FROM rollups {} ORDER BY hour_ms DESC",

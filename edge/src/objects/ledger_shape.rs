@@ -2,6 +2,7 @@
 
 use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::money::Usd;
+use tallygate_shared::time::Timestamp;
 
 use super::ledger_object::LedgerObject;
 use super::sql::{Sql, SqlError, text};
@@ -22,8 +23,44 @@ pub(super) const SHAPE: &str = "
     ALTER TABLE rollups ADD COLUMN output_nanos INTEGER NOT NULL DEFAULT 0;
 ";
 
-/// What a rollup has beside its sums.
-const COLUMNS: [&str; 11] = [
+/// The step of the schema that brings the shape to sums by day. `hours` has a bit for each hour of the day with use, of
+/// which midnight's is the lowest.
+pub(super) const SHAPE_OF_DAYS: &str = "
+    ALTER TABLE days ADD COLUMN cache_write_tokens INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN streamed INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN turns INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN sessions INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN resent_tokens INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN longest_input INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN shortest_input INTEGER;
+    ALTER TABLE days ADD COLUMN input_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN cache_read_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN cache_write_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN output_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE days ADD COLUMN hours INTEGER NOT NULL DEFAULT 0;
+    UPDATE days SET cache_write_tokens = h.cache_write_tokens, streamed = h.streamed, turns = h.turns,
+        sessions = h.sessions, resent_tokens = h.resent_tokens, longest_input = h.longest_input,
+        shortest_input = h.shortest_input, input_nanos = h.input_nanos, cache_read_nanos = h.cache_read_nanos,
+        cache_write_nanos = h.cache_write_nanos, output_nanos = h.output_nanos, hours = h.hours
+    FROM (
+        SELECT hour_ms - hour_ms % 86400000 AS day_ms, dimensions, SUM(cache_write_tokens) AS cache_write_tokens,
+            SUM(streamed) AS streamed, SUM(turns) AS turns, SUM(sessions) AS sessions,
+            SUM(resent_tokens) AS resent_tokens, MAX(longest_input) AS longest_input,
+            MIN(shortest_input) AS shortest_input, SUM(input_nanos) AS input_nanos,
+            SUM(cache_read_nanos) AS cache_read_nanos, SUM(cache_write_nanos) AS cache_write_nanos,
+            SUM(output_nanos) AS output_nanos,
+            SUM(IIF(charged_nanos <> 0 OR input_tokens + output_tokens > 0, 1 << (hour_ms % 86400000 / 3600000), 0))
+                AS hours
+        FROM rollups GROUP BY hour_ms - hour_ms % 86400000, dimensions
+    ) AS h WHERE days.hour_ms = h.day_ms AND days.dimensions = h.dimensions
+";
+
+/// The hours of a day with use, of the sums by hour that make it: no two of a day's row are of the same hour.
+pub(super) const HOURS: &str = "SUM(IIF(charged_nanos <> 0 OR input_tokens + output_tokens > 0, \
+    1 << (hour_ms % 86400000 / 3600000), 0))";
+
+/// What a row of sums has beside them.
+pub(super) const COLUMNS: [&str; 11] = [
     "cache_write_tokens",
     "streamed",
     "turns",
@@ -37,15 +74,26 @@ const COLUMNS: [&str; 11] = [
     "output_nanos",
 ];
 
-/// The columns that an event adds to its rollup, and how they grow.
+/// What a row of several has in one of [`COLUMNS`].
+pub(super) fn folded(name: &str) -> String {
+    match name {
+        "longest_input" => format!("MAX({name})"),
+        "shortest_input" => format!("MIN({name})"),
+        _ => format!("SUM({name})"),
+    }
+}
+
+/// The columns that an event adds to a row of sums, and how they grow.
 pub(super) struct Shape {
-    values: [Option<String>; 11],
+    columns: Vec<&'static str>,
+    values: Vec<Option<String>>,
+    used: bool,
 }
 
 impl Shape {
     /// The columns' names.
-    pub(super) const fn columns() -> [&'static str; 11] {
-        COLUMNS
+    pub(super) fn columns(&self) -> &[&'static str] {
+        &self.columns
     }
 
     /// The columns' values.
@@ -53,17 +101,26 @@ impl Shape {
         self.values.iter().map(Option::as_deref)
     }
 
+    /// The same with the hour that a row of a day has.
+    pub(super) fn of_day(mut self, at: Timestamp) -> Self {
+        let hour = if self.used { 1_i64 << (at.ms_of_day() / 3_600_000) } else { 0 };
+        self.columns.push("hours");
+        self.values.push(Some(hour.to_string()));
+        self
+    }
+
     /// How a row takes them in.
-    pub(super) fn merged() -> String {
-        let merged = COLUMNS.map(|name| match name {
+    pub(super) fn merged(&self) -> String {
+        let merged = self.columns.iter().map(|name| match *name {
             "longest_input" => format!("{name} = MAX({name}, excluded.{name})"),
             // The least of a number and nothing is the number.
             "shortest_input" => {
                 format!("{name} = COALESCE(MIN({name}, excluded.{name}), {name}, excluded.{name})")
             }
+            "hours" => format!("{name} = {name} | excluded.{name}"),
             _ => format!("{name} = {name} + excluded.{name}"),
         });
-        merged.join(", ")
+        merged.collect::<Vec<String>>().join(", ")
     }
 }
 
@@ -81,7 +138,9 @@ impl<S: Sql> LedgerObject<S> {
         let nanos = |amount: Usd| amount.nanos().unwrap_or(0).to_string();
         let count = |count: u64| Some(count.to_string());
         Ok(Shape {
-            values: [
+            columns: COLUMNS.to_vec(),
+            used: used || event.charged != Usd::ZERO,
+            values: vec![
                 count(tokens.cache_write_total()),
                 count(u64::from(event.stream && used)),
                 count(u64::from(turn.is_some())),

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
-use super::ledger_object::LedgerObject;
+use super::ledger_object::{Filter, LedgerObject};
 use super::sql::{Row, Sql, SqlError, integer, text};
 
 /// A span of time, in milliseconds since 1970.
@@ -38,14 +38,18 @@ impl<S: Sql> LedgerObject<S> {
     pub(super) fn standing(&self, span: Span) -> Result<Value, SqlError> {
         let (from, to) = (span.from_ms.to_string(), span.to_ms.to_string());
         let params = [Some(from.as_str()), Some(to.as_str())];
-        let select = "SELECT CAST(COALESCE(SUM(requests), 0) AS TEXT),
+        let mut within = Filter::default();
+        within.hours(Some(span.from_ms), Some(span.to_ms));
+        let (rows, summed) = self.summed(&["team", "feature", "agent"], &within)?;
+        let select = format!(
+            "SELECT CAST(COALESCE(SUM(requests), 0) AS TEXT),
                 CAST(COALESCE(SUM(input_tokens), 0) AS TEXT), CAST(COALESCE(SUM(cached_tokens), 0) AS TEXT),
                 CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT),
                 CAST(COALESCE(SUM(CASE WHEN team IS NOT NULL THEN charged_nanos ELSE 0 END), 0) AS TEXT),
                 CAST(COALESCE(SUM(CASE WHEN feature IS NOT NULL OR agent IS NOT NULL
-                    THEN charged_nanos ELSE 0 END), 0) AS TEXT)
-            FROM rollups WHERE hour_ms >= CAST(? AS INTEGER) AND hour_ms < CAST(? AS INTEGER)";
-        let rows = self.exec(select, &params)?;
+                    THEN charged_nanos ELSE 0 END), 0) AS TEXT) FROM {rows}"
+        );
+        let rows = self.exec_with(&select, &summed)?;
         let sums = rows.first().ok_or_else(|| SqlError("sums have no row".to_owned()))?;
         let usd = |place: usize| integer(sums, place).map(Usd::from_nanos);
         let days = [span.from_ms, span.to_ms].map(|ms| Timestamp::from_ms(ms).date().to_string());

@@ -173,7 +173,7 @@ impl<S: Sql> LedgerObject<S> {
         let first = Date::parse(&query.month).ok_or_else(|| SqlError("no month".to_owned()))?;
         let (first, end) = (first.first_of_month(), first.first_of_next_month());
         let mut span = Filter::default();
-        span.span("hour_ms", Some(first.midnight().ms()), Some(end.midnight().ms()));
+        span.hours(Some(first.midnight().ms()), Some(end.midnight().ms()));
         // A bill's lines have the actor's environment before the key's.
         let (column, columns) = match query.by.as_str() {
             by @ "environment" => (
@@ -186,8 +186,7 @@ impl<S: Sql> LedgerObject<S> {
         let select = format!(
             "SELECT NULLIF({column}, ''), CAST(SUM(charged_nanos) AS TEXT) FROM {from} GROUP BY 1"
         );
-        let params: Vec<Option<&str>> = params.iter().map(|it| Some(it.as_str())).collect();
-        let charges = self.exec(&select, &params)?;
+        let charges = self.exec_with(&select, &params)?;
         let charges = charges
             .iter()
             .map(|row| Ok((row.first().cloned().flatten(), Usd::from_nanos(integer(row, 1)?))));

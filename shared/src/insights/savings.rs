@@ -29,7 +29,7 @@ const RETIRES_SOON_MS: i64 = 90 * DAY_MS;
 const PATIENT: [&str; 10] =
     ["batch", "nightly", "etl", "index", "backfill", "offline", "bulk", "report", "eval", "cron"];
 
-/// The traffic of a group within an hour of the day.
+/// The traffic of a group.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Row {
@@ -43,8 +43,9 @@ pub struct Row {
     pub provider: String,
     /// The model.
     pub model: String,
-    /// The hour of the day, UTC.
-    pub hour: u8,
+    /// Where none of it was streamed or belongs to a session, its requests by the hour of the day, UTC. Those of a whole
+    /// day may be spread evenly over its hours with requests.
+    pub by_hour: BTreeMap<u8, u64>,
     /// The traffic.
     pub traffic: Traffic,
 }
@@ -333,7 +334,10 @@ impl Stream<'_> {
         let quiet = |row: &&&Row| row.traffic.streamed == 0 && row.traffic.turns == 0;
         for row in self.rows.iter().filter(quiet) {
             kept.add(&row.traffic)?;
-            *hours.entry(row.hour).or_default() += row.traffic.requests;
+            for (hour, requests) in &row.by_hour {
+                let sum = hours.entry(*hour).or_default();
+                *sum = sum.checked_add(*requests)?;
+            }
             named |= self.is_patient(&row.purpose) || self.is_patient(&row.environment);
         }
         if kept.requests < LEAST_REQUESTS {

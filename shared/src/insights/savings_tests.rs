@@ -80,7 +80,8 @@ fn a_cheaper_model_is_rated_with_the_traffic_s_own_tokens() {
 #[test]
 fn what_can_wait_goes_to_the_batch_and_what_is_read_along_does_not() {
     let quiet = Traffic { streamed: 0, ..traffic(100, 4_000_000, 1_000_000) };
-    let nightly = Row { purpose: "nightly index".into(), hour: 2, ..row("search", quiet.clone()) };
+    let by_hour = [(2, 100)].into();
+    let nightly = Row { purpose: "nightly index".into(), by_hour, ..row("search", quiet.clone()) };
     let report = found(&[nightly, row("search", traffic(100, 4_000_000, 1_000_000))]);
     let it = of(&report, Kind::Batch).unwrap();
     // Half of $18, twice a month; the streamed half stays.
