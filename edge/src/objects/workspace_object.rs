@@ -3,10 +3,13 @@
 //! A change is validated as a whole, then written with its audit rows in one transaction; the plans of the keys that it
 //! touches are queued in the same transaction and leave the queue when their Meters have them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod plans;
+mod stored;
+
+use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
-use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
+use tallygate_shared::identity::api_token::ApiToken;
 use tallygate_shared::identity::secret::SecretHash;
 use tallygate_shared::identity::signature::{SignedCall, TOLERANCE_MS};
 use tallygate_shared::ids::WorkspaceId;
@@ -16,7 +19,7 @@ use super::migrations::migrate;
 use super::sql::{Sql, SqlError, integer, text};
 use crate::admin::bodies::{NewToken, NewWorkspace};
 use crate::admin::call::{CREATE, Call, Push, Signed, Step};
-use crate::admin::config::{Change, Config, KeyConfig, Secrets, whole};
+use crate::admin::config::{Config, Secrets, whole};
 use crate::admin::operations::{Match, find};
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
@@ -51,17 +54,6 @@ pub const MIGRATIONS: &[&str] = &["
         PRIMARY KEY (version, path)) WITHOUT ROWID;
     CREATE INDEX audit_by_path ON audit (path, act, at)
 "];
-
-/// The Alerts object's place in the queue of pushes. No key has this id.
-const ALERTS: &str = "alerts";
-/// The Telemetry object's, likewise.
-const TELEMETRY: &str = "telemetry";
-/// Plans handed over at once: 200 x about 10 KB = 2 MB. The shell asks for the next ones when it has delivered these.
-const PUSHES_AT_ONCE: usize = 200;
-/// Plans handed over at once, in bytes, where plans are large: an isolate has 128 MB, and a plan crosses three times.
-const PUSHED_BYTES: usize = 8 * 1024 * 1024;
-/// The largest plan. It is one value in its Meter's storage, where the platform ends at 2 MB.
-const MAX_PLAN_BYTES: usize = 1_900_000;
 
 /// One tenant.
 pub struct WorkspaceObject<S> {
@@ -419,57 +411,6 @@ impl<S: Sql> WorkspaceObject<S> {
         self.sql.exec(statement, params)
     }
 
-    /// A new API token: its public record, and what is shown once.
-    pub(super) fn issue_token(
-        &mut self,
-        new: &NewToken,
-        context: &Context<'_>,
-    ) -> Result<(Value, Value), Refused> {
-        let scope = TokenScope::Workspace(self.id()?.clone());
-        let token = ApiToken::mint(scope, &context.bytes(64));
-        let id = token.token_id().as_str().to_owned();
-        let insert = "INSERT INTO tokens (id, sha256, role, name, created_at, owner) VALUES (?, ?, ?, ?, ?, ?)";
-        let hash = token.secret_hash();
-        let created_at = context.now.to_string();
-        let NewToken { name, role, owner } = new;
-        let mut params =
-            [id.as_str(), hash.as_str(), role.name(), name, &created_at].map(Some).to_vec();
-        params.push(owner.as_deref());
-        self.sql.exec(insert, &params)?;
-        let record = json!({ "id": id, "name": name, "role": role.name(), "created_at": created_at,
-                             "owner": owner });
-        let mut shown = record.clone();
-        if let Some(fields) = shown.as_object_mut() {
-            fields.insert("token".to_owned(), token.expose().into());
-        }
-        Ok((record, shown))
-    }
-
-    pub(super) fn tokens(&self) -> Result<Vec<Value>, SqlError> {
-        let rows = self.sql.exec(
-            "SELECT id, name, role, created_at, owner FROM tokens ORDER BY created_at, id",
-            &[],
-        )?;
-        let token = |row: &super::sql::Row| {
-            Ok(json!({ "id": text(row, 0)?, "name": text(row, 1)?, "role": text(row, 2)?,
-                       "created_at": text(row, 3)?, "owner": row.get(4).cloned().flatten() }))
-        };
-        rows.iter().map(token).collect()
-    }
-
-    /// Deletes a token; `None` when there is none, else its public record.
-    pub(super) fn delete_token(&self, id: &str) -> Result<Option<Value>, SqlError> {
-        let known = self
-            .tokens()?
-            .into_iter()
-            .find(|token| token.get("id").and_then(Value::as_str) == Some(id));
-        if known.is_some() {
-            self.sql.exec("DELETE FROM tokens WHERE id = ?", &[Some(id)])?;
-            self.end_sessions_of(&format!("token:{id}"))?;
-        }
-        Ok(known)
-    }
-
     /// Replaces configuration and secrets: validates, writes what differs, audits each difference, and queues the plans.
     /// Returns the plans to deliver at once.
     pub(super) fn change(
@@ -516,225 +457,6 @@ impl<S: Sql> WorkspaceObject<S> {
         Ok(Delivery { pushes, more })
     }
 
-    /// All keys share nearly all of their plans, so one is measured.
-    fn check_plan_size(&self, config: &Config, secrets: &Secrets) -> Result<(), Problem> {
-        let Some((workspace, key)) = self.id.as_ref().zip(config.keys.keys().next()) else {
-            return Ok(());
-        };
-        let plan = config.compile(workspace, self.version, key, secrets);
-        let size = serde_json::to_string(&plan).map_or(usize::MAX, |text| text.len());
-        if size <= MAX_PLAN_BYTES {
-            return Ok(());
-        }
-        let detail =
-            format!("make plans of {size} bytes; at most {MAX_PLAN_BYTES} fit a key's Meter");
-        let remedy = "Remove routes, deployments or prices that are not used.";
-        Err(Problem::field("providers, routes and prices", detail, remedy))
-    }
-
-    /// The keys whose plans a change touches: the keys named in it, or all where something shared changed.
-    fn touched(&self, config: &Config, changes: &[Change], secrets: &[String]) -> BTreeSet<String> {
-        let paths = changes.iter().map(|change| &change.path).chain(secrets);
-        let mut touched = BTreeSet::new();
-        for path in paths {
-            match path.split_once('.') {
-                Some(("keys", id)) => {
-                    touched.extend([id.to_owned(), ALERTS.to_owned()]);
-                }
-                // The reconciler's secrets and settings are in no plan, nor are the dashboard's and what it compares with;
-                // Ledgers ask for the archive's.
-                Some(("reconciler" | "archetypes", _)) => {}
-                None if matches!(path.as_str(), "reconciler" | "dashboard" | "archive") => {}
-                Some(("telemetry", _)) => {
-                    touched.insert(TELEMETRY.to_owned());
-                }
-                None if path == TELEMETRY => {
-                    touched.insert(TELEMETRY.to_owned());
-                    if self.config.starts_traces() != config.starts_traces() {
-                        touched.extend(config.keys.keys().cloned());
-                    }
-                }
-                Some(("receivers", _)) | None if path != "default_price" => {
-                    touched.insert(ALERTS.to_owned());
-                }
-                Some(("budgets", name)) => {
-                    touched.insert(TELEMETRY.to_owned());
-                    let terms = [self.config.budgets.get(name), config.budgets.get(name)];
-                    let has_it = |(id, key): &(&String, &KeyConfig)| {
-                        terms.iter().flatten().any(|terms| terms.may_apply_to(id, &key.actor))
-                    };
-                    touched.extend(config.keys.iter().filter(has_it).map(|(id, _)| id.clone()));
-                }
-                section => {
-                    // Providers have names by the conventions.
-                    if section.is_some_and(|(section, _)| section == "providers") {
-                        touched.insert(TELEMETRY.to_owned());
-                    }
-                    touched.extend(config.keys.keys().cloned());
-                }
-            }
-        }
-        touched.retain(|id| id == ALERTS || id == TELEMETRY || config.keys.contains_key(id));
-        touched
-    }
-
-    /// The plans of the first of these keys, as many as cross at once.
-    fn pushes<'k>(&self, keys: impl Iterator<Item = &'k String>) -> Vec<Push> {
-        let Some(workspace) = &self.id else { return Vec::new() };
-        let mut left = PUSHED_BYTES;
-        let mut pushes = Vec::new();
-        for key in keys.take(PUSHES_AT_ONCE) {
-            if key == ALERTS {
-                pushes.extend(self.alerts_push(workspace));
-                continue;
-            }
-            if key == TELEMETRY {
-                pushes.extend(self.telemetry_push(workspace));
-                continue;
-            }
-            let plan = self.config.compile(workspace, self.version, key, &self.secrets);
-            let Some(plan) = plan.and_then(|plan| serde_json::to_string(&plan).ok()) else {
-                continue;
-            };
-            left = left.saturating_sub(plan.len());
-            pushes.push(Push {
-                key: key.clone(),
-                version: self.version.to_string(),
-                plan,
-                alerts_of: None,
-                telemetry_of: None,
-            });
-            if left == 0 {
-                break;
-            }
-        }
-        pushes
-    }
-
-    fn alerts_push(&self, workspace: &WorkspaceId) -> Option<Push> {
-        let created = self.keys_created().ok()?;
-        let plan = self.config.compile_alerts(workspace, self.version, &self.secrets, &created);
-        Some(Push {
-            key: ALERTS.to_owned(),
-            version: self.version.to_string(),
-            plan: serde_json::to_string(&plan).ok()?,
-            alerts_of: Some(workspace.to_string()),
-            telemetry_of: None,
-        })
-    }
-
-    fn telemetry_push(&self, workspace: &WorkspaceId) -> Option<Push> {
-        let plan = self.config.compile_telemetry(workspace, self.version, &self.secrets);
-        Some(Push {
-            key: TELEMETRY.to_owned(),
-            version: self.version.to_string(),
-            plan: serde_json::to_string(&plan).ok()?,
-            alerts_of: None,
-            telemetry_of: Some(workspace.to_string()),
-        })
-    }
-
-    /// When each key was issued, as the audit log says.
-    fn keys_created(&self) -> Result<BTreeMap<String, Timestamp>, SqlError> {
-        let select = "SELECT path, MIN(at) FROM audit WHERE act = 'added' AND path LIKE 'keys.%' GROUP BY path";
-        let mut created = BTreeMap::new();
-        for row in &self.sql.exec(select, &[])? {
-            if let (Some(id), Some(at)) =
-                (text(row, 0)?.strip_prefix("keys."), Timestamp::parse(text(row, 1)?))
-            {
-                created.insert(id.to_owned(), at);
-            }
-        }
-        Ok(created)
-    }
-
-    /// A Meter has the plan of this version.
-    pub fn pushed(&self, key: &str, version: &str) -> Result<(), SqlError> {
-        let done = "DELETE FROM pushes WHERE key = ? AND version <= CAST(? AS INTEGER)";
-        self.sql.exec(done, &[Some(key), Some(version)]).map(|_| ())
-    }
-
-    /// Plans that their Meters may not have yet.
-    pub fn pending(&self) -> Result<Vec<Push>, SqlError> {
-        let select = format!("SELECT key FROM pushes LIMIT {PUSHES_AT_ONCE}");
-        let rows = self.sql.exec(&select, &[])?;
-        let keys: Vec<String> =
-            rows.iter().map(|row| text(row, 0).map(str::to_owned)).collect::<Result<_, _>>()?;
-        Ok(self.pushes(keys.iter()))
-    }
-
-    fn write_entry(&self, change: &Change) -> Result<(), SqlError> {
-        match &change.after {
-            None => self.sql.exec("DELETE FROM entries WHERE path = ?", &[Some(&change.path)])?,
-            Some(body) => {
-                let upsert = "INSERT INTO entries (path, body) VALUES (?, ?)
-                    ON CONFLICT (path) DO UPDATE SET body = excluded.body";
-                self.sql.exec(upsert, &[Some(&change.path), Some(&body.to_string())])?
-            }
-        };
-        Ok(())
-    }
-
-    /// Writes the secrets that differ; returns their paths.
-    fn write_secrets(&self, secrets: &Secrets) -> Result<Vec<String>, SqlError> {
-        let (before, after) = (secret_rows(&self.secrets), secret_rows(secrets));
-        let mut changed = Vec::new();
-        for ((kind, name), body) in &after {
-            if before.get(&(*kind, name.clone())) != Some(body) {
-                let upsert = "INSERT INTO secrets (kind, name, body) VALUES (?, ?, ?)
-                    ON CONFLICT (kind, name) DO UPDATE SET body = excluded.body";
-                self.sql.exec(upsert, &[Some(kind), Some(name), Some(body)])?;
-                changed.push(secret_path(kind, name));
-            }
-        }
-        for (kind, name) in before.keys().filter(|key| !after.contains_key(*key)) {
-            let delete = "DELETE FROM secrets WHERE kind = ? AND name = ?";
-            self.sql.exec(delete, &[Some(kind), Some(name)])?;
-            changed.push(secret_path(kind, name));
-        }
-        Ok(changed)
-    }
-
-    fn set_meta(&self, name: &str, value: &str) -> Result<(), SqlError> {
-        let upsert = "INSERT INTO meta (name, value) VALUES (?, ?)
-            ON CONFLICT (name) DO UPDATE SET value = excluded.value";
-        self.sql.exec(upsert, &[Some(name), Some(value)]).map(|_| ())
-    }
-
-    pub(super) fn audit(
-        &self,
-        principal: &Principal,
-        act: &str,
-        path: &str,
-        body: &Value,
-        now: Timestamp,
-    ) -> Result<(), SqlError> {
-        let insert = "INSERT INTO audit (at, who, act, path, body) VALUES (?, ?, ?, ?, ?)";
-        let (at, body) = (now.to_string(), body.to_string());
-        let params = [at.as_str(), &principal.who, act, path, &body].map(Some);
-        self.sql.exec(insert, &params).map(|_| ())
-    }
-
-    /// The audit log, newest first, older than `before`.
-    pub(super) fn audit_log(
-        &self,
-        before: Option<u64>,
-        limit: u64,
-    ) -> Result<Vec<Value>, SqlError> {
-        let before = before.unwrap_or(i64::MAX.unsigned_abs()).to_string();
-        let select = format!(
-            "SELECT CAST(seq AS TEXT), at, who, act, path, body FROM audit WHERE seq < CAST(? AS INTEGER)
-             ORDER BY seq DESC LIMIT {}",
-            limit.clamp(1, 1_000)
-        );
-        let rows = self.sql.exec(&select, &[Some(&before)])?;
-        let entry = |row: &super::sql::Row| {
-            Ok(json!({ "seq": integer::<u64>(row, 0)?, "at": text(row, 1)?, "who": text(row, 2)?,
-                       "act": text(row, 3)?, "path": text(row, 4)?, "change": stored::<Value>(text(row, 5)?)? }))
-        };
-        rows.iter().map(entry).collect()
-    }
-
     /// When this workspace came to be.
     pub(super) fn created(&self) -> Option<Timestamp> {
         Timestamp::parse(&self.created_at)
@@ -743,45 +465,4 @@ impl<S: Sql> WorkspaceObject<S> {
 
 pub(super) fn stored<T: serde::de::DeserializeOwned>(body: &str) -> Result<T, SqlError> {
     serde_json::from_str(body).map_err(|e| SqlError(format!("stored configuration: {e}")))
-}
-
-fn secret_path(kind: &str, name: &str) -> String {
-    match kind {
-        "key" => format!("keys.{name}"),
-        "credential" => format!("providers.{name}"),
-        "receiver" => format!("receivers.{name}"),
-        "reconciler" => format!("reconciler.{name}"),
-        "telemetry" => format!("telemetry.{name}"),
-        _ => format!("actor_secrets.{name}"),
-    }
-}
-
-fn secret_rows(secrets: &Secrets) -> BTreeMap<(&'static str, String), String> {
-    let json = |value: Result<String, serde_json::Error>| value.unwrap_or_default();
-    let credentials = secrets
-        .credentials
-        .iter()
-        .map(|(name, sealed)| (("credential", name.clone()), sealed.clone()));
-    let keys = secrets
-        .keys
-        .iter()
-        .map(|(id, list)| (("key", id.clone()), json(serde_json::to_string(list))));
-    let actors = secrets
-        .actors
-        .iter()
-        .map(|secret| (("actor", secret.kid.clone()), json(serde_json::to_string(secret))));
-    let reconcilers = secrets
-        .reconcilers
-        .iter()
-        .map(|secret| (("reconciler", secret.kid.clone()), json(serde_json::to_string(secret))));
-    let receivers = secrets
-        .receivers
-        .iter()
-        .map(|(name, list)| (("receiver", name.clone()), json(serde_json::to_string(list))));
-    let collector = secrets
-        .collector
-        .iter()
-        .map(|sealed| (("telemetry", "collector".to_owned()), sealed.clone()));
-    let shared = actors.chain(reconcilers).chain(receivers).chain(collector);
-    credentials.chain(keys).chain(shared).collect()
 }
