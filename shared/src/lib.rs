@@ -8,6 +8,7 @@ pub mod budget;
 pub mod events;
 pub mod feedback;
 pub mod forecast;
+pub mod focus_export;
 pub mod hex;
 pub mod identity;
 pub mod ids;
