@@ -95,7 +95,8 @@ mod tests {
         let text = r#"{"run":"night-2026-11-20","ended_at":1795168800000,"from":"2026-11-13","to":"2026-11-20","status":"partial","missing":{"openai":"no answer"},"held":[],"notes":["n"],"days_settled":2,"days_unchanged":5,"rows_written":7,"providers":{"openai":{"estimated_usd":"1","estimated_of_billed_usd":"0.5","billed_usd":"0.6","booked_usd":"0.6","quantity_variance_usd":"0.1","price_variance_usd":"0","unmetered_usd":"0.01","unbilled_lines":3}}}"#;
         let run: ReconciliationRun = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&run).unwrap(), text);
-        let before = format!("{},\"exports\":{{\"2026-11\":\"s3://books\"}}}}", &text[..text.len() - 1]);
+        let before =
+            format!("{},\"exports\":{{\"2026-11\":\"s3://books\"}}}}", &text[..text.len() - 1]);
         assert_eq!(serde_json::from_str::<ReconciliationRun>(&before).unwrap(), run);
         assert!(
             serde_json::from_str::<ReconciliationRun>(&text.replace("\"held\"", "\"hold\""))

@@ -275,7 +275,8 @@ impl Shell {
                     *next
                 }
                 Step::Fetch { name, content_type, missing, .. } => {
-                    let found = self.bucket.borrow().as_ref().and_then(|all| all.get(&name).cloned());
+                    let found =
+                        self.bucket.borrow().as_ref().and_then(|all| all.get(&name).cloned());
                     match found {
                         Some(bytes) => {
                             let body = String::from_utf8(bytes).unwrap();

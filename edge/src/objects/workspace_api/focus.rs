@@ -41,13 +41,15 @@ impl<S: Sql> Api<'_, S> {
         if !is_file_name(file) {
             return Err(file_name("file").into());
         }
-        let Some(sha256) = self.context.call.content_sha256.clone().filter(|it| is_sha256(it)) else {
+        let Some(sha256) = self.context.call.content_sha256.clone().filter(|it| is_sha256(it))
+        else {
             let detail = "Send the SHA-256 of the file as x-tallygate-content-sha256, in 64 lower-case hexadecimal digits, \
                           and sign the call with it.";
             return Err(Problem::new(400, "content_hash_missing", detail).into());
         };
         let Some(bytes) = self.context.call.content_length else {
-            let detail = "Send the file's length as content-length: the bucket must know it beforehand.";
+            let detail =
+                "Send the file's length as content-length: the bucket must know it beforehand.";
             return Err(Problem::new(411, "length_required", detail).into());
         };
         if bytes > MAX_FILE_BYTES {
@@ -58,7 +60,8 @@ impl<S: Sql> Api<'_, S> {
         }
         let said = |stored| Box::new(Step::json(200, &json!(FileTaken { stored })));
         let differs = "The body is not what was signed, and is not stored. Send the file again.";
-        let taken = "Another file is stored under this name. Make a new export, with a number of its own.";
+        let taken =
+            "Another file is stored under this name. Make a new export, with a number of its own.";
         Ok(Step::Store {
             name: format!("{}{file}", self.folder(month, number)?),
             sha256,
@@ -74,7 +77,8 @@ impl<S: Sql> Api<'_, S> {
         let export: FocusExport = self.context.call.body()?;
         let month = checked(&export)?;
         let (number, body) = (export.number.to_string(), json!(export).to_string());
-        let upsert = "INSERT INTO focus_exports (month, number, body) VALUES (?, CAST(? AS INTEGER), ?)
+        let upsert =
+            "INSERT INTO focus_exports (month, number, body) VALUES (?, CAST(? AS INTEGER), ?)
             ON CONFLICT (month) DO UPDATE SET number = excluded.number, body = excluded.body
             WHERE excluded.number >= focus_exports.number";
         self.workspace.exec(upsert, &[Some(&export.month), Some(&number), Some(&body)])?;
