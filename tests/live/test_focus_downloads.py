@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from gateway import call
 from night import Night
 from signing import Signer
 from test_night import gateway, night, simulator, traffic  # noqa: F401
@@ -43,10 +44,15 @@ def stored(workspace) -> list[Path]:
     return sorted(path for path in folder.rglob("*") if path.is_file())
 
 
+def clock(signer: Signer) -> float:
+    """The gateway's: nights move it."""
+    return call("POST", f"{signer.base}/_test/advance?ms=0")[1]["now"] / 1_000
+
+
 def upload(signer: Signer, path: str, content: bytes, sent: bytes | None = None) -> tuple[int, dict]:
     """Uploads a file that is signed as `content`."""
     path = f"{signer.prefix}/focus-files/{path}"
-    headers = signer.headers("PUT", path, "", content)
+    headers = signer.headers("PUT", path, "", content, clock(signer))
     headers["x-tallygate-content-sha256"] = hashlib.sha256(content).hexdigest()
     status, body = signer.send("PUT", path, "", content if sent is None else sent, headers)
     return status, json.loads(body)
@@ -67,9 +73,8 @@ def commit(signer: Signer, month: str, number: int, files: dict[str, bytes]) -> 
         }
         for name, content in files.items()
     ]
-    status, body = signer.call(
-        "POST", "/focus-exports", {"month": month, "number": number, "made_at": 0, "files": listed}
-    )
+    export = {"month": month, "number": number, "made_at": 0, "files": listed}
+    status, body = signer.call("POST", "/focus-exports", export, at=clock(signer))
     return status, json.loads(body)
 
 
@@ -160,7 +165,7 @@ def test_what_is_not_what_was_signed_is_never_stored(workspace, signer):
     assert stored(workspace) == []
     # A hash that was not signed, and a call that was made before.
     path = f"{signer.prefix}/focus-files/2026-11/1/a.csv"
-    headers = signer.headers("PUT", path, "", b"signed")
+    headers = signer.headers("PUT", path, "", b"signed", clock(signer))
     forged = headers | {"x-tallygate-content-sha256": hashlib.sha256(b"forged").hexdigest()}
     assert signer.send("PUT", path, "", b"forged", forged)[0] == 401
     headers["x-tallygate-content-sha256"] = hashlib.sha256(b"signed").hexdigest()
