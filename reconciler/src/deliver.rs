@@ -279,6 +279,7 @@ mod tests {
     use crate::config::from_value;
     use crate::connectors::http::Patience;
     use crate::focus::charges_tests::revision;
+    use crate::lambda::{Command, Standing, work};
 
     async fn app_at(directory: &Path, edge: &str) -> App {
         let config = from_value(json!({
@@ -445,9 +446,13 @@ mod tests {
                 "{why}"
             );
         }
+        // Nor is it lost where a month is exported by hand.
+        let command = Command::Export { month: Month::parse("2026-11").unwrap() };
+        let answer = work(&app_down, &command, &mut |_| ()).await.unwrap();
+        assert_eq!((answer.status, answer.exported[0].number), (Standing::Partial, 2));
         drop(app_down);
         let (app, edge) = app(directory.path()).await;
-        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 1)]);
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
         let (files, commits) = heard(&edge).await;
         assert!(!files.is_empty() && commits.len() == 1);
         for (name, body) in files {
