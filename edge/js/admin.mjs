@@ -3,6 +3,7 @@
 
 import { readPart } from "./archive.mjs";
 import { configure, inCore } from "./core.mjs";
+import { fileOf, storeFile, sweep } from "./files.mjs";
 
 /** The largest admin request: a whole configuration, or an import of a public price map (about 2 MB). */
 const MAX_BODY_BYTES = 8 * 1024 * 1024;
@@ -16,7 +17,9 @@ export async function administer(request, env) {
   try {
     const { method, url, headers } = request;
     const { pathname, search } = new URL(url);
-    const body = await readText(request);
+    // Whose hash is signed is stored as it comes, and not read here.
+    const hash = headers.get("x-tallygate-content-sha256");
+    const body = hash === null ? await readText(request) : "";
     const call = inCore((glue) =>
       glue.admin_call(
         JSON.stringify({
@@ -28,19 +31,21 @@ export async function administer(request, env) {
           authorization: headers.get("authorization"),
           accept: headers.get("accept") ?? "",
           signed: signatureOf(headers),
+          content_sha256: hash,
+          content_length: lengthOf(headers),
           request_id: requestId,
         }),
       ),
     );
-    return respond(await carryOut(JSON.parse(call), env), requestId);
+    return respond(await carryOut(JSON.parse(call), env, request.body), requestId);
   } catch (error) {
     console.error(JSON.stringify({ event: "admin_failed", request_id: requestId, error: String(error) }));
     return respond(JSON.parse(inCore((glue) => glue.admin_failed(requestId))), requestId);
   }
 }
 
-/** Follows the core's instructions until there is an answer. */
-export async function carryOut(first, env) {
+/** Follows the core's instructions until there is an answer. `content`: a body that is stored as it comes. */
+export async function carryOut(first, env, content) {
   let step = first;
   for (;;) {
     switch (step.do) {
@@ -88,6 +93,19 @@ export async function carryOut(first, env) {
         return json(step.body);
       case "export":
         return exportOf(env, step);
+      case "store":
+        step = step[await storeFile(env.ARCHIVE, step, content)];
+        break;
+      case "sweep":
+        await sweep(env.ARCHIVE, step);
+        step = step.next;
+        break;
+      case "fetch": {
+        const file = await fileOf(env.ARCHIVE, step);
+        if (file !== undefined) return file;
+        step = step.missing;
+        break;
+      }
       case "ledgers": {
         const answers = await Promise.all(
           step.names.map((name) => env.LEDGER.getByName(name).query(step.method, step.payload)),
@@ -112,6 +130,12 @@ function signatureOf(headers) {
   if (signature === null) return undefined;
   const header = (name) => headers.get(`x-tallygate-${name}`) ?? "";
   return { key_id: header("key-id"), timestamp: header("timestamp"), nonce: header("nonce"), signature };
+}
+
+/** How long the body is; `null` where its headers do not say. */
+function lengthOf(headers) {
+  const length = headers.get("content-length");
+  return length === null ? null : Number(length);
 }
 
 /** Looks for a request's record where a Ledger names parts that may have it; it then stands for that Ledger's answer. */
@@ -171,9 +195,9 @@ async function exportOf(env, { ledger, method, payload }) {
   return { status: 200, content_type: "application/x-ndjson", body };
 }
 
-function respond({ status, content_type, body }, requestId) {
-  const headers = { "content-type": content_type, "x-tallygate-request-id": requestId };
-  return new Response(status === 204 ? null : body, { status, headers });
+function respond({ status, content_type, headers, body }, requestId) {
+  const all = { ...headers, "content-type": content_type, "x-tallygate-request-id": requestId };
+  return new Response(status === 204 ? null : body, { status, headers: all });
 }
 
 /** The body as text, or `null` when it is too large. */

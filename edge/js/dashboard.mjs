@@ -57,6 +57,15 @@ async function page(request, env, requestId) {
     if (step.do === "respond") {
       return new Response(step.body, { status: step.status, headers: new Headers(step.headers) });
     }
+    if (step.do === "file") {
+      const { status, content_type, headers, body } = await carryOut(step.first, env);
+      if (typeof body !== "string") {
+        const all = { ...headers, "content-type": content_type, "cache-control": "no-store" };
+        return new Response(body, { status, headers: all });
+      }
+      rounds.push([{ status, body }]);
+      continue;
+    }
     if (step.do === "exchange") {
       // A code is exchanged once: with an answer in hand the core goes on.
       if (said.oidc !== undefined) throw new Error("the page asked for a second token");

@@ -116,6 +116,16 @@ pub enum Storage {
     },
 }
 
+impl Storage {
+    /// Where an object lies, for people: its address, or its path.
+    pub fn place(&self, key: &str) -> String {
+        match self {
+            Self::Local { directory } => directory.join("objects").join(key).display().to_string(),
+            Self::Aws { bucket, .. } => format!("s3://{bucket}/{key}"),
+        }
+    }
+}
+
 /// One workspace.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -1,17 +1,22 @@
-//! Exports after a run: the months whose books have changed since their last export, and no others.
+//! Exports after a run: the months whose books have changed since their last export, and no others; and those that the
+//! edge was not told of yet.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tallygate_shared::time::{DAY_MS, Date};
 
 use crate::app::{App, AppError};
+use crate::config::WorkspaceConfig;
 use crate::connectors::Days;
 use crate::focus::month::Month;
+use crate::hand_over::hand_over;
+use crate::lambda::without_addresses;
 use crate::ledger::hex;
 use crate::night::day_mark::DayMark;
-use crate::night::export::{Delivery, export};
+use crate::night::export::{Delivery, export, exported};
 use crate::night::run::{Clock, RunError, month_mark, set_mark};
 use crate::ports::{LedgerStore, StoreError};
 use crate::report::Report;
@@ -23,7 +28,7 @@ const WIDTH: usize = 16;
 /// Corrections of closed months are booked in later ones: so many months back they are looked for.
 const MONTHS_BACK: usize = 13;
 
-/// An export that was made.
+/// An export that was made, or was handed over now.
 #[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
 pub struct Exported {
     /// The workspace.
@@ -36,6 +41,9 @@ pub struct Exported {
     pub files: usize,
     /// Lines left out because nobody has billed them yet.
     pub unbilled: u64,
+    /// Why the edge does not have it. It is handed over the next time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub not_handed_over: Option<String>,
 }
 
 /// What became of a run's exports.
@@ -63,41 +71,136 @@ pub fn months(report: &Report, last: usize) -> Vec<String> {
     months.into_iter().skip(skip).map(|month| month.to_string()).collect()
 }
 
-/// Exports what changed of `months`, in every workspace of the configuration.
+/// Exports what changed of `months`, in every workspace of the configuration, and hands over to the edge what it lacks.
 pub async fn deliver(app: &App, months: &[String]) -> Result<Delivered, AppError> {
     let mut made = Vec::new();
     for workspace in &app.config.workspaces {
         for month in months {
-            let name = format!("exported#{}#{month}", workspace.id);
-            let ledger = app.ledger.as_ref();
-            let state = state(&workspace.id, month, ledger).await?;
-            if ledger.mark(&name).await?.as_deref() == Some(state.as_str()) {
+            let of = Of { app, workspace, month };
+            let state = state(&workspace.id, month, app.ledger.as_ref()).await?;
+            let last = of.last_of(&state).await?;
+            if let Some(number) = last
+                && of.handed_over().await?.is_some_and(|known| known >= number)
+            {
                 continue;
             }
             if app.clock.left_ms().is_some_and(|left| left < RESERVE_MS) {
                 return Ok(Delivered::More(made));
             }
-            made.push(one(app, &workspace.id, month).await?);
-            set_mark(ledger, &name, &state).await?;
+            let known = match last {
+                Some(number) => {
+                    exported(&workspace.id, month, number, app.objects.as_ref()).await?
+                }
+                None => None,
+            };
+            let done = match known {
+                Some(delivery) => of.hand_over(&delivery).await?,
+                None => {
+                    let scratch = scratch(app)?;
+                    of.export(&state, scratch.path()).await?.1
+                }
+            };
+            made.push(done);
         }
     }
     Ok(Delivered::All(made))
 }
 
-/// Exports a month of a workspace to the object store.
-pub async fn one(app: &App, workspace: &str, month: &str) -> Result<Exported, AppError> {
+/// Exports a month of a workspace to the object store, and hands it over to the edge.
+pub async fn one(
+    app: &App,
+    workspace: &WorkspaceConfig,
+    month: &str,
+) -> Result<Exported, AppError> {
+    let scratch = scratch(app)?;
+    Ok(one_to(app, workspace, month, scratch.path()).await?.1)
+}
+
+/// The same, leaving the files in a directory.
+pub async fn one_to(
+    app: &App,
+    workspace: &WorkspaceConfig,
+    month: &str,
+    directory: &Path,
+) -> Result<(Delivery, Exported), AppError> {
+    let state = state(&workspace.id, month, app.ledger.as_ref()).await?;
+    Of { app, workspace, month }.export(&state, directory).await
+}
+
+fn scratch(app: &App) -> Result<tempfile::TempDir, AppError> {
     let scratch = app.config.scratch.clone().unwrap_or_else(std::env::temp_dir);
-    let directory = tempfile::tempdir_in(&scratch).map_err(|e| {
+    tempfile::tempdir_in(&scratch).map_err(|e| {
         AppError::Usage(format!(
             "`scratch` {}: {e}. Name a directory to write in",
             scratch.display()
         ))
-    })?;
-    let (ledger, objects) = (app.ledger.as_ref(), app.objects.as_ref());
-    let Delivery { number, parts, unbilled } =
-        export(workspace, month, app.clock.now(), directory.path(), ledger, objects).await?;
-    let (workspace, month) = (workspace.to_owned(), month.to_owned());
-    Ok(Exported { workspace, month, number, files: parts.len(), unbilled })
+    })
+}
+
+/// A month of a workspace.
+struct Of<'a> {
+    app: &'a App,
+    workspace: &'a WorkspaceConfig,
+    month: &'a str,
+}
+
+impl Of<'_> {
+    /// The mark of what was exported last: what the books were then, and the number of the export.
+    fn exported_mark(&self) -> String {
+        format!("exported#{}#{}", self.workspace.id, self.month)
+    }
+
+    /// The mark of the number that the edge has.
+    fn handed_over_mark(&self) -> String {
+        format!("handed-over#{}#{}", self.workspace.id, self.month)
+    }
+
+    /// The number of the last export, if the books are still what they were then.
+    async fn last_of(&self, state: &str) -> Result<Option<u64>, StoreError> {
+        let mark = self.app.ledger.mark(&self.exported_mark()).await?;
+        let known = mark.as_deref().and_then(|mark| mark.split_once(' '));
+        Ok(known.filter(|(of, _)| *of == state).and_then(|(_, number)| number.parse().ok()))
+    }
+
+    async fn handed_over(&self) -> Result<Option<u64>, StoreError> {
+        let mark = self.app.ledger.mark(&self.handed_over_mark()).await?;
+        Ok(mark.and_then(|number| number.parse().ok()))
+    }
+
+    async fn export(
+        &self,
+        state: &str,
+        directory: &Path,
+    ) -> Result<(Delivery, Exported), AppError> {
+        let (ledger, objects) = (self.app.ledger.as_ref(), self.app.objects.as_ref());
+        let (id, now) = (&self.workspace.id, self.app.clock.now());
+        let delivery = export(id, self.month, now, directory, ledger, objects).await?;
+        let mark = format!("{state} {}", delivery.number);
+        // Noted before the edge is told: whoever is cut off there need not export again.
+        set_mark(ledger, &self.exported_mark(), &mark).await?;
+        let exported = self.hand_over(&delivery).await?;
+        Ok((delivery, exported))
+    }
+
+    /// Hands an export over. An edge that does not take it is no reason to fail: the export is made.
+    async fn hand_over(&self, delivery: &Delivery) -> Result<Exported, AppError> {
+        let (workspace, month) = (self.workspace.id.clone(), self.month.to_owned());
+        let not_handed_over = match hand_over(self.app, self.workspace, &month, delivery).await {
+            Ok(()) => {
+                let number = delivery.number.to_string();
+                set_mark(self.app.ledger.as_ref(), &self.handed_over_mark(), &number).await?;
+                None
+            }
+            Err(error) => {
+                let why = without_addresses(&error.to_string());
+                let number = delivery.number;
+                tracing::warn!(workspace, month, number, "made, and not handed over: {why}");
+                Some(why)
+            }
+        };
+        let (number, files, unbilled) = (delivery.number, delivery.parts.len(), delivery.unbilled);
+        Ok(Exported { workspace, month, number, files, unbilled, not_handed_over })
+    }
 }
 
 /// All that a month's export follows from, hashed: what its days were settled with, whether it is closed, and what the
@@ -164,19 +267,64 @@ pub async fn note_delivered(app: &App, report: &Report) -> Result<(), AppError> 
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
+    use serde_json::{Value, json};
+    use tallygate_shared::identity::signature::body_sha256;
+    use wiremock::matchers::{method, path, path_regex};
+    use wiremock::{Mock, MockServer, ResponseTemplate};
+
     use super::*;
     use crate::app::SystemClock;
     use crate::config::from_value;
-    use serde_json::json;
+    use crate::connectors::http::Patience;
+    use crate::focus::charges_tests::revision;
+    use crate::lambda::{Command, Standing, work};
 
-    async fn app(directory: &std::path::Path) -> App {
+    async fn app_at(directory: &Path, edge: &str) -> App {
         let config = from_value(json!({
             "storage": { "local": { "directory": directory.join("books") } },
             "scratch": directory,
             "workspaces": [{ "id": "ws_a",
-                "edge": { "url": "https://g", "key_id": "n", "secret": "s" },
+                "edge": { "url": edge, "key_id": "n", "secret": "s" },
                 "sources": [{ "connector": "openai", "account": "o", "admin_key": "k" }] }] }));
-        App::open(config.unwrap(), SystemClock::default()).await.unwrap()
+        let mut app = App::open(config.unwrap(), SystemClock::default()).await.unwrap();
+        app.patience = Patience { retries: 0, first_wait: Duration::from_millis(1) };
+        app
+    }
+
+    /// An edge that takes everything, or that stores no files.
+    async fn edge(stored: bool) -> MockServer {
+        let server = MockServer::start().await;
+        let taken = ResponseTemplate::new(200).set_body_json(json!({ "stored": stored }));
+        let file =
+            "^/api/v1/workspaces/ws_a/reconciler/focus-files/2026-[0-9]{2}/[0-9]+/[a-z0-9._-]+$";
+        Mock::given(method("PUT")).and(path_regex(file)).respond_with(taken).mount(&server).await;
+        let kept = ResponseTemplate::new(200).set_body_json(json!({ "number": 1 }));
+        let commit = "/api/v1/workspaces/ws_a/reconciler/focus-exports";
+        Mock::given(method("POST")).and(path(commit)).respond_with(kept).mount(&server).await;
+        server
+    }
+
+    async fn app(directory: &Path) -> (App, MockServer) {
+        let edge = edge(true).await;
+        (app_at(directory, &edge.uri()).await, edge)
+    }
+
+    /// The bodies of files by their names, and the exports that were committed.
+    async fn heard(server: &MockServer) -> (Vec<(String, Vec<u8>)>, Vec<Value>) {
+        let (mut files, mut commits) = (Vec::new(), Vec::new());
+        for request in server.received_requests().await.unwrap() {
+            match request.method.as_str() {
+                "PUT" => {
+                    let name = request.url.path().rsplit('/').next().unwrap().to_owned();
+                    files.push((name, request.body));
+                }
+                _ => commits.push(serde_json::from_slice(&request.body).unwrap()),
+            }
+        }
+        files.sort();
+        (files, commits)
     }
 
     async fn mark(app: &App, name: &str, value: &str) {
@@ -198,7 +346,7 @@ mod tests {
     #[tokio::test]
     async fn a_month_is_exported_when_its_books_changed() {
         let directory = tempfile::tempdir().unwrap();
-        let app = app(directory.path()).await;
+        let (app, _edge) = app(directory.path()).await;
         let both = ["2026-10", "2026-11"];
         let of = |made: &[(&str, u64)]| -> Vec<(String, u64)> {
             made.iter().map(|(month, number)| ((*month).to_owned(), *number)).collect()
@@ -226,7 +374,7 @@ mod tests {
     #[tokio::test]
     async fn without_time_the_next_call_goes_on() {
         let directory = tempfile::tempdir().unwrap();
-        let mut app = app(directory.path()).await;
+        let (mut app, _edge) = app(directory.path()).await;
         let month = ["2026-11".to_owned()];
         app.clock.deadline_ms = Some(0);
         assert_eq!(deliver(&app, &month).await.unwrap(), Delivered::More(Vec::new()));
@@ -240,13 +388,97 @@ mod tests {
     #[tokio::test]
     async fn a_run_is_delivered_with_the_report_that_it_ended_with() {
         let directory = tempfile::tempdir().unwrap();
-        let app = app(directory.path()).await;
+        let (app, _edge) = app(directory.path()).await;
         let mut report = Report { run: "night#2026-11-02".into(), ..Report::default() };
         assert!(!is_delivered(&app, &report).await.unwrap());
         note_delivered(&app, &report).await.unwrap();
         assert!(is_delivered(&app, &report).await.unwrap());
         report.paid_calls = 1;
         assert!(!is_delivered(&app, &report).await.unwrap());
+    }
+
+    /// A month with a charge that is billed.
+    async fn charge(app: &App) {
+        let mut row = revision("a", Some("1"), 1_000_000);
+        row.unit.workspace = "ws_a".into();
+        row.unit.day = "2026-11-19".into();
+        app.ledger.append(&row).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn the_edge_gets_every_file_and_then_the_export() {
+        let directory = tempfile::tempdir().unwrap();
+        let (app, edge) = app(directory.path()).await;
+        charge(&app).await;
+        let Delivered::All(made) = deliver(&app, &["2026-11".to_owned()]).await.unwrap() else {
+            panic!("there is time");
+        };
+        assert_eq!((made.len(), &made[0].not_handed_over), (1, &None));
+        let (files, commits) = heard(&edge).await;
+        assert_eq!((files.len(), commits.len()), (made[0].files, 1));
+        let told = commits[0]["files"].as_array().unwrap();
+        assert_eq!((told.len(), &commits[0]["number"]), (files.len(), &json!(1)));
+        for (name, body) in &files {
+            let told = told.iter().find(|it| it["file"] == name.as_str()).unwrap();
+            assert_eq!(told["sha256"], body_sha256(body));
+            assert_eq!((&told["uploaded"], &told["bytes"]), (&json!(true), &json!(body.len())));
+            // The place is where it is.
+            assert_eq!(std::fs::read(told["place"].as_str().unwrap()).unwrap(), *body);
+        }
+        let csv = "focus_1_4-cost_and_usage-2026-11-19.csv";
+        assert!(files.iter().any(|(name, _)| name == csv));
+        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+    }
+
+    #[tokio::test]
+    async fn what_the_edge_did_not_take_is_handed_over_later_and_not_exported_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let app_down = app_at(directory.path(), "http://127.0.0.1:9").await;
+        charge(&app_down).await;
+        let months = ["2026-11".to_owned()];
+        for _ in 0..2 {
+            let Delivered::All(made) = deliver(&app_down, &months).await.unwrap() else {
+                panic!("there is time");
+            };
+            let why = made[0].not_handed_over.as_deref().unwrap();
+            assert!(
+                made[0].number == 1 && why.contains("edge") && !why.contains("127.0.0.1"),
+                "{why}"
+            );
+        }
+        // Nor is it lost where a month is exported by hand.
+        let command = Command::Export { month: Month::parse("2026-11").unwrap() };
+        let answer = work(&app_down, &command, &mut |_| ()).await.unwrap();
+        assert_eq!((answer.status, answer.exported[0].number), (Standing::Partial, 2));
+        drop(app_down);
+        let (app, edge) = app(directory.path()).await;
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
+        let (files, commits) = heard(&edge).await;
+        assert!(!files.is_empty() && commits.len() == 1);
+        for (name, body) in files {
+            let told = commits[0]["files"].as_array().unwrap().iter();
+            let told = told.clone().find(|it| it["file"] == name.as_str()).unwrap();
+            assert_eq!(told["sha256"], body_sha256(&body));
+        }
+        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+    }
+
+    #[tokio::test]
+    async fn an_edge_without_a_bucket_hears_where_the_files_lie() {
+        let directory = tempfile::tempdir().unwrap();
+        let edge = edge(false).await;
+        let app = app_at(directory.path(), &edge.uri()).await;
+        charge(&app).await;
+        let made = one(&app, &app.config.workspaces[0], "2026-11").await.unwrap();
+        assert_eq!(made.not_handed_over, None);
+        let (files, commits) = heard(&edge).await;
+        // Those that were on their way when the first answer came.
+        assert!(files.len() <= 4 && files.len() < made.files, "{}", files.len());
+        let told = commits[0]["files"].as_array().unwrap();
+        assert_eq!(told.len(), made.files);
+        assert!(told.iter().all(|file| file["uploaded"] == json!(false)));
+        // What is exported by hand is what the next night would export.
+        assert_eq!(numbers(&app, &["2026-11"]).await, []);
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! The edge, over signed calls: what the reconciler reads there, and what it brings.
 
+pub mod upload;
+
 use bytes::{Bytes, BytesMut};
 use reqwest::StatusCode;
 use serde::Serialize;
@@ -7,7 +9,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 use tallygate_shared::events::outcome::OutcomeEvent;
 use tallygate_shared::feedback::{ExportEnd, MAX_ITEMS, ReconcilerContext};
-use tallygate_shared::identity::signature::SignedCall;
+use tallygate_shared::identity::signature::{SignedCall, body_sha256};
 use tallygate_shared::time::Date;
 
 use crate::config::EdgeConfig;
@@ -63,6 +65,13 @@ impl<'a> Edge<'a> {
         })
     }
 
+    /// Brings one thing, of which the edge says what it makes of it.
+    pub async fn tell<T: Serialize + Sync>(&self, what: &str, thing: &T) -> Result<(), PullError> {
+        let body = serde_json::to_vec(thing).map_err(|e| self.unavailable(what, e.to_string()))?;
+        let _taken: serde_json::Value = self.call("POST", &format!("/{what}"), "", body).await?;
+        Ok(())
+    }
+
     /// What the workspace is.
     pub async fn context(&self) -> Result<ReconcilerContext, PullError> {
         self.call("GET", "/context", "", Vec::new()).await
@@ -75,10 +84,7 @@ impl<'a> Edge<'a> {
         items: &[T],
     ) -> Result<(), PullError> {
         for chunk in items.chunks(MAX_ITEMS) {
-            let body =
-                serde_json::to_vec(chunk).map_err(|e| self.unavailable(what, e.to_string()))?;
-            let _taken: serde_json::Value =
-                self.call("POST", &format!("/{what}"), "", body).await?;
+            self.tell(what, &chunk).await?;
         }
         Ok(())
     }
@@ -133,7 +139,7 @@ impl<'a> Edge<'a> {
         }
     }
 
-    /// Sends a call, signed anew: a signature counts once.
+    /// Sends a call.
     async fn send(
         &self,
         method: &'static str,
@@ -142,16 +148,28 @@ impl<'a> Edge<'a> {
         body: Vec<u8>,
     ) -> Result<reqwest::Response, Failed> {
         let path = format!("{}{path}", self.prefix);
-        let (timestamp, nonce) = (self.signing.now_seconds(), self.signing.nonce());
-        let signed =
-            SignedCall { method, path: &path, query, timestamp, nonce: &nonce, body: &body };
-        let signature = signed.sign(self.config.secret.expose().as_bytes());
+        let hash = body_sha256(&body);
         let ask = if query.is_empty() { String::new() } else { format!("?{query}") };
         let url = format!("{}{path}{ask}", self.base);
         let request = match method {
             "GET" => self.client.get(url),
             _ => self.client.post(url).header("content-type", "application/json").body(body),
         };
+        self.signed(request, method, &path, query, &hash).await
+    }
+
+    /// Sends a request, signed anew: a signature counts once.
+    async fn signed(
+        &self,
+        request: reqwest::RequestBuilder,
+        method: &'static str,
+        path: &str,
+        query: &str,
+        body_sha256: &str,
+    ) -> Result<reqwest::Response, Failed> {
+        let (timestamp, nonce) = (self.signing.now_seconds(), self.signing.nonce());
+        let call = SignedCall { method, path, query, timestamp, nonce: &nonce, body_sha256 };
+        let signature = call.sign(self.config.secret.expose().as_bytes());
         let answer = request
             .header("x-tallygate-key-id", &self.config.key_id)
             .header("x-tallygate-timestamp", timestamp)
@@ -180,11 +198,11 @@ impl<'a> Edge<'a> {
             _ if detail.is_none() => {
                 "check the edge's `url`: the gateway says why it refuses a call"
             }
-            _ => return Err(Failed::Final(self.unavailable(&path, reason))),
+            _ => return Err(Failed::Final(self.unavailable(path, reason))),
         };
         Err(Failed::Final(PullError::Refused {
             source_name: NAME.into(),
-            what: path,
+            what: path.to_owned(),
             remedy: format!("{reason}; {remedy}"),
         }))
     }
@@ -339,11 +357,10 @@ fn place_of(line: &[u8]) -> Option<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::collections::BTreeSet;
     use std::sync::atomic::{AtomicU64, Ordering};
     use std::time::Duration;
-
     use wiremock::matchers::{method, path, query_param, query_param_is_missing};
     use wiremock::{Mock, MockServer, ResponseTemplate};
 
@@ -351,7 +368,7 @@ mod tests {
     use crate::connectors::Secret;
 
     #[derive(Default)]
-    struct Counting(AtomicU64);
+    pub(crate) struct Counting(AtomicU64);
 
     impl Signing for Counting {
         fn now_seconds(&self) -> i64 {
@@ -363,16 +380,16 @@ mod tests {
         }
     }
 
-    fn config(url: &str) -> EdgeConfig {
+    pub(crate) fn config(url: &str) -> EdgeConfig {
         let secret = Secret::new("s".repeat(40));
         EdgeConfig { url: url.to_owned(), key_id: "night".to_owned(), secret }
     }
 
-    fn quick() -> Patience {
+    pub(crate) fn quick() -> Patience {
         Patience { retries: 3, first_wait: Duration::from_millis(1) }
     }
 
-    async fn answers(server: &MockServer, at: &str, status: u16, body: &str) {
+    pub(crate) async fn answers(server: &MockServer, at: &str, status: u16, body: &str) {
         Mock::given(path(format!("/api/v1/workspaces/acme/reconciler/{at}")))
             .respond_with(ResponseTemplate::new(status).set_body_string(body))
             .up_to_n_times(1)

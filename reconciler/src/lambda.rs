@@ -214,7 +214,7 @@ pub struct Answer {
     /// The run's report, workspace by workspace; of a doctor nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub report: Option<Report>,
-    /// Exports that were made.
+    /// Exports that were made, or handed over now.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub exported: Vec<Exported>,
     /// Words for people.
@@ -251,12 +251,13 @@ pub async fn work(
             reconcile(app, &span, print).await
         }
         Command::Export { month } => {
-            let mut answer = Answer::new(Standing::Complete);
+            let mut exported = Vec::new();
             for workspace in &app.config.workspaces {
-                let made = deliver::one(app, &workspace.id, &month.to_string()).await?;
-                answer.exported.push(made);
+                exported.push(deliver::one(app, workspace, &month.to_string()).await?);
             }
-            Ok(answer)
+            let whole = exported.iter().all(|made| made.not_handed_over.is_none());
+            let standing = if whole { Standing::Complete } else { Standing::Partial };
+            Ok(Answer { exported, ..Answer::new(standing) })
         }
         Command::Doctor => {
             let mut lines = Vec::new();
@@ -302,6 +303,9 @@ async fn reconcile(
     let delivered = deliver::deliver(app, &months(app, span, &report)).await?;
     Ok(match delivered {
         Delivered::More(exported) => Answer { exported, ..more() },
+        Delivered::All(exported) if exported.iter().any(|made| made.not_handed_over.is_some()) => {
+            Answer { report: shown(), exported, ..Answer::new(Standing::Partial) }
+        }
         Delivered::All(exported) => {
             deliver::note_delivered(app, &report).await?;
             Answer { report: shown(), exported, ..Answer::new(standing) }

@@ -10,6 +10,7 @@ pub mod connectors;
 pub mod deliver;
 pub mod edge;
 pub mod focus;
+pub mod hand_over;
 pub mod lambda;
 pub mod ledger;
 pub mod metrics;

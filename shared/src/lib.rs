@@ -7,6 +7,7 @@ pub mod alerts;
 pub mod budget;
 pub mod events;
 pub mod feedback;
+pub mod focus_export;
 pub mod forecast;
 pub mod hex;
 pub mod identity;

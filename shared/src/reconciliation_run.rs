@@ -1,7 +1,8 @@
-//! How a run of the reconciler ended, as it tells the edge: what it settled, what it lacks, and where its exports lie.
+//! How a run of the reconciler ended, as it tells the edge: what it settled and what it lacks.
 
 use std::collections::BTreeMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
 use crate::money::Usd;
@@ -13,7 +14,7 @@ pub const RUNS_KEPT_DAYS: i64 = 400;
 pub const MAX_RUN_BYTES: usize = 262_144;
 
 /// One run, for one workspace. Said again, it takes the place of what was said before.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ReconciliationRun {
@@ -45,9 +46,10 @@ pub struct ReconciliationRun {
     /// Provider by provider, on all days of the run.
     #[serde(default)]
     pub providers: BTreeMap<String, RunProvider>,
-    /// Where the newest FOCUS exports lie, by month: an address in the object store, or a directory.
-    #[serde(default)]
-    pub exports: BTreeMap<String, String>,
+    /// Where exports lie, as runs said before exports were committed by themselves: read, and said no more.
+    #[serde(default, skip_serializing)]
+    #[cfg_attr(feature = "openapi", schemars(skip))]
+    pub exports: IgnoredAny,
 }
 
 /// How a run ended.
@@ -90,9 +92,12 @@ mod tests {
 
     #[test]
     fn reconciliation_run_format_unchanged() {
-        let text = r#"{"run":"night-2026-11-20","ended_at":1795168800000,"from":"2026-11-13","to":"2026-11-20","status":"partial","missing":{"openai":"no answer"},"held":[],"notes":["n"],"days_settled":2,"days_unchanged":5,"rows_written":7,"providers":{"openai":{"estimated_usd":"1","estimated_of_billed_usd":"0.5","billed_usd":"0.6","booked_usd":"0.6","quantity_variance_usd":"0.1","price_variance_usd":"0","unmetered_usd":"0.01","unbilled_lines":3}},"exports":{"2026-11":"s3://books/focus"}}"#;
+        let text = r#"{"run":"night-2026-11-20","ended_at":1795168800000,"from":"2026-11-13","to":"2026-11-20","status":"partial","missing":{"openai":"no answer"},"held":[],"notes":["n"],"days_settled":2,"days_unchanged":5,"rows_written":7,"providers":{"openai":{"estimated_usd":"1","estimated_of_billed_usd":"0.5","billed_usd":"0.6","booked_usd":"0.6","quantity_variance_usd":"0.1","price_variance_usd":"0","unmetered_usd":"0.01","unbilled_lines":3}}}"#;
         let run: ReconciliationRun = serde_json::from_str(text).unwrap();
         assert_eq!(serde_json::to_string(&run).unwrap(), text);
+        let before =
+            format!("{},\"exports\":{{\"2026-11\":\"s3://books\"}}}}", &text[..text.len() - 1]);
+        assert_eq!(serde_json::from_str::<ReconciliationRun>(&before).unwrap(), run);
         assert!(
             serde_json::from_str::<ReconciliationRun>(&text.replace("\"held\"", "\"hold\""))
                 .is_err()

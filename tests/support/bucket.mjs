@@ -1,5 +1,6 @@
 // An R2 bucket over a directory, for gateways that run on this machine: the runtime turns each operation of the binding
-// into an HTTP request, and this Worker answers those that the gateway makes (put, get, head and delete of whole objects).
+// into an HTTP request, and this Worker answers those that the gateway makes (put, get, head and delete of whole objects,
+// and lists that fit one page).
 //
 // A request is a GET whose `cf-r2-request` header is its JSON, or a PUT whose body begins with it; `cf-r2-metadata-size`
 // says how long it is. Each object is one file of the same name, so a test can break one.
@@ -20,6 +21,7 @@ export default {
       return failed(NOT_IMPLEMENTED);
     }
     const asked = JSON.parse(request.headers.get("cf-r2-request"));
+    if (asked.method === "list") return list(env.FILES, asked);
     const partial = asked.range !== undefined || asked.rangeHeader !== undefined || asked.onlyIf !== undefined;
     if (partial || !["get", "head"].includes(asked.method)) return failed(NOT_IMPLEMENTED);
     const bytes = await read(env.FILES, asked.object);
@@ -44,6 +46,23 @@ async function remove(files, objects) {
   return new Response();
 }
 
+async function list(files, asked) {
+  if (asked.delimiter !== undefined || asked.cursor !== undefined) return failed(NOT_IMPLEMENTED);
+  const prefix = asked.prefix ?? "";
+  const names = (await namesIn(files, prefix.slice(0, prefix.lastIndexOf("/") + 1))).filter((name) => name.startsWith(prefix));
+  const objects = await Promise.all(names.sort().map(async (name) => described(name, await read(files, name))));
+  return answered({ objects, truncated: false, delimitedPrefixes: [] });
+}
+
+/** The names of all files in a folder and in those below it. */
+async function namesIn(files, folder) {
+  const answer = await files.fetch(address(folder));
+  if (answer.status === 404) return [];
+  const entries = await answer.json();
+  const nested = entries.map(({ name, type }) => (type === "directory" ? namesIn(files, `${folder}${name}/`) : [`${folder}${name}`]));
+  return (await Promise.all(nested)).flat();
+}
+
 const address = (object) => `http://files/${object}`;
 
 async function read(files, object) {
@@ -59,22 +78,28 @@ async function digest(name, bytes) {
 
 /** An object's description, and its bytes behind it where they were asked for. */
 async function found(name, bytes, whole) {
+  return answered(await described(name, bytes), whole ? [bytes] : []);
+}
+
+async function described(name, bytes) {
   const etag = await digest("MD5", bytes);
-  const description = new TextEncoder().encode(
-    JSON.stringify({
-      name,
-      version: etag,
-      size: bytes.byteLength,
-      etag,
-      uploaded: Date.now(),
-      httpFields: {},
-      customFields: [],
-      range: { offset: 0, length: bytes.byteLength },
-      checksums: { 0: etag },
-    }),
-  );
-  const headers = { "cf-r2-metadata-size": String(description.byteLength), "content-type": "application/json" };
-  return new Response(new Blob(whole ? [description, bytes] : [description]), { headers });
+  return {
+    name,
+    version: etag,
+    size: bytes.byteLength,
+    etag,
+    uploaded: Date.now(),
+    httpFields: {},
+    customFields: [],
+    range: { offset: 0, length: bytes.byteLength },
+    checksums: { 0: etag, 2: await digest("SHA-256", bytes) },
+  };
+}
+
+function answered(metadata, content = []) {
+  const head = new TextEncoder().encode(JSON.stringify(metadata));
+  const headers = { "cf-r2-metadata-size": String(head.byteLength), "content-type": "application/json" };
+  return new Response(new Blob([head, ...content]), { headers });
 }
 
 function failed([status, v4code, message]) {

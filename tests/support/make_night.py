@@ -30,6 +30,10 @@ def main() -> int:
     first, last = (now - timedelta(days=6)).date(), now.date()
     days = ["--from", first.isoformat(), "--to", last.isoformat()]
     code = subprocess.run([BINARY, "--config", CONFIG, "backfill", *days], check=False).returncode
+    export = [BINARY, "--config", CONFIG, "export", "--directory", CONFIG.with_name("export"), "--month"]
+    for month in sorted({first.isoformat()[:7], last.isoformat()[:7]}):
+        code = subprocess.run([*export, month], check=False).returncode or code
+    print("The exports are in .dev/export, and on the page Reconciliation of the dashboard.")
     print("The books are in .dev/books. `ledger - bill` is 0 where every cent of the bill has its owner.")
     print("The same in the gateway: curl -H \"authorization: Bearer $TALLYGATE_ADMIN_TOKEN\" \\")
     print(f'    "{url}/api/v1/workspaces/ws_dev/true-ups?group_by=provider,model"')

@@ -41,6 +41,12 @@ pub struct Call {
     /// The signature, where the call is signed.
     #[serde(default)]
     pub signed: Option<Signed>,
+    /// `x-tallygate-content-sha256`: what the signer says of a body that is not read here, but stored as it comes.
+    #[serde(default)]
+    pub content_sha256: Option<String>,
+    /// How long that body is, where its headers say so.
+    #[serde(default)]
+    pub content_length: Option<u64>,
     /// The operator's token was presented.
     #[serde(default)]
     pub operator: bool,
@@ -168,6 +174,42 @@ pub enum Step {
         calls: Vec<Delivery>,
         /// The answer.
         body: String,
+    },
+    /// Put the call's body under this name, where nothing is, as long as its SHA-256 is this. What came of it says which
+    /// step is next.
+    Store {
+        /// The name in the bucket.
+        name: String,
+        /// The hash, in hexadecimal.
+        sha256: String,
+        /// It is stored, now or before.
+        stored: Box<Step>,
+        /// There is no bucket.
+        unbound: Box<Step>,
+        /// The body is not what was signed: nothing is stored.
+        differs: Box<Step>,
+        /// Something else is stored there.
+        taken: Box<Step>,
+    },
+    /// Delete what is in the bucket below a prefix and before a name, then go on, whatever came of it.
+    Sweep {
+        /// The prefix.
+        prefix: String,
+        /// The first name that stays.
+        before: String,
+        /// What follows.
+        next: Box<Step>,
+    },
+    /// Answer with an object of the bucket.
+    Fetch {
+        /// Its name.
+        name: String,
+        /// The content type.
+        content_type: &'static str,
+        /// What the file is called where it is saved.
+        file: String,
+        /// The bucket has no such object, or there is no bucket.
+        missing: Box<Step>,
     },
     /// Ask Ledgers, then have their answers merged.
     Ledgers {
@@ -336,6 +378,10 @@ pub fn route(mut call: Call, operator_token: &str) -> Step {
     let (spec, parameters) = found;
     if spec.operation == Operation::ShowOpenApi {
         return Step::text(200, super::openapi::DOCUMENT);
+    }
+    if call.content_sha256.is_some() && spec.operation != Operation::StoreFocusFile {
+        let detail = "The body of this call is read and signed as it is: leave x-tallygate-content-sha256 out.";
+        return Problem::new(400, "content_hash_unexpected", detail).into();
     }
     if spec.act == Act::Reconcile {
         return signed_route(&call, &parameters);

@@ -17,6 +17,7 @@ use tallygate_shared::feedback::{
     BudgetCorrection, ExportEnd, PriceCorrection, ReconcilerContext, ReconcilerFinding,
     ReconcilerSettings, TrueUp,
 };
+use tallygate_shared::focus_export::{FileTaken, FocusExport};
 use tallygate_shared::insights::archetype::{Band, Comparison};
 use tallygate_shared::insights::review::Review;
 use tallygate_shared::insights::savings::Savings;
@@ -113,6 +114,8 @@ fn bodies() -> Map<String, Value> {
     generator.subschema_for::<Evidence>();
     generator.subschema_for::<Finding>();
     generator.subschema_for::<ReconciliationRun>();
+    generator.subschema_for::<FocusExport>();
+    generator.subschema_for::<FileTaken>();
     generator.subschema_for::<PolicyTrial>();
     generator.subschema_for::<Unit>();
     generator.subschema_for::<Review>();
@@ -579,6 +582,12 @@ fn answers() -> BTreeMap<&'static str, Value> {
             ]),
         ),
         ("ReconciliationRuns", array_of("ReconciliationRun")),
+        ("FocusExportList", list_of("FocusExport")),
+        ("CommittedExport", answer(&[("number", described_as(count(), "The month's newest"))])),
+        (
+            "FileContent",
+            json!({ "type": "string", "format": "binary", "description": "The file, byte for byte" }),
+        ),
         ("DemoProgress", answer(&[("done", count()), ("of", count()), ("events", count())])),
         ("DemoRemoved", answer(&[("removed", text())])),
         ("ReconciliationRunList", list_of("ReconciliationRun")),
@@ -780,8 +789,15 @@ fn content(schema: &str) -> Value {
         let text = json!({ "schema": { "type": "string" } });
         return json!({ "application/json": { "schema": reference(schema) }, "text/markdown": text });
     }
+    if schema == "FileContent" {
+        let bytes = json!({ "schema": reference(schema) });
+        return FILE_TYPES.iter().map(|kind| ((*kind).to_owned(), bytes.clone())).collect();
+    }
     json!({ "application/json": { "schema": reference(schema) } })
 }
+
+/// What files of exports are.
+const FILE_TYPES: [&str; 2] = ["text/csv", "application/vnd.apache.parquet"];
 
 fn described(spec: &Spec) -> Value {
     let mut operation = json!({
@@ -921,7 +937,8 @@ fn every_reference_of_the_openapi_document_leads_somewhere() {
 fn every_body_of_the_openapi_document_refuses_unknown_fields() {
     let document: Value = serde_json::from_str(DOCUMENT).unwrap();
     for spec in OPERATIONS {
-        let Some(body) = spec.body else { continue };
+        // A file is no document of ours.
+        let Some(body) = spec.body.filter(|body| *body != "FileContent") else { continue };
         let mut schema = &document["components"]["schemas"][body];
         if let Some(items) = schema["items"]["$ref"].as_str() {
             schema = document.pointer(items.trim_start_matches('#')).unwrap();

@@ -118,6 +118,10 @@ pub enum Operation {
     ShowBooks,
     BringRuns,
     ListRuns,
+    StoreFocusFile,
+    CommitFocusExport,
+    ListFocusExports,
+    DownloadFocusFile,
     ShowModelPerformance,
     ShowPromptShapes,
     ListAgentSessions,
@@ -694,6 +698,39 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .asks(&["limit"])
     .answers("ReconciliationRunList"),
+    change(
+        Operation::StoreFocusFile,
+        "PUT",
+        "/workspaces/{workspace}/reconciler/focus-files/{month}/{number}/{file}",
+        "Upload a file of a month's FOCUS export; x-tallygate-content-sha256 says what is signed of its body (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("FileContent")
+    .answers("FileTaken"),
+    change(
+        Operation::CommitFocusExport,
+        "POST",
+        "/workspaces/{workspace}/reconciler/focus-exports",
+        "Commit a month's FOCUS export, whose files are uploaded; an older one changes nothing (signed calls only)",
+    )
+    .with(Act::Reconcile)
+    .takes("FocusExport")
+    .answers("CommittedExport"),
+    get(
+        Operation::ListFocusExports,
+        "/workspaces/{workspace}/focus-exports",
+        "List the files of the newest FOCUS export of each month that these days touch, the newest month first",
+    )
+    .with(Act::ReadUsage)
+    .asks(&["from", "to"])
+    .answers("FocusExportList"),
+    get(
+        Operation::DownloadFocusFile,
+        "/workspaces/{workspace}/focus-exports/{month}/{file}",
+        "Download a file of a month's FOCUS export, as the reconciler wrote it",
+    )
+    .with(Act::ReadUsage)
+    .answers("FileContent"),
     get(
         Operation::ShowModelPerformance,
         "/workspaces/{workspace}/model-performance",

@@ -41,6 +41,7 @@ impl Problem {
             405 => "The method does not fit the resource",
             409 => "The request conflicts with what is there",
             413 => "The request is too large",
+            411 => "The length of the body is missing",
             422 => "The configuration is not valid",
             503 => "Not now",
             _ => "The gateway failed",

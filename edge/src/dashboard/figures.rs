@@ -38,6 +38,22 @@ pub(super) fn count(count: u64) -> Figure {
     Figure { shown: grouped(&exact), exact }
 }
 
+/// A size: `512 B`, `12.3 kB`, `90.0 MB`.
+pub(super) fn bytes(bytes: u64) -> Figure {
+    let size = i128::from(bytes);
+    let in_units = |unit: i128, name: &str| {
+        let tenths = nearest(size, unit / 10);
+        format!("{}.{} {name}", grouped(&(tenths / 10).to_string()), tenths % 10)
+    };
+    let shown = match bytes {
+        0..1_000 => format!("{bytes} B"),
+        // What rounds to a thousand of a unit is one of the next.
+        1_000..999_950 => in_units(1_000, "kB"),
+        _ => in_units(1_000_000, "MB"),
+    };
+    Figure { shown, exact: bytes.to_string() }
+}
+
 /// A share of a whole in basis points; `None` of nothing.
 pub(super) fn share(part: i128, whole: i128) -> Option<i64> {
     (whole > 0).then(|| nearest(part.checked_mul(10_000)?, whole).try_into().ok()).flatten()
@@ -105,6 +121,23 @@ mod tests {
         ] {
             let figure = money(exact.parse().unwrap());
             assert_eq!((figure.shown.as_str(), figure.exact.as_str()), (shown, exact));
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_unit() {
+        for (exact, shown) in [
+            (0, "0 B"),
+            (999, "999 B"),
+            (1_000, "1.0 kB"),
+            (12_349, "12.3 kB"),
+            (999_949, "999.9 kB"),
+            (999_950, "1.0 MB"),
+            (90_000_000, "90.0 MB"),
+            (1_234_567_890, "1,234.6 MB"),
+        ] {
+            let figure = bytes(exact);
+            assert_eq!((figure.shown.as_str(), figure.exact), (shown, exact.to_string()));
         }
     }
 

@@ -99,6 +99,9 @@ pub fn answer(request: &Request, rounds: &[Vec<Answer>], around: &mut Around<'_>
     if let Some(place) = moved(path) {
         return see(&place, None);
     }
+    if let (Some(parameters), false) = (export_file(path), posted) {
+        return file(request, &session, &parameters, rounds);
+    }
     if posted {
         if let Some(refusal) = form_refusal(request, &session, around.ring) {
             return refusal;
@@ -126,6 +129,27 @@ fn moved(path: &str) -> Option<String> {
     }
     let provider = rest.strip_prefix("/providers/")?;
     Some(format!("{ROOT}/usage?by=model&provider={provider}"))
+}
+
+/// The month and the name of a file of a FOCUS export, of the address of its download.
+fn export_file(path: &str) -> Option<Vec<String>> {
+    pages::parameters("/focus-exports/{month}/{file}", path.strip_prefix(ROOT)?)
+}
+
+/// A file, or a page that says why there is none.
+fn file(
+    request: &Request,
+    session: &Session,
+    parameters: &[String],
+    rounds: &[Vec<Answer>],
+) -> Step {
+    let Some(answer) = rounds.first().and_then(|all| all.first()) else {
+        let names: Vec<String> = parameters.iter().map(|name| encoded(name)).collect();
+        let ask = Ask::get(format!("/focus-exports/{}", names.join("/")));
+        return Step::File { first: first_step(request, &ask, session) };
+    };
+    let text = answer.problem().unwrap_or_default();
+    message(request, answer.status, "No such download", &text)
 }
 
 /// How a page is shown.
@@ -351,18 +375,20 @@ fn own_path(next: &str) -> String {
 }
 
 fn calls(request: &Request, asks: &[Ask], session: &Session) -> Step {
-    let step = |ask: &Ask| {
-        let call = Call {
-            method: ask.method.to_owned(),
-            path: format!("/api/v1/workspaces/{}{}", session.workspace, ask.path),
-            query: ask.query.query().trim_start_matches('?').to_owned(),
-            body: ask.body.as_ref().map(ToString::to_string).unwrap_or_default(),
-            request_id: request.request_id.clone(),
-            ..Call::default()
-        };
-        call::route_session(&call, &session.workspace, &session.id)
+    Step::Calls { steps: asks.iter().map(|ask| first_step(request, ask, session)).collect() }
+}
+
+/// The first step of a call with the session's rights.
+fn first_step(request: &Request, ask: &Ask, session: &Session) -> call::Step {
+    let call = Call {
+        method: ask.method.to_owned(),
+        path: format!("/api/v1/workspaces/{}{}", session.workspace, ask.path),
+        query: ask.query.query().trim_start_matches('?').to_owned(),
+        body: ask.body.as_ref().map(ToString::to_string).unwrap_or_default(),
+        request_id: request.request_id.clone(),
+        ..Call::default()
     };
-    Step::Calls { steps: asks.iter().map(step).collect() }
+    call::route_session(&call, &session.workspace, &session.id)
 }
 
 fn theme(request: &Request) -> String {

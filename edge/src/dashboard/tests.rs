@@ -6,6 +6,7 @@ use tallygate_shared::money::Usd;
 use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
+mod exports;
 mod insights;
 
 pub(super) const ORIGIN: &str = "https://gate.test";
@@ -89,6 +90,13 @@ impl<'a> Browser<'a> {
                         })
                         .collect(),
                 ),
+                Step::File { first } => match self.shell.carry_out(first) {
+                    (200, content_type, body) => {
+                        let headers = vec![("content-type", content_type.to_owned())];
+                        return Page { status: 200, headers, body };
+                    }
+                    (status, _, body) => rounds.push(vec![Answer { status, body }]),
+                },
                 // A test that wants a token says itself what comes of the code.
                 Step::Exchange { code, verifier, redirect_uri } => {
                     let asked =

@@ -246,6 +246,11 @@ impl Cell {
         Self::Number(figures::count(count))
     }
 
+    /// A size.
+    pub(super) fn bytes(bytes: u64) -> Self {
+        Self::Number(figures::bytes(bytes))
+    }
+
     /// A moment in the API's text.
     pub(super) fn moment(at: &str) -> Self {
         let figure = Figure { shown: figures::minute(at), exact: at.to_owned() };

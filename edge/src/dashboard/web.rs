@@ -261,6 +261,11 @@ pub enum Step {
         /// Where the code was sent to.
         redirect_uri: String,
     },
+    /// Make this call of the admin API. Where it answers with a file, that is the answer; else come back with what it said.
+    File {
+        /// Its first step.
+        first: call::Step,
+    },
     /// Make these calls of the admin API, all at once, then come back with their answers.
     Calls {
         /// Their first steps.

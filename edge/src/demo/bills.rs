@@ -173,6 +173,6 @@ pub(super) fn run(demo: &Demo, day: u32, lines: &[TrueUp]) -> ReconciliationRun 
         days_unchanged: 0,
         rows_written: u64::try_from(lines.len()).unwrap_or(0),
         providers,
-        exports: BTreeMap::new(),
+        exports: Default::default(),
     }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
+use tallygate_shared::identity::signature::body_sha256;
 use tallygate_shared::time::Timestamp;
 
 use super::alerts_object::{AlertsObject, Ended, Sender};
@@ -37,6 +38,10 @@ pub(crate) struct Shell {
     telemetry: RefCell<BTreeMap<String, TestSql>>,
     /// Meters that cannot be reached.
     pub(crate) unreachable: RefCell<BTreeSet<String>>,
+    /// The bucket, where one is bound: objects by name.
+    pub(crate) bucket: RefCell<Option<BTreeMap<String, Vec<u8>>>>,
+    /// The body of a call that is not read but stored.
+    pub(crate) streamed: RefCell<Vec<u8>>,
     draws: Cell<u64>,
     /// Everything that was answered, to look for what must not be there.
     pub(crate) answered: RefCell<String>,
@@ -61,6 +66,8 @@ impl Shell {
             alerts: RefCell::default(),
             telemetry: RefCell::default(),
             unreachable: RefCell::default(),
+            bucket: RefCell::default(),
+            streamed: RefCell::default(),
             draws: Cell::new(0),
             answered: RefCell::default(),
         }
@@ -248,6 +255,35 @@ impl Shell {
                 }
                 Step::Export { ledger, method, payload } => {
                     Step::text(200, self.ledger(&ledger).query(method, &payload).unwrap())
+                }
+                Step::Store { name, sha256, stored, unbound, differs, taken } => {
+                    let (mut bucket, body) = (self.bucket.borrow_mut(), self.streamed.take());
+                    *match bucket.as_mut() {
+                        None => unbound,
+                        Some(objects) if objects.get(&name).is_some_and(|it| *it != body) => taken,
+                        Some(_) if body_sha256(&body) != sha256 => differs,
+                        Some(objects) => {
+                            objects.insert(name, body);
+                            stored
+                        }
+                    }
+                }
+                Step::Sweep { prefix, before, next } => {
+                    if let Some(objects) = self.bucket.borrow_mut().as_mut() {
+                        objects.retain(|name, _| !name.starts_with(&prefix) || *name >= before);
+                    }
+                    *next
+                }
+                Step::Fetch { name, content_type, missing, .. } => {
+                    let found =
+                        self.bucket.borrow().as_ref().and_then(|all| all.get(&name).cloned());
+                    match found {
+                        Some(bytes) => {
+                            let body = String::from_utf8(bytes).unwrap();
+                            Step::respond(200, content_type, body)
+                        }
+                        None => *missing,
+                    }
                 }
                 Step::Deliver { calls, body } => {
                     calls.iter().for_each(|call| self.deliver(call));

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 use tallygate_shared::identity::api_token::ApiToken;
 use tallygate_shared::identity::secret::SecretHash;
-use tallygate_shared::identity::signature::{SignedCall, TOLERANCE_MS};
+use tallygate_shared::identity::signature::{SignedCall, TOLERANCE_MS, body_sha256};
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::{Date, Timestamp};
 
@@ -53,7 +53,7 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE version_changes (version INTEGER NOT NULL, path TEXT NOT NULL, before TEXT, after TEXT,
         PRIMARY KEY (version, path)) WITHOUT ROWID;
     CREATE INDEX audit_by_path ON audit (path, act, at)
-"];
+", super::workspace_api::FOCUS];
 
 /// One tenant.
 pub struct WorkspaceObject<S> {
@@ -372,13 +372,16 @@ impl<S: Sql> WorkspaceObject<S> {
         let plain = context.ring.open(&secret.sealed, &name).map_err(|error| {
             Problem::new(503, "key_ring_missing", format!("The secret does not open: {error}."))
         })?;
+        // Of a body that goes to the bucket unread, the signer says the hash, and the bucket sees that it is right.
+        let said = context.call.content_sha256.clone();
+        let body_sha256 = said.unwrap_or_else(|| body_sha256(context.call.body.as_bytes()));
         let signed_call = SignedCall {
             method: &context.call.method,
             path: &context.call.path,
             query: &context.call.query,
             timestamp: signed.timestamp.parse().unwrap_or(i64::MIN),
             nonce: &signed.nonce,
-            body: context.call.body.as_bytes(),
+            body_sha256: &body_sha256,
         };
         signed_call
             .verify(&signed.signature, plain.as_bytes(), context.now)

@@ -3,6 +3,7 @@
 mod alerts;
 mod books;
 mod config;
+mod focus;
 mod front;
 mod insights;
 mod keys;

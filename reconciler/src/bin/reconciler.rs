@@ -7,6 +7,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use tallygate_reconciler::app::{App, AppError, Span, SystemClock, read_config};
+use tallygate_reconciler::deliver;
 use tallygate_reconciler::night::run::{Again, Ended, Progress};
 use tallygate_reconciler::report::{Report, Status};
 use tallygate_shared::time::{Date, Timestamp};
@@ -160,10 +161,7 @@ async fn work(arguments: Arguments) -> Result<ExitCode, AppError> {
             }
             reconcile(&app, &Span::Backfill { from, last: to }, arguments.json).await?
         }
-        Command::Export { month, directory } => {
-            export(&app, &month, &directory).await?;
-            true
-        }
+        Command::Export { month, directory } => export(&app, &month, &directory).await?,
         Command::Economics { month } => {
             unit_costs(&app, &month, arguments.json).await?;
             true
@@ -247,19 +245,11 @@ async fn unit_costs(app: &App, month: &str, json: bool) -> Result<(), AppError> 
     Ok(())
 }
 
-async fn export(app: &App, month: &str, directory: &std::path::Path) -> Result<(), AppError> {
+/// Exports a month of each workspace. False when the edge of one was not reached.
+async fn export(app: &App, month: &str, directory: &std::path::Path) -> Result<bool, AppError> {
+    let mut whole = true;
     for workspace in &app.config.workspaces {
-        let (ledger, objects) = (app.ledger.as_ref(), app.objects.as_ref());
-        let now = tallygate_reconciler::night::run::Clock::now(&app.clock);
-        let made = tallygate_reconciler::night::export::export(
-            &workspace.id,
-            month,
-            now,
-            directory,
-            ledger,
-            objects,
-        )
-        .await?;
+        let (made, exported) = deliver::one_to(app, workspace, month, directory).await?;
         println!("{}: export {} of {month}", workspace.id, made.number);
         for part in &made.parts {
             println!("  {} ({} rows)", part.path.display(), part.rows);
@@ -267,6 +257,10 @@ async fn export(app: &App, month: &str, directory: &std::path::Path) -> Result<(
         if made.unbilled > 0 {
             println!("  {} lines have no bill yet and are left out", made.unbilled);
         }
+        if let Some(why) = exported.not_handed_over {
+            whole = false;
+            println!("  NOT AT THE EDGE: {why}. Export again when it answers");
+        }
     }
-    Ok(())
+    Ok(whole)
 }

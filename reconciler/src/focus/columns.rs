@@ -27,6 +27,14 @@ impl Version {
             Self::V1_4 => "focus_1_4",
         }
     }
+
+    /// As FOCUS numbers it.
+    pub const fn number(self) -> &'static str {
+        match self {
+            Self::V1_2 => "1.2",
+            Self::V1_4 => "1.4",
+        }
+    }
 }
 
 /// FOCUS's service categories.

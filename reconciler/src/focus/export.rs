@@ -5,8 +5,9 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Write};
 use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tallygate_shared::focus_export::{FileFormat, FocusTable};
 use tallygate_shared::time::Date;
 
 use super::ExportError;
@@ -30,6 +31,14 @@ pub enum Format {
 }
 
 impl Format {
+    /// As the edge is told of it.
+    pub const fn told(self) -> FileFormat {
+        match self {
+            Self::Csv => FileFormat::Csv,
+            Self::Parquet => FileFormat::Parquet,
+        }
+    }
+
     /// The end of a file's name.
     pub const fn extension(self) -> &'static str {
         match self {
@@ -43,6 +52,8 @@ impl Format {
 pub trait Record: Sized + 'static {
     /// The table's name in a path.
     const DATASET: &'static str;
+    /// The table.
+    const TABLE: FocusTable;
 
     /// The table's columns.
     fn columns(version: Version) -> Vec<&'static Column<Self>>;
@@ -53,6 +64,7 @@ pub trait Record: Sized + 'static {
 
 impl Record for FocusRow {
     const DATASET: &'static str = "cost_and_usage";
+    const TABLE: FocusTable = FocusTable::CostAndUsage;
 
     fn columns(version: Version) -> Vec<&'static Column<Self>> {
         columns::cost_and_usage(version)
@@ -65,6 +77,7 @@ impl Record for FocusRow {
 
 impl Record for InvoiceDetailRow {
     const DATASET: &'static str = "invoice_detail";
+    const TABLE: FocusTable = FocusTable::InvoiceDetail;
 
     fn columns(_: Version) -> Vec<&'static Column<Self>> {
         columns::invoice_detail()
@@ -77,6 +90,7 @@ impl Record for InvoiceDetailRow {
 
 impl Record for BillingPeriodRow {
     const DATASET: &'static str = "billing_period";
+    const TABLE: FocusTable = FocusTable::BillingPeriod;
 
     fn columns(_: Version) -> Vec<&'static Column<Self>> {
         columns::billing_period()
@@ -88,19 +102,32 @@ impl Record for BillingPeriodRow {
 }
 
 /// A finished file. As JSON, all of a delivery are its list of contents.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Part {
     /// Its key in the object store: `export/v1/<workspace>/focus_1_4/cost_and_usage/billing_period=…/…`.
     pub key: String,
     /// The key without the part's own name: what this export replaces as a whole.
     pub partition: String,
-    /// Where it lies now.
+    /// Where it lies now. Empty when it was read from a list: then it lies in the object store alone.
     #[serde(skip)]
     pub path: PathBuf,
     /// Rows.
     pub rows: u64,
     /// Bytes.
     pub bytes: u64,
+    /// Its name among those of the same export, for whoever downloads it.
+    pub file: String,
+    /// The FOCUS version.
+    pub focus_version: String,
+    /// The table it is of.
+    pub table: FocusTable,
+    /// How it is written.
+    pub format: FileFormat,
+    /// The day of its charges, where the table is cut by days.
+    pub day: Option<String>,
+    /// The SHA-256 of its bytes, in hexadecimal.
+    pub sha256: String,
 }
 
 /// Writes one table of one edition in one format.
@@ -214,7 +241,7 @@ impl<R: Record> Exporter<R> {
     }
 
     fn close(&mut self, open: Open<R>) -> Result<(), ExportError> {
-        let Open { partition, path, rows, table, .. } = open;
+        let Open { place: (month, day), partition, path, rows, table } = open;
         let mut file = match table {
             Table::Csv(table) => table.finish()?,
             #[cfg(feature = "parquet")]
@@ -222,12 +249,28 @@ impl<R: Record> Exporter<R> {
         };
         file.flush().map_err(|error| failed(&path, &error))?;
         let bytes = file.bytes;
-        let name = hex(file.hash.finalize().get(..16).unwrap_or_default());
+        let sha256 = hex(file.hash.finalize().as_slice());
+        let name = sha256.get(..32).unwrap_or_default();
+        let day = day.map(|(year, month, day)| Date { year, month, day }.to_string());
         let number = self.number.map(|number| format!("r{number:05}-")).unwrap_or_default();
         let key = format!("{partition}/part-{number}{name}.{}", self.format.extension());
         let whole = self.directory.join(&key);
         fs::rename(&path, &whole).map_err(|error| failed(&whole, &error))?;
-        self.parts.push(Part { key, partition, path: whole, rows, bytes });
+        let cut = day.clone().unwrap_or_else(|| month.to_string());
+        let (version, ending) = (self.version.as_str(), self.format.extension());
+        self.parts.push(Part {
+            key,
+            partition,
+            path: whole,
+            rows,
+            bytes,
+            file: format!("{version}-{}-{cut}.{ending}", R::DATASET),
+            focus_version: self.version.number().to_owned(),
+            table: R::TABLE,
+            format: self.format.told(),
+            day,
+            sha256,
+        });
         Ok(())
     }
 }
@@ -269,6 +312,8 @@ impl Write for HashedFile {
 
 #[cfg(test)]
 mod tests {
+    use tallygate_shared::focus_export::is_file_name;
+
     use super::*;
     use crate::focus::charges_tests::{World, revision};
 
@@ -301,11 +346,15 @@ mod tests {
             let expected = format!("export/v1/acme/{folder}/cost_and_usage/{day}/part-");
             assert!(keys[0].starts_with(&expected), "{}", keys[0]);
             assert_eq!(keys.len(), 2);
+            let named = format!("focus_1_4-cost_and_usage-2026-11-19.{}", format.extension());
+            assert_eq!((&parts[0].file, parts[0].day.as_deref()), (&named, Some("2026-11-19")));
             for part in &parts {
                 let bytes = fs::read(&part.path).unwrap();
                 let name = hex(&Sha256::digest(&bytes)[..16]);
                 assert!(part.key.contains(&name), "{}", part.key);
                 assert_eq!((part.rows, part.bytes), (1, bytes.len() as u64));
+                assert_eq!(part.sha256, hex(Sha256::digest(&bytes).as_slice()));
+                assert!(is_file_name(&part.file), "{}", part.file);
                 assert_eq!(fs::read_dir(part.path.parent().unwrap()).unwrap().count(), 1);
             }
             let again = export(two.path(), format, &rows());

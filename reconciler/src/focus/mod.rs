@@ -25,7 +25,7 @@
 pub mod cell;
 pub mod charges;
 #[cfg(test)]
-mod charges_tests;
+pub(crate) mod charges_tests;
 pub mod check;
 pub mod columns;
 mod corrections;

@@ -37,9 +37,12 @@ pub enum ExportFailed {
     Month(String),
 }
 
-/// What an export made.
-#[derive(Clone, Debug, Default, Serialize)]
+/// What an export made. As JSON it lies beside the files, as the list of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Delivery {
+    /// When it was made.
+    pub made_at: Timestamp,
     /// The number of this export: of several of a month, the newest counts.
     pub number: u64,
     /// The files, in their order.
@@ -78,7 +81,7 @@ pub async fn export(
         estimates: Estimates::LeaveOut,
     };
     let mut rows: Vec<FocusRow> = Vec::new();
-    let mut delivery = Delivery { number, ..Delivery::default() };
+    let mut delivery = Delivery { made_at: now, number, parts: Vec::new(), unbilled: 0 };
     for revisions in units.values() {
         let made = rows_of_unit(revisions, billing, &context)?;
         delivery.unbilled += made.unbilled;
@@ -109,9 +112,24 @@ pub async fn export(
     }
     let list = serde_json::to_vec(&delivery)
         .map_err(|e| StoreError::Failed { store: "exports", reason: e.to_string() })?;
-    let key = format!("export-list/v1/{workspace}/{month}/{number:05}.json");
-    objects.put_once(&key, list.into()).await?;
+    objects.put_once(&list_key(workspace, month, number), list.into()).await?;
     Ok(delivery)
+}
+
+/// Where the list of an export lies.
+fn list_key(workspace: &str, month: &str, number: u64) -> String {
+    format!("export-list/v1/{workspace}/{month}/{number:05}.json")
+}
+
+/// What an earlier export made, of its list. `None` where no list has that number, or none that can be read any more.
+pub async fn exported(
+    workspace: &str,
+    month: &str,
+    number: u64,
+    objects: &dyn ObjectStore,
+) -> Result<Option<Delivery>, StoreError> {
+    let list = objects.get(&list_key(workspace, month, number)).await?;
+    Ok(list.and_then(|list| serde_json::from_slice(&list).ok()))
 }
 
 fn table<R: Record>(

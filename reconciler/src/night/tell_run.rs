@@ -1,7 +1,5 @@
 //! The end of a run, told to the edge: people look there first whether the night went well.
 
-use std::collections::BTreeMap;
-
 use tallygate_shared::reconciliation_run::{ReconciliationRun, RunProvider, RunStatus};
 use tallygate_shared::time::Timestamp;
 
@@ -14,12 +12,11 @@ const MOST: usize = 200;
 /// Longest sentence, in characters.
 const LONGEST: usize = 500;
 
-/// What a run says of one workspace, from its report. `exports`: where the newest exports of each month lie.
+/// What a run says of one workspace, from its report.
 pub fn run_of(
     run: &str,
     (from, to): (&str, &str),
     report: &WorkspaceReport,
-    exports: BTreeMap<String, String>,
     now: Timestamp,
 ) -> ReconciliationRun {
     let whole = report.missing.is_empty() && report.held.is_empty();
@@ -51,7 +48,7 @@ pub fn run_of(
         days_unchanged: report.days_unchanged,
         rows_written: report.rows_written,
         providers: providers.collect(),
-        exports,
+        exports: Default::default(),
     }
 }
 
@@ -62,6 +59,8 @@ pub async fn tell(edge: &Edge<'_>, run: ReconciliationRun) -> Result<(), PullErr
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
     use crate::report::ProviderReport;
 
@@ -92,7 +91,6 @@ mod tests {
             "night-2026-11-20",
             ("2026-11-13", "2026-11-20"),
             &report(),
-            BTreeMap::from([("2026-11".to_owned(), "s3://books/focus".to_owned())]),
             Timestamp::from_ms(5),
         );
         assert_eq!(told.status, RunStatus::Complete);
@@ -109,20 +107,19 @@ mod tests {
         .map(|usd| usd.to_string());
         assert_eq!(shown, ["3", "2", "2.5", "2.5", "0.4", "0.1", "0.2"]);
         assert_eq!((it.unbilled_lines, told.days_settled, told.rows_written), (4, 2, 9));
-        assert_eq!(told.exports["2026-11"], "s3://books/focus");
     }
 
     #[test]
     fn a_run_that_lacks_something_is_partial_and_never_too_long() {
         let mut report = report();
         report.missing = (0..900).map(|n| (format!("source {n:03}"), "x".repeat(9_000))).collect();
-        let told = run_of("n", ("a", "b"), &report, BTreeMap::new(), Timestamp::from_ms(5));
+        let told = run_of("n", ("a", "b"), &report, Timestamp::from_ms(5));
         assert_eq!((told.status, told.missing.len()), (RunStatus::Partial, MOST));
         let bytes = serde_json::to_vec(&told).unwrap().len();
         assert!(bytes < tallygate_shared::reconciliation_run::MAX_RUN_BYTES, "{bytes}");
         let mut held = super::tests::report();
         held.held.push("a file".to_owned());
-        let told = run_of("n", ("a", "b"), &held, BTreeMap::new(), Timestamp::from_ms(5));
+        let told = run_of("n", ("a", "b"), &held, Timestamp::from_ms(5));
         assert_eq!(told.status, RunStatus::Partial);
     }
 }

@@ -27,8 +27,19 @@ pub struct SignedCall<'a> {
     pub timestamp: i64,
     /// What makes this call the only one of its kind: 16 to 64 of A-Z, a-z, 0-9, `-` and `_`.
     pub nonce: &'a str,
-    /// The body.
-    pub body: &'a [u8],
+    /// The SHA-256 of the body in 64 lower-case hexadecimal digits, as [`body_sha256`] makes it: who signs or verifies the
+    /// call of a large body need not hold the body.
+    pub body_sha256: &'a str,
+}
+
+/// The SHA-256 of a body, as a signature covers it.
+pub fn body_sha256(body: &[u8]) -> String {
+    hex(&Sha256::digest(body))
+}
+
+/// Whether this is the SHA-256 of something: 64 lower-case hexadecimal digits.
+pub fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// Why a signature is not believed.
@@ -48,8 +59,7 @@ pub enum SignatureError {
 impl SignedCall<'_> {
     fn mac(&self, secret: &[u8]) -> Option<Hmac<Sha256>> {
         let mut mac = Hmac::<Sha256>::new_from_slice(secret).ok()?;
-        let body = hex(&Sha256::digest(self.body));
-        let Self { method, path, query, timestamp, nonce, .. } = self;
+        let Self { method, path, query, timestamp, nonce, body_sha256: body } = self;
         mac.update(
             format!("v1\n{method}\n{path}\n{query}\n{timestamp}\n{nonce}\n{body}").as_bytes(),
         );
@@ -76,6 +86,9 @@ impl SignedCall<'_> {
         let off = now.seconds().saturating_sub(self.timestamp).saturating_abs();
         if off > TOLERANCE_MS / 1_000 {
             return Err(SignatureError::Time);
+        }
+        if !is_sha256(self.body_sha256) {
+            return Err(SignatureError::Mismatch);
         }
         let bytes =
             signature.strip_prefix("v1=").and_then(unhex).ok_or(SignatureError::Mismatch)?;
@@ -110,7 +123,8 @@ mod tests {
         query: "day=2026-11-20",
         timestamp: 1_795_000_000,
         nonce: "0123456789abcdef",
-        body: b"{}",
+        // Of `{}`.
+        body_sha256: "44136fa355b3678a1146ad16f7e8649e94fb4fc21fe77e8310c060f61caaff8a",
     };
 
     const EXPECTED: &str = "v1=084072ade95128d7cdd5636165e13868519fa2c127fee660c097a4a00250c273";
@@ -121,6 +135,7 @@ mod tests {
 
     #[test]
     fn the_format_is_unchanged() {
+        assert_eq!(body_sha256(b"{}"), CALL.body_sha256);
         // Computed by OpenSSL: printf 'v1\nPOST\n...' | openssl dgst -sha256 -hmac secret
         assert_eq!(CALL.sign(b"secret"), EXPECTED);
         assert_eq!(CALL.verify(EXPECTED, b"secret", at(CALL.timestamp)), Ok(()));
@@ -136,7 +151,9 @@ mod tests {
             SignedCall { query: "", ..CALL },
             SignedCall { timestamp: CALL.timestamp + 1, ..CALL },
             SignedCall { nonce: "0123456789abcdeg", ..CALL },
-            SignedCall { body: b"{ }", ..CALL },
+            SignedCall { body_sha256: &body_sha256(b"{ }"), ..CALL },
+            SignedCall { body_sha256: &CALL.body_sha256.to_uppercase(), ..CALL },
+            SignedCall { body_sha256: "", ..CALL },
         ];
         for call in changed {
             assert_eq!(call.verify(&signature, b"secret", now), Err(SignatureError::Mismatch));

@@ -1,9 +1,9 @@
-//! Reconciliation: estimates against bills, and prices on bills that are not ours.
+//! Reconciliation: estimates against bills, prices on bills that are not ours, and exports.
 
 use serde_json::Value;
 
-use super::reconciliation_runs as runs;
 use super::{Period, Rounds, Visit, number, sum_usd, text};
+use super::{reconciliation_exports as exports, reconciliation_runs as runs};
 use crate::admin::roles::Act;
 use crate::dashboard::view::{Action, Block, Cell, Column, Field, Link, Stat, Table, View};
 use crate::dashboard::web::{Ask, encoded};
@@ -46,6 +46,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
                 .ask(Ask::get("/true-ups"))
                 .with("group_by", "unmetered,provider,model")
                 .with_those(&visit.query, &FIXED),
+            Period::of(visit).ask(Ask::get("/focus-exports")),
         ],
         _ => Vec::new(),
     }
@@ -99,8 +100,8 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Block::Table(table),
             Block::Table(runs::unmetered(rounds.rows(0, 3))),
             Block::Table(runs::table(rounds.rows(0, 2))),
-            runs::exports(rounds.rows(0, 2)),
             Block::Table(proposals(visit, rounds)),
+            Block::Table(exports::table(rounds.rows(0, 4))),
         ],
         ..View::default()
     }

@@ -1,10 +1,10 @@
-//! What the reconciler's nights say of themselves, what of bills nobody asked for, and where exports lie.
+//! What the reconciler's nights say of themselves, and what of bills nobody asked for.
 
 use serde_json::Value;
 use tallygate_shared::money::Usd;
 
 use super::{number, text, usd};
-use crate::dashboard::view::{Block, Cell, Column, Facts, Table, Tone};
+use crate::dashboard::view::{Cell, Column, Table, Tone};
 
 /// The runs, the newest first.
 pub(super) fn table(runs: Option<Vec<Value>>) -> Table {
@@ -89,23 +89,4 @@ pub(super) fn unmetered(rows: Option<Vec<Value>>) -> Table {
         empty: "All use on bills of these days went through the gateway.".to_owned(),
         ..Table::default()
     }
-}
-
-/// Where the newest FOCUS exports lie: the newest run that names one for a month counts.
-pub(super) fn exports(runs: Option<Vec<Value>>) -> Block {
-    let mut rows: Vec<(String, Cell)> = Vec::new();
-    for run in runs.iter().flatten() {
-        let exports = run.get("exports").and_then(Value::as_object).into_iter().flatten();
-        for (month, place) in exports {
-            if !rows.iter().any(|(known, _)| known == month) {
-                rows.push((month.clone(), Cell::text(place.as_str().unwrap_or_default())));
-            }
-        }
-    }
-    rows.sort_by(|a, b| b.0.cmp(&a.0));
-    if rows.is_empty() {
-        let none = "No run has named one. The reconciler writes FOCUS 1.2 and 1.4 as CSV and Parquet to its object store.";
-        rows.push(("Where they lie".to_owned(), Cell::text(none)));
-    }
-    Block::Facts(Facts { title: "FOCUS exports, as the reconciler wrote them".to_owned(), rows })
 }

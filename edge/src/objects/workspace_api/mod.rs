@@ -5,6 +5,7 @@ mod archive;
 mod budgets;
 pub(crate) mod demo;
 mod document;
+mod focus;
 mod insights;
 mod keys;
 mod outcomes;
@@ -24,6 +25,7 @@ mod versions;
 
 use serde_json::{Value, json};
 
+pub(super) use focus::FOCUS;
 pub(super) use runs::RUNS;
 use secrets::Shared;
 
@@ -54,7 +56,8 @@ pub(super) fn answer<S: Sql>(
     parameters: &[&str],
 ) -> Answer {
     let mut api = Api { workspace, context, principal, spec };
-    // A path has one name behind its workspace, or none; a loop has its key's before its own.
+    // A path has one name behind its workspace, or none; a loop has its key's before its own, and a file its
+    // month's.
     let name = parameters.first().copied().unwrap_or_default();
     match spec.operation {
         Operation::ShowOpenApi | Operation::ListWorkspaces | Operation::CreateWorkspace => {
@@ -168,6 +171,10 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowBooks => api.books(),
         Operation::BringRuns => api.bring_runs(),
         Operation::ListRuns => api.runs(),
+        Operation::StoreFocusFile => api.store_focus_file(parameters),
+        Operation::CommitFocusExport => api.commit_focus_export(),
+        Operation::ListFocusExports => api.focus_exports(),
+        Operation::DownloadFocusFile => api.focus_file(parameters),
         Operation::ShowModelPerformance => api.model_performance(),
         Operation::ShowPromptShapes => api.prompt_shapes(),
         Operation::ListAgentSessions => api.agent_sessions(),

@@ -254,7 +254,7 @@ impl<S: Sql> Api<'_, S> {
     }
 }
 
-fn day_of(field: &str, text: &str) -> Result<Date, Problem> {
+pub(super) fn day_of(field: &str, text: &str) -> Result<Date, Problem> {
     let remedy = "Give a day such as 2026-11-20.";
     Date::parse(text).ok_or_else(|| Problem::field(field, "is not a day", remedy))
 }

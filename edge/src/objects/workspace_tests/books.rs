@@ -1,7 +1,7 @@
 //! Statements, forecasts, the state of the books, the reconciler's runs, and demos: asked as callers ask.
 
 use serde_json::{Value, json};
-use tallygate_shared::identity::signature::SignedCall;
+use tallygate_shared::identity::signature::{SignedCall, body_sha256};
 use tallygate_shared::money::Usd;
 
 use super::Acme;
@@ -18,9 +18,9 @@ fn run(name: &str, ended_ms: i64) -> Value {
 fn signed(acme: &Acme, secret: &str, nonce: &str, body: &Value) -> (u16, Value) {
     let path = "/api/v1/workspaces/ws_acme/reconciler/runs";
     let body = body.to_string();
-    let timestamp = NOW_MS / 1_000;
+    let (timestamp, body_sha256) = (NOW_MS / 1_000, body_sha256(body.as_bytes()));
     let call =
-        SignedCall { method: "POST", path, query: "", timestamp, nonce, body: body.as_bytes() };
+        SignedCall { method: "POST", path, query: "", timestamp, nonce, body_sha256: &body_sha256 };
     let signature = call.sign(secret.as_bytes());
     let call = Call {
         method: "POST".into(),

@@ -1,6 +1,6 @@
 //! A workspace's steps, but for its days.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use tallygate_shared::feedback::{ReconcilerContext, ReconcilerFinding};
@@ -8,10 +8,9 @@ use tallygate_shared::time::Date;
 
 use super::held::{Held, checkpoint, say, set_mark};
 use super::{Night, RunError, Stop};
-use crate::config::{Storage, WorkspaceConfig};
+use crate::config::WorkspaceConfig;
 use crate::connectors::Days;
 use crate::edge::Edge;
-use crate::focus::month::Month;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
 use crate::night::pages::Pages;
@@ -89,23 +88,10 @@ impl Workspace<'_> {
         let (from, to) = (self.days.from.to_string(), self.days.to.to_string());
         let (run, now) = (held.run.0.clone(), self.night.clock.now());
         let of = (from.as_str(), to.as_str());
-        let told = tell_run::run_of(&run, of, self.report(held), self.exports(), now);
+        let told = tell_run::run_of(&run, of, self.report(held), now);
         if let Err(error) = tell_run::tell(edge, told).await {
             self.missing(held, "word of the run's end", &error.to_string());
         }
-    }
-
-    /// Where the lists of each month's exports lie: the newest of a month names its files.
-    fn exports(&self) -> BTreeMap<String, String> {
-        let store = match &self.night.config.storage {
-            Storage::Local { directory } => directory.display().to_string(),
-            Storage::Aws { bucket, .. } => format!("s3://{bucket}"),
-        };
-        let months: BTreeSet<Month> = self.days.each().map(Month::of).collect();
-        let place = |month: Month| {
-            (month.to_string(), format!("{store}/export-list/v1/{}/{month}/", self.config.id))
-        };
-        months.into_iter().map(place).collect()
     }
 
     /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
