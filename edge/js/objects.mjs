@@ -419,6 +419,11 @@ export class Workspace extends CoreObject {
     return failed.length === 0;
   }
 
+  /** Remembers corrections that their Budgets have. */
+  corrected(record) {
+    this.transact((workspace) => workspace.corrected(record));
+  }
+
   /** For how many days the archive keeps events. */
   archiveDays() {
     return this.use((workspace) => workspace.archive_days());

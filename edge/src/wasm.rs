@@ -763,6 +763,11 @@ impl Workspace {
         json(&step.map_err(failed)?)
     }
 
+    /// Budgets have these corrections.
+    pub fn corrected(&self, record: &str) -> Result<(), JsValue> {
+        self.core.corrected(record).map_err(failed)
+    }
+
     /// For how many days the archive keeps events.
     pub fn archive_days(&self) -> u32 {
         self.core.archive_days()

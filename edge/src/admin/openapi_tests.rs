@@ -183,6 +183,37 @@ fn pages_of(item: &str) -> Value {
             "properties": { "data": data, "next_cursor": { "type": "string" } } })
 }
 
+fn correction() -> Value {
+    let text = || json!({ "type": "string" });
+    let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
+    let whole =
+        "All that the day's bill of the provider differs by, not a change to an earlier correction";
+    let states = json!({ "enum": ["counts", "replaced", "no_budget"] });
+    answer(&[
+        ("came_at", json!({ "type": "string", "format": "date-time" })),
+        ("day", text()),
+        ("provider", text()),
+        ("budget", text()),
+        ("value", described_as(text(), "Whose: the team, key, ... where each has its own")),
+        ("owner", json!({ "type": ["string", "null"] })),
+        ("revision", json!({ "type": "integer", "minimum": 0 })),
+        ("amount_usd", described_as(money(), whole)),
+        ("change_usd", described_as(money(), "Against the correction before it")),
+        ("by_quantity_usd", described_as(money(), "What of it other quantities explain")),
+        ("by_price_usd", described_as(money(), "What of it other prices explain")),
+        ("counted_usd", described_as(money(), "What the budget counts of it now")),
+        ("windows", described_as(array_of_text(), "The windows of the budget that it counts in")),
+        (
+            "state",
+            described_as(states, "Whether it counts, a newer one does, or its budget is gone"),
+        ),
+    ])
+}
+
+fn array_of_text() -> Value {
+    json!({ "type": "array", "items": { "type": "string" } })
+}
+
 fn alert() -> Value {
     let text = || json!({ "type": "string" });
     let time = || json!({ "type": "string", "format": "date-time" });
@@ -587,6 +618,14 @@ fn answers() -> BTreeMap<&'static str, Value> {
             json!({ "type": "object", "required": ["id", "state", "correction"], "properties": {
                 "id": text(), "state": { "enum": ["proposed", "applied", "dismissed"] }, "at": text(),
                 "by": { "type": ["string", "null"] }, "correction": reference("PriceCorrection") } }),
+        ),
+        ("Correction", correction()),
+        (
+            "CorrectionList",
+            answer(&[
+                ("data", json!({ "type": "array", "items": reference("Correction") })),
+                ("next_cursor", json!({ "type": ["string", "null"] })),
+            ]),
         ),
         ("PriceProposalList", list_of("PriceProposal")),
         (

@@ -93,6 +93,7 @@ pub enum Operation {
     BringPriceCorrections,
     BringFindings,
     ShowTrueUps,
+    ListCorrections,
     ListPriceProposals,
     ApplyPriceProposal,
     DismissPriceProposal,
@@ -558,6 +559,14 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .answers("TrueUpReport")
     .asks(TRUE_UP_QUERY),
+    get(
+        Operation::ListCorrections,
+        "/workspaces/{workspace}/corrections",
+        "What bills changed of what budgets count as spent, the newest first, filtered and paged; kept for 400 days",
+    )
+    .with(Act::ReadUsage)
+    .answers("CorrectionList")
+    .asks(&["from", "to", "provider", "budget", "cursor", "limit"]),
     get(Operation::ListPriceProposals, "/workspaces/{workspace}/price-proposals", "Prices on bills that are not the ones requests are rated with")
         .with(Act::ReadUsage)
         .answers("PriceProposalList"),

@@ -54,6 +54,7 @@ pub fn reach(spec: &Spec) -> Reach {
         | Operation::ListBudgets
         | Operation::ShowBudget
         | Operation::ShowBudgetStatus
+        | Operation::ListCorrections
         | Operation::ListAlerts
         | Operation::ShowAlert
         | Operation::AcknowledgeAlert

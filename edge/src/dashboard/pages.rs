@@ -11,6 +11,7 @@ mod overview_books;
 mod prompts;
 mod receivers;
 mod reconciliation;
+mod reconciliation_corrections;
 mod reconciliation_runs;
 mod request;
 mod requests;

@@ -50,7 +50,7 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE version_changes (version INTEGER NOT NULL, path TEXT NOT NULL, before TEXT, after TEXT,
         PRIMARY KEY (version, path)) WITHOUT ROWID;
     CREATE INDEX audit_by_path ON audit (path, act, at)
-"];
+", super::workspace_api::CORRECTIONS];
 
 /// The Alerts object's place in the queue of pushes. No key has this id.
 const ALERTS: &str = "alerts";

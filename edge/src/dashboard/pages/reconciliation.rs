@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use super::reconciliation_corrections as corrections;
 use super::reconciliation_runs as runs;
 use super::{Period, Rounds, Visit, number, sum_usd, text};
 use crate::admin::roles::Act;
@@ -46,6 +47,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
                 .ask(Ask::get("/true-ups"))
                 .with("group_by", "unmetered,provider,model")
                 .with_those(&visit.query, &FIXED),
+            corrections::ask(visit),
         ],
         _ => Vec::new(),
     }
@@ -98,6 +100,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Block::Stats(stats.into()),
             Block::Table(table),
             Block::Table(runs::unmetered(rounds.rows(0, 3))),
+            Block::Table(corrections::table(visit, rounds, 4)),
             Block::Table(runs::table(rounds.rows(0, 2))),
             runs::exports(rounds.rows(0, 2)),
             Block::Table(proposals(visit, rounds)),

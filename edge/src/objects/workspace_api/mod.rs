@@ -3,6 +3,7 @@
 mod alerts;
 mod archive;
 mod budgets;
+mod corrections;
 pub(crate) mod demo;
 mod document;
 mod insights;
@@ -24,6 +25,7 @@ mod versions;
 
 use serde_json::{Value, json};
 
+pub(super) use corrections::CORRECTIONS;
 pub(super) use runs::RUNS;
 use secrets::Shared;
 
@@ -106,6 +108,7 @@ pub(super) fn answer<S: Sql>(
         Operation::BringPriceCorrections => api.bring_price_corrections(),
         Operation::BringFindings => api.bring_findings(),
         Operation::ShowTrueUps => api.true_ups(),
+        Operation::ListCorrections => api.corrections(),
         Operation::ListPriceProposals => api.price_proposals(),
         Operation::ApplyPriceProposal => api.apply_price_proposal(name),
         Operation::DismissPriceProposal => api.dismiss_price_proposal(name),
