@@ -40,6 +40,7 @@ use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
 use crate::dialects::Endpoint;
+use crate::objects::alerts_store::{SEVERITIES, STATES};
 use crate::objects::workspace_api::demo::FillDemo;
 
 fn reference(name: &str) -> Value {
@@ -208,6 +209,12 @@ fn correction() -> Value {
             described_as(states, "Whether it counts, a newer one does, or its budget is gone"),
         ),
     ])
+}
+
+fn alert_counts() -> Value {
+    let states = STATES.map(|state| (state, json!({ "type": "integer", "minimum": 0 })));
+    let of_severity = answer(&states);
+    answer(&SEVERITIES.map(|severity| (severity, of_severity.clone())))
 }
 
 fn array_of_text() -> Value {
@@ -398,6 +405,7 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ),
         ("BudgetStatus", budget_status()),
         ("Alert", alert()),
+        ("AlertCounts", alert_counts()),
         ("AlertList", pages_of("Alert")),
         ("Receiver", all_of("ReceiverConfig", &receiver())),
         ("ReceiverList", list_of("Receiver")),

@@ -61,6 +61,7 @@ pub enum Operation {
     ShowAlertSettings,
     PutAlertSettings,
     ListAlerts,
+    CountAlerts,
     ShowAlert,
     AcknowledgeAlert,
     SnoozeAlert,
@@ -392,6 +393,13 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadUsage)
         .answers("AlertList")
         .asks(&["state", "severity", "kind", "cursor", "limit"]),
+    get(
+        Operation::CountAlerts,
+        "/workspaces/{workspace}/alert-counts",
+        "How many alerts there are, by severity and state",
+    )
+    .with(Act::ReadUsage)
+    .answers("AlertCounts"),
     get(Operation::ShowAlert, "/workspaces/{workspace}/alerts/{alert}", "Describe an alert")
         .with(Act::ReadUsage)
         .answers("Alert"),

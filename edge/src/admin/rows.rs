@@ -56,6 +56,7 @@ pub fn reach(spec: &Spec) -> Reach {
         | Operation::ShowBudgetStatus
         | Operation::ListCorrections
         | Operation::ListAlerts
+        | Operation::CountAlerts
         | Operation::ShowAlert
         | Operation::AcknowledgeAlert
         | Operation::SnoozeAlert

@@ -7,6 +7,7 @@ use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
 mod insights;
+mod lists;
 
 pub(super) const ORIGIN: &str = "https://gate.test";
 

@@ -131,6 +131,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowAlertSettings => api.section(|config| json!(config.alerts)),
         Operation::PutAlertSettings => api.put_alert_settings(),
         Operation::ListAlerts => api.alerts(),
+        Operation::CountAlerts => api.alert_counts(),
         Operation::ShowAlert => api.alert(name),
         Operation::AcknowledgeAlert => api.act_on_alert("acknowledge", name),
         Operation::SnoozeAlert => api.snooze_alert(name),

@@ -1,0 +1,101 @@
+//! Pages that list: corrections of budgets, alerts, keys. Their numbers are the API's.
+
+use serde_json::{Value, json};
+use tallygate_shared::time::Timestamp;
+
+use super::{Browser, token_of};
+use crate::objects::test_shell::{NOW_MS, Shell};
+use crate::objects::workspace_object::WorkspaceObject;
+
+fn api(shell: &Shell, token: &str, method: &str, path: &str, body: &Value) -> Value {
+    let (status, answer) = shell.call(method, &format!("/workspaces/ws_acme{path}"), token, body);
+    assert!(status < 300, "{method} {path}: {answer}");
+    answer
+}
+
+#[test]
+fn corrections_stand_on_the_reconciliation_page_a_page_at_a_time_and_as_csv() {
+    let (shell, token) = Shell::with_workspace();
+    let terms = json!({ "scope": { "dimension": "team", "value": "*" }, "owner": "ann", "limit_usd": "50",
+                        "window": "month" });
+    api(&shell, &token, "PUT", "/budgets/teams", &terms);
+    let kept = |team: u32| {
+        json!({ "correction": { "budget": "teams", "value": format!("<b>{team}"), "day": "2026-11-19",
+                    "source": "openai", "revision": 7, "amount": "1.25", "by_quantity": "0.25", "by_price": "1" },
+                "windows": ["month:2026-11"] })
+    };
+    let record = json!({ "at": NOW_MS, "kept": (0..51).map(kept).collect::<Vec<_>>() });
+    let workspace = WorkspaceObject::open(shell.workspace_sql("ws_acme")).unwrap();
+    workspace.corrected(&record.to_string()).unwrap();
+    let (finance, _) = token_of(&shell, &token, "finance");
+    let mut browser = Browser::signed_in(&shell, &finance);
+    let page = browser.get("/dashboard/reconciliation");
+    assert_eq!(page.status, 200);
+    assert!(page.body.contains("/dashboard/budgets/teams") && page.body.contains("&#60;b&#62;50"));
+    let next = page.body.split("corrections=").nth(1).expect("a next page");
+    let next: String = next.chars().take_while(char::is_ascii_digit).collect();
+    let csv = |browser: &mut Browser<'_>, query: &str| {
+        let path = format!("/dashboard/reconciliation?format=csv&table=corrections{query}");
+        let lines = browser.get(&path).body;
+        lines.lines().skip(1).map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = csv(&mut browser, "");
+    assert_eq!(first.len(), 50);
+    let line = "2026-11-20T10:00:00.000Z,2026-11-19,openai,teams,<b>50,ann,7,1.25,1.25,0.25,1,1.25,month:2026-11,counts";
+    assert_eq!(first[0], line);
+    let last = csv(&mut browser, &format!("&corrections={next}"));
+    assert_eq!(last, [line.replace("<b>50", "<b>0")]);
+    assert_eq!(csv(&mut browser, "&provider=anthropic"), Vec::<String>::new());
+    assert_eq!(csv(&mut browser, "&from=2026-11-20"), Vec::<String>::new());
+}
+
+#[test]
+fn open_alerts_are_counted_by_severity_beyond_one_page_and_for_their_owner() {
+    let (shell, token) = Shell::with_workspace();
+    let mut alerts = shell.alerts("ws_acme");
+    let now = Timestamp::from_ms(NOW_MS);
+    for place in 0..130 {
+        let owner = if place < 120 { "ann" } else { "eve" };
+        let snapshot = json!({ "workspace": "ws_acme", "budget": format!("b{place}"), "value": "", "owner": owner,
+            "window_starts_at": NOW_MS - 86_400_000, "window_ends_at": NOW_MS + 86_400_000, "limit": "5",
+            "spent": "5", "held": "0", "thresholds": [50], "at": NOW_MS });
+        alerts.budget(&snapshot.to_string(), now).unwrap();
+    }
+    let counts = || api(&shell, &token, "GET", "/alert-counts", &Value::Null);
+    let severity =
+        api(&shell, &token, "GET", "/alerts?limit=1", &Value::Null)["data"][0]["severity"].clone();
+    let severity = severity.as_str().unwrap();
+    assert_eq!(counts()[severity]["open"], 130);
+    let sum = |counts: &Value| {
+        let severities = counts.as_object().unwrap().values();
+        let states = severities.flat_map(|of| of.as_object().unwrap().values());
+        states.map(|count| count.as_u64().unwrap()).sum::<u64>()
+    };
+    assert_eq!(sum(&counts()), 130);
+    let first =
+        api(&shell, &token, "GET", "/alerts?limit=1", &Value::Null)["data"][0]["id"].clone();
+    let path = format!("/alerts/{}/acknowledge", first.as_str().unwrap());
+    api(&shell, &token, "POST", &path, &Value::Null);
+    assert_eq!(
+        (&counts()[severity]["open"], &counts()[severity]["acknowledged"]),
+        (&json!(129), &json!(1))
+    );
+    let link = |count: u32| {
+        format!("<a href=\"/dashboard/alerts?state=open&#38;severity={severity}\">{count}</a>")
+    };
+    let mut browser = Browser::signed_in(&shell, &token);
+    let page = browser.get("/dashboard/alerts");
+    assert!(
+        page.body.contains(&link(129)) && page.body.contains("1 acknowledged"),
+        "{}",
+        page.body
+    );
+    let filtered = browser.get(&format!("/dashboard/alerts?state=open&severity={severity}"));
+    assert_eq!((filtered.status, filtered.body.contains("cursor=")), (200, true));
+    // Whoever sees one owner's alerts counts these.
+    let body = json!({ "name": "dev", "role": "developer", "owner": "eve" });
+    let own = api(&shell, &token, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+    assert_eq!(sum(&api(&shell, &own, "GET", "/alert-counts", &Value::Null)), 10);
+    let page = Browser::signed_in(&shell, &own).get("/dashboard/alerts");
+    assert!(page.body.contains(&link(10)), "{}", page.body);
+}
