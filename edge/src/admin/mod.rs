@@ -14,6 +14,7 @@ pub mod call;
 pub mod config;
 pub mod config_alerts;
 pub mod config_archive;
+pub mod config_commitments;
 pub mod config_dashboard;
 pub mod config_telemetry;
 pub mod export;

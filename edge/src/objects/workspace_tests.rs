@@ -2,6 +2,7 @@
 
 mod alerts;
 mod books;
+mod commitments;
 mod config;
 mod corrections;
 mod front;

@@ -50,6 +50,28 @@ fn corrections_stand_on_the_reconciliation_page_a_page_at_a_time_and_as_csv() {
 }
 
 #[test]
+fn an_idle_commitment_stands_among_the_savings_under_its_own_name() {
+    let (shell, token) = Shell::with_workspace();
+    let mut config = api(&shell, &token, "GET", "/config", &Value::Null);
+    config["commitments"]["<b>ptu"] = json!({ "provider": "openai", "model": "gpt-6-sol", "units": 10,
+        "usd_per_unit_hour": "1", "tokens_per_minute": { "input": 10_000, "output": 1_000 } });
+    let (status, problem) = shell.call("PUT", "/workspaces/ws_acme/config", &token, &config);
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("commitments")));
+    let terms = config["commitments"]["<b>ptu"].take();
+    config["commitments"] = json!({ "ptu": terms });
+    api(&shell, &token, "PUT", "/config", &config);
+    shell.now.set(NOW_MS + 20 * 86_400_000);
+    let mut browser = Browser::signed_in(&shell, &token);
+    let csv = browser.get("/dashboard/savings?format=csv&table=opportunities").body;
+    let row = csv.lines().nth(1).unwrap();
+    let start = "An idle commitment,ptu,openai/gpt-6-sol,7200,high,yes,";
+    assert!(row.starts_with(start) && row.contains("utilisation percent 0.00"), "{csv}");
+    let page = browser.get("/dashboard/savings");
+    let href = "/dashboard/requests?model=gpt-6-sol&#38;provider=openai";
+    assert!(page.body.contains(href), "{}", page.body);
+}
+
+#[test]
 fn open_alerts_are_counted_by_severity_beyond_one_page_and_for_their_owner() {
     let (shell, token) = Shell::with_workspace();
     let mut alerts = shell.alerts("ws_acme");
