@@ -813,8 +813,8 @@ impl Ledger {
     }
 
     /// The bucket has a part.
-    pub fn written(&self, n: u32, size: u32) -> Result<(), JsValue> {
-        self.core.written(n.into(), size.into()).map_err(failed)
+    pub fn written(&self, n: u32, size: u32, now: f64) -> Result<(), JsValue> {
+        self.core.written(n.into(), size.into(), moment(now)).map_err(failed)
     }
 
     /// The bucket has an expired part no longer.

@@ -10,6 +10,7 @@
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tallygate_shared::telemetry::prometheus::ArchiveGauge;
 use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 
 use super::archive_part::{
@@ -47,6 +48,10 @@ pub(super) const ARCHIVE: &str = "
     ) WITHOUT ROWID, STRICT;
     CREATE INDEX archive_late_waiting ON archive_late (id, key) WHERE part IS NULL
 ";
+
+/// The step of the schema that remembers when the bucket last took a part.
+pub(super) const WRITTEN_AT: &str =
+    "ALTER TABLE archive_progress ADD COLUMN written_at_ms INTEGER NOT NULL DEFAULT 0";
 
 /// What a Ledger may hold, and whether there is a bucket for the rest.
 #[derive(Clone, Copy, Debug)]
@@ -88,6 +93,7 @@ struct Progress {
     failures: u32,
     failed: u64,
     error: Option<String>,
+    written_at: Option<Timestamp>,
 }
 
 struct Stored {
@@ -292,10 +298,11 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// The bucket has a part, in so many bytes. Its events may go when there are too many.
-    pub fn written(&self, n: u64, size: u64) -> Result<(), SqlError> {
+    pub fn written(&self, n: u64, size: u64, now: Timestamp) -> Result<(), SqlError> {
         let update = "UPDATE archive_parts SET state = 'written', size = CAST(? AS INTEGER)
             WHERE n = CAST(? AS INTEGER) AND state = 'planned'";
         self.exec(update, &[Some(&size.to_string()), Some(&n.to_string())])?;
+        self.set("written_at_ms", now.ms())?;
         self.succeeded()?;
         self.prune(self.limits.kept_events)
     }
@@ -426,12 +433,48 @@ impl<S: Sql> LedgerObject<S> {
             "unarchived_events": kept.saturating_sub(written), "failures": progress.failed,
             "failures_in_a_row": progress.failures, "error": progress.error,
             "next_at": next.map(|at| at.to_string()),
+            "written_at": progress.written_at.map(|at| at.to_string()),
         }] }))
+    }
+
+    /// The same for metrics; nothing where no archive is bound. `at` is a moment in milliseconds since 1970.
+    pub(super) fn archive_gauge(&self, at: &str) -> Result<Option<ArchiveGauge>, SqlError> {
+        if !self.limits.has_archive {
+            return Ok(None);
+        }
+        let now = at.parse().map(Timestamp::from_ms);
+        let now = now.map_err(|_| SqlError("the moment of a gauge is none".to_owned()))?;
+        let (progress, open) = (self.progress()?, open_hour(now));
+        let planned = "SELECT CAST(MIN(hour_ms) AS TEXT) FROM archive_parts
+            WHERE state = 'planned' AND late = 0";
+        let planned = self.exec(planned, &[])?;
+        let planned = planned.first().filter(|row| row.first().is_some_and(Option::is_some));
+        let planned = planned.map(|row| integer(row, 0).map(Timestamp::from_ms)).transpose()?;
+        let behind = self.first_behind(&progress.to)?.map(|place| place.hour());
+        let oldest = planned.into_iter().chain(behind).min().filter(|hour| *hour < open);
+        let waiting_hours = oldest.map_or(Ok(0), |hour| self.hours_between(hour, open))?;
+        Ok(Some(ArchiveGauge {
+            waiting_hours,
+            waiting_since: oldest.map(closes_at),
+            written_at: progress.written_at,
+            failed: progress.failed,
+            failures_in_a_row: progress.failures,
+        }))
+    }
+
+    /// Hours with requests; at least the one that is known to have one, whose sums may stand under the next.
+    fn hours_between(&self, from: Timestamp, to: Timestamp) -> Result<u64, SqlError> {
+        let count = "SELECT CAST(MAX(1, COUNT(DISTINCT hour_ms)) AS TEXT) FROM rollups
+            WHERE hour_ms >= CAST(? AS INTEGER) AND hour_ms < CAST(? AS INTEGER)";
+        let span = [from, to].map(|at| at.ms().to_string());
+        let rows = self.exec(count, &span.each_ref().map(|text| Some(text.as_str())))?;
+        rows.first().map_or(Ok(0), |row| integer(row, 0))
     }
 
     fn progress(&self) -> Result<Progress, SqlError> {
         let select = "SELECT to_id, to_key, CAST(swept_at_ms AS TEXT), CAST(asked_at_ms AS TEXT),
-            CAST(not_before_ms AS TEXT), CAST(failures AS TEXT), CAST(failed AS TEXT), error FROM archive_progress";
+            CAST(not_before_ms AS TEXT), CAST(failures AS TEXT), CAST(failed AS TEXT), error,
+            CAST(written_at_ms AS TEXT) FROM archive_progress";
         let rows = self.exec(select, &[])?;
         let row = rows.first().ok_or_else(|| SqlError("the archive has no progress".to_owned()))?;
         Ok(Progress {
@@ -442,6 +485,7 @@ impl<S: Sql> LedgerObject<S> {
             failures: integer(row, 5)?,
             failed: integer(row, 6)?,
             error: row.get(7).cloned().flatten(),
+            written_at: Some(integer(row, 8)?).filter(|ms| *ms > 0).map(Timestamp::from_ms),
         })
     }
 
