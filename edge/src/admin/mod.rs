@@ -18,6 +18,7 @@ pub mod config_commitments;
 pub mod config_dashboard;
 pub mod config_telemetry;
 pub mod export;
+pub(crate) mod key_providers;
 pub mod merge;
 pub(crate) mod merge_forecast;
 mod merge_insights;

@@ -513,7 +513,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 ("failures", count()),
                 ("failures_in_a_row", count()),
                 ("error", json!({ "type": ["string", "null"] })),
-                ("next_at", json!({ "type": ["string", "null"], "format": "date-time" })),
+                ("next_at", time_or_none()),
+                ("written_at", described_as(time_or_none(), "When the bucket last took a part")),
             ]),
         ),
         (
@@ -724,6 +725,11 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     ("created_at", time_or_none()),
                     ("secret_at", described_as(time_or_none(), "When its newest secret was made")),
                     ("rotation_due_at", time_or_none()),
+                    (
+                        "payment_methods",
+                        json!({ "type": "object", "additionalProperties": { "type": ["string", "null"] },
+                            "description": "How the providers that its policy lets it use are paid, by their names" }),
+                    ),
                     ("age_days", json!({ "type": ["integer", "null"] })),
                     (
                         "last_used_at",

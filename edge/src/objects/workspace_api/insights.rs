@@ -142,7 +142,7 @@ impl<S: Sql> Api<'_, S> {
     }
 
     /// What is for sale to the workspace.
-    fn market(&self) -> Market {
+    pub(super) fn market(&self) -> Market {
         let config = self.workspace.config();
         let seller = |(name, provider): (&String, &crate::admin::config::ProviderConfig)| {
             let price_book = price_book_name(&provider.kind).unwrap_or(&provider.kind).to_owned();
