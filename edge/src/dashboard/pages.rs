@@ -6,6 +6,7 @@ mod budgets;
 mod calculators;
 mod keys;
 mod models;
+mod models_own;
 mod overview;
 mod overview_books;
 mod prompts;

@@ -72,6 +72,94 @@ fn an_idle_commitment_stands_among_the_savings_under_its_own_name() {
 }
 
 #[test]
+fn a_key_says_how_the_providers_that_it_may_use_are_paid() {
+    let (shell, token) = Shell::with_workspace();
+    let provider = |name: &str, kind: &str, paid: Value| {
+        let body = json!({ "name": name, "kind": kind, "payment_method": paid });
+        api(&shell, &token, "POST", "/providers", &body);
+    };
+    provider("claude", "anthropic", json!("invoice, PO 7"));
+    provider("spare", "mistral", Value::Null);
+    let body = json!({ "payment_method": "card ending 4242" });
+    api(&shell, &token, "PATCH", "/providers/openai", &body);
+    api(
+        &shell,
+        &token,
+        "PUT",
+        "/policies/narrow",
+        &json!({ "models": { "allow": ["claude-*", "gpt-*"] } }),
+    );
+    let key = |name: &str, policy: Value| {
+        let body = json!({ "name": name, "owner": "ann", "cost_centre": "rd", "purpose": "p", "environment": "e",
+                           "policy": policy });
+        api(&shell, &token, "POST", "/keys", &body);
+    };
+    key("any", json!({}));
+    key("narrow", json!("narrow"));
+    let inventory = api(&shell, &token, "GET", "/key-inventory", &Value::Null);
+    let of = |name: &str| {
+        let keys = inventory["data"].as_array().unwrap();
+        keys.iter().find(|key| key["name"] == name).unwrap()["payment_methods"].clone()
+    };
+    let (card, invoice) = ("card ending 4242", "invoice, PO 7");
+    assert_eq!(of("any"), json!({ "openai": card, "claude": invoice, "spare": null }));
+    assert_eq!(of("narrow"), json!({ "openai": card, "claude": invoice }));
+    let (finance, _) = token_of(&shell, &token, "finance");
+    let csv =
+        Browser::signed_in(&shell, &finance).get("/dashboard/keys?format=csv&table=keys").body;
+    let paid = "\"card ending 4242 (openai); invoice, PO 7 (claude); not said (spare)\"";
+    assert!(csv.contains(paid), "{csv}");
+}
+
+#[test]
+fn a_developer_with_an_owner_sees_own_models_and_no_others() {
+    let (shell, token) = Shell::with_workspace();
+    let event = |seq: u64, owner: &str, model: &str, outcome: &str, charged: &str| {
+        let at = NOW_MS - 60_000;
+        json!({
+            "v": 1, "id": format!("req_{at:012x}7{seq:019x}"), "seq": seq, "workspace": "ws_acme",
+            "key": "0000000000000001", "at": at, "settled_at": at, "key_name": "ci", "owner": owner,
+            "cost_centre": "r&d", "purpose": "tests", "environment": "test", "actor": {},
+            "endpoint": "/v1/chat/completions", "stream": false, "requested_model": model, "provider": "openai",
+            "model": model, "attempts": [], "outcome": outcome, "status": 200,
+            "usage": { "source": "reported",
+                       "tally": { "tokens": { "input": 900, "cache_read": 100, "output": 1000 } } },
+            "charged": charged, "hold": "0.5", "duration_ms": 700,
+        })
+    };
+    let events = [
+        event(1, "ann", "gpt-x", "completed", "0.5"),
+        event(2, "ann", "gpt-x", "stalled", "0.25"),
+        event(3, "eve", "gpt-secret", "completed", "7"),
+    ];
+    let batch = json!({ "meter": "0000000000000001", "events": events });
+    shell.ledger("ws_acme:2026-11").apply(&batch.to_string()).unwrap();
+    let body = json!({ "name": "dev", "role": "developer", "owner": "ann" });
+    let own = api(&shell, &token, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+    let mut browser = Browser::signed_in(&shell, &own);
+    let csv = browser.get("/dashboard/models?format=csv&table=models").body;
+    let lines: Vec<&str> = csv.lines().collect();
+    // No latency, no retry and no outcome: those sums are of everybody's requests.
+    assert_eq!(lines[1..], ["gpt-x,openai,2,1,5000,,,,,,,,4000,1000,0.75,187.5,0.375,,"]);
+    let page = browser.get("/dashboard/models?over_time=p95");
+    assert_eq!(page.status, 200, "{}", page.body);
+    assert!(
+        page.body.contains("Requests by day, in count") && page.body.contains("your own requests")
+    );
+    assert!(
+        !page.body.contains("class=\"note bad\"") && !page.body.contains("gpt-secret"),
+        "{}",
+        page.body
+    );
+    let tokens = browser.get("/dashboard/models?format=csv&table=tokens").body;
+    assert!(tokens.contains("\"Input, not cached\",input,1800"), "{tokens}");
+    let asked = browser.get("/dashboard/models?model=gpt-secret&format=csv&table=models").body;
+    assert_eq!(asked.lines().count(), 1, "{asked}");
+    let days = browser.get("/dashboard/models?format=csv&table=over-time").body;
+    assert!(days.contains("openai/gpt-x") && days.contains("2026-11-20,2"), "{days}");
+}
+
+#[test]
 fn open_alerts_are_counted_by_severity_beyond_one_page_and_for_their_owner() {
     let (shell, token) = Shell::with_workspace();
     let mut alerts = shell.alerts("ws_acme");
