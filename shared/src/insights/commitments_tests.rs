@@ -153,7 +153,7 @@ fn the_same_model_paid_by_the_token_moves_onto_the_idle_units() {
     // Both want the idle units: the larger one counts.
     let given = all.iter().find(|it| it.id.ends_with(":give_back")).unwrap();
     assert_eq!((given.counted, moved.counted), (true, false));
-    assert_eq!(moved.excludes, [given.id.clone()]);
+    assert_eq!(moved.excludes, std::slice::from_ref(&given.id));
     assert_eq!(report(&commitment(), &hours, FROM).total_usd, given.saves_usd);
     // What was charged less than the list price saves no more than that.
     let cheap: Vec<Hour> = (0..10).map(|place| elsewhere(place, 3_000_000, "1")).collect();
