@@ -82,6 +82,7 @@ export async function carryOut(first, env, content) {
           const calls = step.calls.slice(from, from + CALLS_AT_ONCE);
           await Promise.all(calls.map(({ account, payload }) => env.BUDGET.getByName(account).correct(payload)));
         }
+        await env.WORKSPACE.getByName(step.name).corrected(step.record);
         return json(JSON.stringify({ taken: step.calls.length }));
       case "findings":
         await env.ALERTS.getByName(step.name).findings(step.payload);

@@ -419,6 +419,11 @@ export class Workspace extends CoreObject {
     return failed.length === 0;
   }
 
+  /** Remembers corrections that their Budgets have. */
+  corrected(record) {
+    this.transact((workspace) => workspace.corrected(record));
+  }
+
   /** For how many days the archive keeps events. */
   archiveDays() {
     return this.use((workspace) => workspace.archive_days());
@@ -565,7 +570,7 @@ export class Ledger extends SendingObject {
   async #carryOut(job) {
     if (job.do === "write") {
       const size = await putPart(this.env.ARCHIVE, job.part, job.lines);
-      this.transact((ledger) => ledger.written(job.part.n, size));
+      this.transact((ledger) => ledger.written(job.part.n, size, now()));
     } else if (job.do === "delete") {
       await this.env.ARCHIVE.delete(job.name);
       this.transact((ledger) => ledger.deleted(job.n));
@@ -675,10 +680,15 @@ export class Telemetry extends SendingObject {
     await this.send();
   }
 
-  /** Answers the control plane. Open alerts are the Alerts object's to count; without its answer they are left out. */
+  /**
+   * Answers the control plane. Open alerts are the Alerts object's to count, and Ledgers know how their archives stand;
+   * without an answer they are left out.
+   */
   async query(name, method, payload) {
     const question = JSON.parse(payload);
-    if (method === "metrics") question.alerts = await this.#openAlerts(name);
+    if (method === "metrics") {
+      [question.alerts, question.archives] = await Promise.all([this.#openAlerts(name), this.#archives(question)]);
+    }
     return this.use((telemetry) => telemetry.query(method, JSON.stringify(question), now()));
   }
 
@@ -687,6 +697,16 @@ export class Telemetry extends SendingObject {
       return JSON.parse(JSON.parse(await inTime(this.env.ALERTS.getByName(name).query("open", ""))).body);
     } catch (error) {
       console.error(JSON.stringify({ event: "alerts_not_counted", error: String(error) }));
+      return undefined;
+    }
+  }
+
+  async #archives({ ledgers }) {
+    try {
+      const asked = ledgers.map((ledger) => inTime(this.env.LEDGER.getByName(ledger).query("archive_gauge", String(now()))));
+      return (await Promise.all(asked)).map((answer) => JSON.parse(answer));
+    } catch (error) {
+      console.error(JSON.stringify({ event: "archives_not_asked", error: String(error) }));
       return undefined;
     }
   }

@@ -763,6 +763,11 @@ impl Workspace {
         json(&step.map_err(failed)?)
     }
 
+    /// Budgets have these corrections.
+    pub fn corrected(&self, record: &str) -> Result<(), JsValue> {
+        self.core.corrected(record).map_err(failed)
+    }
+
     /// For how many days the archive keeps events.
     pub fn archive_days(&self) -> u32 {
         self.core.archive_days()
@@ -808,8 +813,8 @@ impl Ledger {
     }
 
     /// The bucket has a part.
-    pub fn written(&self, n: u32, size: u32) -> Result<(), JsValue> {
-        self.core.written(n.into(), size.into()).map_err(failed)
+    pub fn written(&self, n: u32, size: u32, now: f64) -> Result<(), JsValue> {
+        self.core.written(n.into(), size.into(), moment(now)).map_err(failed)
     }
 
     /// The bucket has an expired part no longer.

@@ -135,6 +135,12 @@ pub struct BudgetCorrection {
     pub revision: u64,
     /// The whole correction for this day and source, not a change to an earlier one.
     pub amount: Usd,
+    /// What of it other quantities explain.
+    #[serde(default)]
+    pub by_quantity: Usd,
+    /// What of it other prices explain.
+    #[serde(default)]
+    pub by_price: Usd,
 }
 
 /// A price on a bill that is not the one the edge rates with.
@@ -219,7 +225,16 @@ pub struct ExportEnd {
 pub struct BudgetSums<'b> {
     workspace: &'b str,
     budgets: &'b BTreeMap<String, BudgetTerms>,
-    sums: BTreeMap<[String; 4], (u64, Usd)>,
+    sums: BTreeMap<[String; 4], Sum>,
+}
+
+/// What the rows of one correction add up to.
+#[derive(Clone, Debug, Default)]
+struct Sum {
+    revision: u64,
+    amount: Usd,
+    by_quantity: Usd,
+    by_price: Usd,
 }
 
 impl<'b> BudgetSums<'b> {
@@ -246,9 +261,11 @@ impl<'b> BudgetSums<'b> {
             };
             let Some(value) = value else { continue };
             let key = [name, value, &row.day, &row.provider].map(str::to_owned);
-            let (revision, sum) = self.sums.entry(key).or_default();
-            *revision = (*revision).max(row.revision);
-            *sum = sum.checked_add(difference)?;
+            let sum = self.sums.entry(key).or_default();
+            sum.revision = sum.revision.max(row.revision);
+            sum.amount = sum.amount.checked_add(difference)?;
+            sum.by_quantity = sum.by_quantity.checked_add(row.quantity_variance)?;
+            sum.by_price = sum.by_price.checked_add(row.price_variance)?;
         }
         Some(())
     }
@@ -256,13 +273,15 @@ impl<'b> BudgetSums<'b> {
     /// The corrections, sorted.
     pub fn corrections(self) -> Vec<BudgetCorrection> {
         let sums = self.sums.into_iter();
-        sums.map(|([budget, value, day, source], (revision, amount))| BudgetCorrection {
+        sums.map(|([budget, value, day, source], sum)| BudgetCorrection {
             budget,
             value,
             day,
             source,
-            revision,
-            amount,
+            revision: sum.revision,
+            amount: sum.amount,
+            by_quantity: sum.by_quantity,
+            by_price: sum.by_price,
         })
         .collect()
     }
@@ -330,5 +349,28 @@ mod tests {
             ("teams", "search", "0.5"),
         ];
         assert_eq!(shown, expected.map(|(b, v, a)| (b, v, a.to_owned())));
+    }
+
+    #[test]
+    fn a_correction_says_what_of_it_quantities_and_prices_explain() {
+        let budgets = BTreeMap::from([("all".to_owned(), terms("workspace", "*"))]);
+        let mut sums = BudgetSums::new("ws_a", &budgets);
+        for (billed, quantity, price) in [("1.5", "0.2", "0.3"), ("0.4", "-0.5", "-0.1")] {
+            let line = TrueUp {
+                quantity_variance: quantity.parse().unwrap(),
+                price_variance: price.parse().unwrap(),
+                ..row(&[], "usage", "1", Some(billed))
+            };
+            sums.add(&line).unwrap();
+        }
+        let correction = sums.corrections().remove(0);
+        let shown = [correction.amount, correction.by_quantity, correction.by_price];
+        assert_eq!(shown.map(|it| it.to_string()), ["-0.1", "-0.3", "0.2"]);
+        // A reconciler of before says nothing of it.
+        let mut old = serde_json::to_value(&correction).unwrap();
+        let fields = old.as_object_mut().unwrap();
+        fields.retain(|name, _| !name.starts_with("by_"));
+        let read: BudgetCorrection = serde_json::from_value(old).unwrap();
+        assert_eq!((read.amount, read.by_price), (correction.amount, Usd::ZERO));
     }
 }

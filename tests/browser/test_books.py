@@ -147,6 +147,58 @@ def test_reconciliation_leads_from_a_day_to_its_models(site):
         assert len(runs) == 28 and any("partial" in row[1] and "mistral" in row[4] for row in runs)
 
 
+def test_corrections_of_budgets_are_the_apis_and_lead_to_their_day(site):
+    wanted = site.api("/corrections?from=2000-01-01")
+    first = wanted["data"][-1]["day"]
+    with site.visitor("finance") as page:
+        page.goto(f"/dashboard/reconciliation?from={first}")
+        check(page, "Reconciliation")
+        rows = cells(page, "corrections")
+        assert len(rows) == len(wanted["data"]) == 50
+        for row, it in zip(rows, wanted["data"]):
+            assert [row[0], row[1], row[3]] == [it["came_at"], it["day"], it["budget"]]
+            assert [Decimal(amount) for amount in row[7:12]] == [
+                Decimal(it[name])
+                for name in ["amount_usd", "change_usd", "by_quantity_usd", "by_price_usd", "counted_usd"]
+            ]
+        page.locator("table#corrections tbody a").first.click()
+        page.wait_for_url(f"**provider={wanted['data'][0]['provider']}**")
+        assert {row[1] for row in cells(page, "corrections")} == {wanted["data"][0]["day"]}
+
+
+def test_open_alerts_are_counted_on_top_and_lead_to_their_list(site):
+    counts = site.api("/alert-counts")
+    with site.visitor("auditor") as page:
+        for severity in ["critical", "warning", "info"]:
+            page.goto("/dashboard/alerts")
+            check(page, "Alerts")
+            stat_of = page.locator(".stats > div", has=page.get_by_text(f"{severity.capitalize()}, open", exact=True))
+            link = stat_of.get_by_role("link")
+            count = counts[severity]["open"]
+            assert link.inner_text() == str(count)
+            link.click()
+            page.wait_for_url(f"**state=open&severity={severity}")
+            rows = [row for row in cells(page, "alerts") if len(row) > 1]
+            assert len(rows) == min(count, 100) and all(row[1] == severity for row in rows)
+    assert sum(states["open"] for states in counts.values()) > 0
+
+
+def test_the_idle_commitment_and_the_keys_payment_methods_are_shown(site):
+    found = [it for it in site.api("/savings")["data"] if it["kind"] == "idle_commitment"]
+    assert found[0]["counted"] and found[0]["evidence"]["commitment"] == "sol-scale-tier"
+    with site.visitor("finance") as page:
+        page.goto("/dashboard/savings")
+        rows = [row for row in cells(page, "opportunities") if row[0] == "An idle commitment"]
+        assert Decimal(rows[0][3]) == Decimal(found[0]["saves_usd"]) and rows[0][1] == "sol-scale-tier"
+        page.goto("/dashboard/keys")
+        headings = page.locator("table#keys thead th").all_inner_texts()
+        place = [heading.strip() for heading in headings].index("Paid by")
+        keys = site.api("/key-inventory")["data"]
+        methods = {provider: method or "not said" for provider, method in keys[0]["payment_methods"].items()}
+        text = cells(page, "keys")[0][place]
+        assert methods and all(provider in text and method in text for provider, method in methods.items())
+
+
 def test_the_overviews_numbers_are_the_apis(site):
     forecast, books = site.api("/forecast"), site.api("/books")
     with site.visitor("finance") as page:

@@ -8,10 +8,12 @@ import json
 import random
 import threading
 import time
+import urllib.request
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
+from prometheus_client.parser import text_string_to_metric_families as text_format
 
 from conftest import Gateway, call, new_secrets, new_workspace
 from signing import Signer
@@ -118,6 +120,20 @@ class Archived:
         fields = ["parts", "events", "bytes", "compressed_bytes", "kept_events", "unarchived_events", "failures"]
         sums = {field: sum(month[field] for month in answer["data"]) for field in fields}
         return {"bound": answer["bound"], "note": answer["note"], **sums}
+
+    def gauges(self) -> dict[str, float]:
+        """What `/metrics` says of the archive, added up over months."""
+        url = f"{self.gateway.url}/api/v1/workspaces/{self.workspace.id}/metrics"
+        request = urllib.request.Request(url, headers={"authorization": f"Bearer {self.workspace.token}"})
+        with urllib.request.urlopen(request, timeout=10) as answer:
+            families = list(text_format(answer.read().decode()))
+        sums: dict[str, float] = {}
+        for sample in (sample for family in families for sample in family.samples):
+            if sample.name.startswith("tallygate_archive_"):
+                assert list(sample.labels) == ["month"]
+                name = sample.name.removeprefix("tallygate_archive_")
+                sums[name] = sums.get(name, 0) + sample.value
+        return sums
 
     def objects(self) -> list[Path]:
         return sorted((self.gateway.home / "archive").rglob("*.ndjson.gz"))
@@ -248,6 +264,18 @@ def test_events_are_kept_for_as_long_as_the_settings_say(archived):
     assert status == 410 and b"events_pruned" in body
 
 
+def test_metrics_say_what_waits_for_the_archive_and_when_it_took_the_last_part(archived):
+    archived.traffic(4)
+    assert archived.gauges() == {"waiting_hours": 0, "lag_seconds": 0, "consecutive_failures": 0, "failures_total": 0}
+    archived.clock.pass_ms(3 * HOUR_MS)
+    waiting = archived.gauges()
+    assert waiting["waiting_hours"] in (1, 2) and 3600 < waiting["lag_seconds"] < 3 * 3600
+    archived.ring()
+    done = archived.gauges()
+    assert (done["waiting_hours"], done["lag_seconds"], done["failures_total"]) == (0, 0, 0)
+    assert abs(done["last_written_timestamp_seconds"] - archived.clock.now().timestamp()) < 60
+
+
 def test_without_an_archive_the_gateway_says_so_and_keeps_the_newest_events(tmp_path, simulator):
     archived = Archived(tmp_path, simulator, kept=3, archive=False)
     try:
@@ -255,6 +283,7 @@ def test_without_an_archive_the_gateway_says_so_and_keeps_the_newest_events(tmp_
         archived.ring()
         state = archived.state()
         assert state["bound"] is False and "README" in state["note"]
+        assert archived.gauges() == {}
         assert (state["events"], state["kept_events"]) == (0, 3)
         status, body = archived.ask(archived.days()[0])
         assert status == 410 and b"events_pruned" in body

@@ -102,6 +102,18 @@ def test_corrections_change_a_budget_once_and_never_backwards(workspace, signer)
     assert correct("3", 7, "all", "")[0] == 200
     assert counted(everything) == before_all + 3
     assert correct("1", 8, "gone")[0] == 200
+    # They are listed, with what each changed and what the budget counts of it.
+    listed = workspace.admin("GET", "/corrections")["data"]
+    shown = [(it["budget"], it["amount_usd"], it["change_usd"], it["counted_usd"], it["state"]) for it in listed]
+    assert shown == [
+        ("gone", "1", "1", "0", "no_budget"),
+        ("all", "3", "3", "3", "counts"),
+        ("teams", "-0.0000000015", "-1.2500000015", "-0.000000002", "counts"),
+        ("teams", "1.25", "1.25", "0", "replaced"),
+    ]
+    page = workspace.admin("GET", "/corrections?limit=3")
+    rest = workspace.admin("GET", f"/corrections?limit=3&cursor={page['next_cursor']}")
+    assert page["data"] + rest["data"] == listed and rest["next_cursor"] is None
     # A cap that corrections have used up refuses, and one that they freed admits again.
     assert correct("10", 9)[0] == 200
     reply = key.chat()

@@ -30,6 +30,14 @@ BUDGETS = {
     "data": team_budget("data", "150"),
 }
 
+#: Bought for a rush that did not come.
+COMMITMENTS = {
+    "sol-scale-tier": {
+        "provider": "openai", "model": "gpt-6-sol", "units": 2, "usd_per_unit_hour": "0.25",
+        "tokens_per_minute": {"input": 2000, "output": 400},
+    },
+}
+
 
 def create(admin: Callable[[str, str, object], dict]) -> str:
     """Creates the demo workspace with its providers, keys and budgets: its admin token. As the operator."""
@@ -44,6 +52,7 @@ def create(admin: Callable[[str, str, object], dict]) -> str:
     admin("POST", f"{path}/keys", stray | common({}))
     for name, budget in BUDGETS.items():
         admin("PUT", f"{path}/budgets/{name}", budget)
+    admin("PUT", f"{path}/config", admin("GET", f"{path}/config", None) | {"commitments": COMMITMENTS})
     return created["admin_token"]["token"]
 
 

@@ -151,6 +151,10 @@ pub enum Step {
     Correct {
         /// One call each.
         calls: Vec<Correct>,
+        /// The workspace, which is told when they all have it.
+        name: String,
+        /// What it is told.
+        record: String,
     },
     /// Tell the Alerts object what the reconciler found.
     Findings {

@@ -12,6 +12,7 @@ use tallygate_shared::budget::terms::BudgetTerms;
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, WorkspaceId};
 use tallygate_shared::insights::archetype::Archetype;
+use tallygate_shared::insights::commitments::Commitment;
 use tallygate_shared::policy::key_plan::{
     KeyPlan, KeyPolicy, KeySecret, KeyStatus, Owner, ProviderPlan, Route, SealedActorSecret,
 };
@@ -63,6 +64,9 @@ pub struct Config {
     /// What kind of application each feature is, by the feature's name: what its use of tokens is compared with.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub archetypes: BTreeMap<String, Archetype>,
+    /// Throughput that is paid for by the hour, used or not: what savings look for idle units in.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub commitments: BTreeMap<String, Commitment>,
     /// Who may sign in to the dashboard without a token.
     #[serde(skip_serializing_if = "DashboardSettings::is_empty")]
     pub dashboard: DashboardSettings,

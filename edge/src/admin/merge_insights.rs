@@ -13,6 +13,7 @@ use tallygate_shared::time::{Date, Timestamp};
 
 use super::call::Step;
 use super::merge::{MAX_USAGE_ROWS, too_many_rows};
+use crate::objects::ledger_commitments::hours_of;
 use crate::objects::ledger_insights::{
     ArchetypesQuery, NamedTraffic, ReviewQuery, SavingsQuery, UnitQuery, UnitRows,
 };
@@ -91,13 +92,17 @@ fn weekly_review(payload: &str, rows: Vec<Value>) -> Option<Step> {
     Some(Step::Alerts { name: query.workspace, method, payload: json!(draft).to_string() })
 }
 
-fn all_savings(payload: &str, rows: Vec<Value>) -> Option<Step> {
+fn all_savings(payload: &str, mut rows: Vec<Value>) -> Option<Step> {
     let query: SavingsQuery = serde_json::from_str(payload).ok()?;
+    let hours = hours_of(&mut rows)?;
     let rows: Vec<Row> = read(rows)?;
     let question = Question {
         rows: &rows,
         market: &query.market,
         archetypes: &query.archetypes,
+        commitments: &query.commitments,
+        hours: &hours,
+        since: query.since,
         days: query.days,
         at: query.at,
     };

@@ -41,6 +41,7 @@ use super::openapi::DOCUMENT;
 use super::operations::{OPERATIONS, Operation, Spec};
 use super::problem::FieldError;
 use crate::dialects::Endpoint;
+use crate::objects::alerts_store::{SEVERITIES, STATES};
 use crate::objects::workspace_api::demo::FillDemo;
 
 fn reference(name: &str) -> Value {
@@ -184,6 +185,43 @@ fn pages_of(item: &str) -> Value {
     let data = json!({ "type": "array", "items": reference(item) });
     json!({ "type": "object", "required": ["data"],
             "properties": { "data": data, "next_cursor": { "type": "string" } } })
+}
+
+fn correction() -> Value {
+    let text = || json!({ "type": "string" });
+    let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
+    let whole =
+        "All that the day's bill of the provider differs by, not a change to an earlier correction";
+    let states = json!({ "enum": ["counts", "replaced", "no_budget"] });
+    answer(&[
+        ("came_at", json!({ "type": "string", "format": "date-time" })),
+        ("day", text()),
+        ("provider", text()),
+        ("budget", text()),
+        ("value", described_as(text(), "Whose: the team, key, ... where each has its own")),
+        ("owner", json!({ "type": ["string", "null"] })),
+        ("revision", json!({ "type": "integer", "minimum": 0 })),
+        ("amount_usd", described_as(money(), whole)),
+        ("change_usd", described_as(money(), "Against the correction before it")),
+        ("by_quantity_usd", described_as(money(), "What of it other quantities explain")),
+        ("by_price_usd", described_as(money(), "What of it other prices explain")),
+        ("counted_usd", described_as(money(), "What the budget counts of it now")),
+        ("windows", described_as(array_of_text(), "The windows of the budget that it counts in")),
+        (
+            "state",
+            described_as(states, "Whether it counts, a newer one does, or its budget is gone"),
+        ),
+    ])
+}
+
+fn alert_counts() -> Value {
+    let states = STATES.map(|state| (state, json!({ "type": "integer", "minimum": 0 })));
+    let of_severity = answer(&states);
+    answer(&SEVERITIES.map(|severity| (severity, of_severity.clone())))
+}
+
+fn array_of_text() -> Value {
+    json!({ "type": "array", "items": { "type": "string" } })
 }
 
 fn alert() -> Value {
@@ -370,6 +408,7 @@ fn answers() -> BTreeMap<&'static str, Value> {
         ),
         ("BudgetStatus", budget_status()),
         ("Alert", alert()),
+        ("AlertCounts", alert_counts()),
         ("AlertList", pages_of("Alert")),
         ("Receiver", all_of("ReceiverConfig", &receiver())),
         ("ReceiverList", list_of("Receiver")),
@@ -477,7 +516,8 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 ("failures", count()),
                 ("failures_in_a_row", count()),
                 ("error", json!({ "type": ["string", "null"] })),
-                ("next_at", json!({ "type": ["string", "null"], "format": "date-time" })),
+                ("next_at", time_or_none()),
+                ("written_at", described_as(time_or_none(), "When the bucket last took a part")),
             ]),
         ),
         (
@@ -597,6 +637,14 @@ fn answers() -> BTreeMap<&'static str, Value> {
                 "id": text(), "state": { "enum": ["proposed", "applied", "dismissed"] }, "at": text(),
                 "by": { "type": ["string", "null"] }, "correction": reference("PriceCorrection") } }),
         ),
+        ("Correction", correction()),
+        (
+            "CorrectionList",
+            answer(&[
+                ("data", json!({ "type": "array", "items": reference("Correction") })),
+                ("next_cursor", json!({ "type": ["string", "null"] })),
+            ]),
+        ),
         ("PriceProposalList", list_of("PriceProposal")),
         (
             "OutcomeList",
@@ -686,6 +734,11 @@ fn answers() -> BTreeMap<&'static str, Value> {
                     ("created_at", time_or_none()),
                     ("secret_at", described_as(time_or_none(), "When its newest secret was made")),
                     ("rotation_due_at", time_or_none()),
+                    (
+                        "payment_methods",
+                        json!({ "type": "object", "additionalProperties": { "type": ["string", "null"] },
+                            "description": "How the providers that its policy lets it use are paid, by their names" }),
+                    ),
                     ("age_days", json!({ "type": ["integer", "null"] })),
                     (
                         "last_used_at",

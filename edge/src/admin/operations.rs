@@ -61,6 +61,7 @@ pub enum Operation {
     ShowAlertSettings,
     PutAlertSettings,
     ListAlerts,
+    CountAlerts,
     ShowAlert,
     AcknowledgeAlert,
     SnoozeAlert,
@@ -93,6 +94,7 @@ pub enum Operation {
     BringPriceCorrections,
     BringFindings,
     ShowTrueUps,
+    ListCorrections,
     ListPriceProposals,
     ApplyPriceProposal,
     DismissPriceProposal,
@@ -395,6 +397,13 @@ pub const OPERATIONS: &[Spec] = &[
         .with(Act::ReadUsage)
         .answers("AlertList")
         .asks(&["state", "severity", "kind", "cursor", "limit"]),
+    get(
+        Operation::CountAlerts,
+        "/workspaces/{workspace}/alert-counts",
+        "How many alerts there are, by severity and state",
+    )
+    .with(Act::ReadUsage)
+    .answers("AlertCounts"),
     get(Operation::ShowAlert, "/workspaces/{workspace}/alerts/{alert}", "Describe an alert")
         .with(Act::ReadUsage)
         .answers("Alert"),
@@ -562,6 +571,14 @@ pub const OPERATIONS: &[Spec] = &[
     .with(Act::ReadUsage)
     .answers("TrueUpReport")
     .asks(TRUE_UP_QUERY),
+    get(
+        Operation::ListCorrections,
+        "/workspaces/{workspace}/corrections",
+        "What bills changed of what budgets count as spent, the newest first, filtered and paged; kept for 400 days",
+    )
+    .with(Act::ReadUsage)
+    .answers("CorrectionList")
+    .asks(&["from", "to", "provider", "budget", "cursor", "limit"]),
     get(Operation::ListPriceProposals, "/workspaces/{workspace}/price-proposals", "Prices on bills that are not the ones requests are rated with")
         .with(Act::ReadUsage)
         .answers("PriceProposalList"),

@@ -54,7 +54,9 @@ pub fn reach(spec: &Spec) -> Reach {
         | Operation::ListBudgets
         | Operation::ShowBudget
         | Operation::ShowBudgetStatus
+        | Operation::ListCorrections
         | Operation::ListAlerts
+        | Operation::CountAlerts
         | Operation::ShowAlert
         | Operation::AcknowledgeAlert
         | Operation::SnoozeAlert

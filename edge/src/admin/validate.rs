@@ -11,6 +11,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::config::{Config, KeyConfig, PolicyRef, ProviderConfig};
 use super::config_alerts::MAX_RECEIVERS;
+use super::config_commitments::{MAX_COMMITMENTS, validate_commitments};
 use super::problem::{FieldError, Problem};
 use super::validate_budget::validate_budget;
 use crate::providers::ProviderKind;
@@ -49,6 +50,7 @@ impl Config {
             ("budgets", self.budgets.len(), MAX_BUDGETS),
             ("receivers", self.receivers.len(), MAX_RECEIVERS),
             ("archetypes", self.archetypes.len(), MAX_ARCHETYPES),
+            ("commitments", self.commitments.len(), MAX_COMMITMENTS),
             ("keys", self.keys.len(), MAX_KEYS),
         ] {
             if count > most {
@@ -80,6 +82,9 @@ impl Config {
         for problem in
             self.alerts.validate(&self.receivers).into_iter().chain(self.dashboard.validate())
         {
+            found.note(Err(problem));
+        }
+        for problem in validate_commitments(self) {
             found.note(Err(problem));
         }
         for name in self.archetypes.keys() {

@@ -8,6 +8,7 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 
 mod exports;
 mod insights;
+mod lists;
 
 pub(super) const ORIGIN: &str = "https://gate.test";
 

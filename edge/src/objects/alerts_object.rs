@@ -335,6 +335,10 @@ impl<S: Sql> AlertsObject<S> {
         let step = match method {
             "list" => Step::json(200, &self.store.list_alerts(&parsed::<AlertsQuery>(payload)?)?),
             "open" => Step::json(200, &json!(self.store.open_by_severity()?)),
+            "counts" => {
+                let wish: Wish = parsed(payload)?;
+                Step::json(200, &json!(self.store.counts(wish.owner.as_deref())?))
+            }
             "show" => {
                 let wish = parsed(payload)?;
                 match self.seen(&wish)? {

@@ -38,6 +38,11 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE gone (receiver TEXT PRIMARY KEY, at_ms INTEGER NOT NULL) WITHOUT ROWID, STRICT;
 "];
 
+/// The states of an alert.
+pub(crate) const STATES: [&str; 4] = ["open", "acknowledged", "snoozed", "resolved"];
+/// How bad an alert may be.
+pub(crate) const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
+
 /// Which alerts to list.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -188,11 +193,29 @@ impl<S: Sql> AlertsStore<S> {
         let count = "SELECT severity, CAST(COUNT(*) AS TEXT) FROM alerts
             WHERE state <> 'resolved' GROUP BY severity";
         let mut open: BTreeMap<String, u64> =
-            ["info", "warning", "critical"].map(|severity| (severity.to_owned(), 0)).into();
+            SEVERITIES.map(|severity| (severity.to_owned(), 0)).into();
         for row in &self.sql.exec(count, &[])? {
             open.insert(text(row, 0)?.to_owned(), integer(row, 1)?);
         }
         Ok(open)
+    }
+
+    /// How many alerts there are of each severity in each state: everybody's, or one owner's.
+    pub(super) fn counts(
+        &self,
+        owner: Option<&str>,
+    ) -> Result<BTreeMap<String, BTreeMap<String, u64>>, SqlError> {
+        let states = STATES.map(|state| (state.to_owned(), 0));
+        let none: BTreeMap<String, u64> = states.into();
+        let mut counts: BTreeMap<String, BTreeMap<String, u64>> =
+            SEVERITIES.map(|severity| (severity.to_owned(), none.clone())).into();
+        let count = "SELECT severity, state, CAST(COUNT(*) AS TEXT) FROM alerts
+            WHERE ?1 IS NULL OR json_extract(body, '$.owner') = ?1 GROUP BY severity, state";
+        for row in &self.sql.exec(count, &[owner])? {
+            let of_severity = counts.entry(text(row, 0)?.to_owned()).or_default();
+            of_severity.insert(text(row, 1)?.to_owned(), integer(row, 2)?);
+        }
+        Ok(counts)
     }
 
     /// Critical alerts that nobody took on, and alerts that somebody did something about.

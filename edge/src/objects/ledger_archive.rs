@@ -8,7 +8,7 @@
 //!
 //! Without a bucket nothing is planned, and the Ledger lets its oldest events go when there are too many.
 
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Value, json};
 use tallygate_shared::time::{DAY_MS, HOUR_MS, Timestamp};
 
@@ -48,6 +48,10 @@ pub(super) const ARCHIVE: &str = "
     CREATE INDEX archive_late_waiting ON archive_late (id, key) WHERE part IS NULL
 ";
 
+/// The step of the schema that remembers when the bucket last took a part.
+pub(super) const WRITTEN_AT: &str =
+    "ALTER TABLE archive_progress ADD COLUMN written_at_ms INTEGER NOT NULL DEFAULT 0";
+
 /// What a Ledger may hold, and whether there is a bucket for the rest.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
@@ -79,15 +83,21 @@ pub enum Job {
     AskDays,
 }
 
-#[derive(Debug, Default, Deserialize)]
-struct Progress {
+/// How far the archive has come.
+#[derive(Debug)]
+pub(super) struct Progress {
     to: Place,
     swept_at: i64,
     asked_at: i64,
     not_before: i64,
-    failures: u32,
-    failed: u64,
-    error: Option<String>,
+    /// What failed since something last went well.
+    pub(super) failures: u32,
+    /// What failed since the month began.
+    pub(super) failed: u64,
+    /// What the last failure said.
+    pub(super) error: Option<String>,
+    /// When the bucket last took a part.
+    pub(super) written_at: Option<Timestamp>,
 }
 
 struct Stored {
@@ -292,10 +302,11 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// The bucket has a part, in so many bytes. Its events may go when there are too many.
-    pub fn written(&self, n: u64, size: u64) -> Result<(), SqlError> {
+    pub fn written(&self, n: u64, size: u64, now: Timestamp) -> Result<(), SqlError> {
         let update = "UPDATE archive_parts SET state = 'written', size = CAST(? AS INTEGER)
             WHERE n = CAST(? AS INTEGER) AND state = 'planned'";
         self.exec(update, &[Some(&size.to_string()), Some(&n.to_string())])?;
+        self.set("written_at_ms", now.ms())?;
         self.succeeded()?;
         self.prune(self.limits.kept_events)
     }
@@ -406,32 +417,10 @@ impl<S: Sql> LedgerObject<S> {
         Ok(json!({ "data": [], "parts": parts }))
     }
 
-    /// How the archive of this month stands.
-    pub(super) fn archive_state(&self) -> Result<Value, SqlError> {
-        let sums = "SELECT CAST(COUNT(*) AS TEXT), CAST(COALESCE(SUM(events), 0) AS TEXT),
-                CAST(COALESCE(SUM(bytes), 0) AS TEXT), CAST(COALESCE(SUM(size), 0) AS TEXT),
-                CAST(COALESCE(SUM(events * (state = 'written')), 0) AS TEXT)
-            FROM archive_parts WHERE state IN ('written', 'released')";
-        let rows = self.exec(sums, &[])?;
-        let row = rows.first().ok_or_else(|| SqlError("a sum has no row".to_owned()))?;
-        let kept = self.exec("SELECT CAST(kept AS TEXT) FROM totals", &[])?;
-        let kept: u64 = kept.first().map_or(Ok(0), |row| integer(row, 0))?;
-        let progress = self.progress()?;
-        let written: u64 = integer(row, 4)?;
-        let next = self.archive_at()?;
-        Ok(json!({ "data": [{
-            "bound": self.limits.has_archive, "parts": integer::<u64>(row, 0)?,
-            "events": integer::<u64>(row, 1)?, "bytes": integer::<u64>(row, 2)?,
-            "compressed_bytes": integer::<u64>(row, 3)?, "kept_events": kept,
-            "unarchived_events": kept.saturating_sub(written), "failures": progress.failed,
-            "failures_in_a_row": progress.failures, "error": progress.error,
-            "next_at": next.map(|at| at.to_string()),
-        }] }))
-    }
-
-    fn progress(&self) -> Result<Progress, SqlError> {
+    pub(super) fn progress(&self) -> Result<Progress, SqlError> {
         let select = "SELECT to_id, to_key, CAST(swept_at_ms AS TEXT), CAST(asked_at_ms AS TEXT),
-            CAST(not_before_ms AS TEXT), CAST(failures AS TEXT), CAST(failed AS TEXT), error FROM archive_progress";
+            CAST(not_before_ms AS TEXT), CAST(failures AS TEXT), CAST(failed AS TEXT), error,
+            CAST(written_at_ms AS TEXT) FROM archive_progress";
         let rows = self.exec(select, &[])?;
         let row = rows.first().ok_or_else(|| SqlError("the archive has no progress".to_owned()))?;
         Ok(Progress {
@@ -442,6 +431,7 @@ impl<S: Sql> LedgerObject<S> {
             failures: integer(row, 5)?,
             failed: integer(row, 6)?,
             error: row.get(7).cloned().flatten(),
+            written_at: Some(integer(row, 8)?).filter(|ms| *ms > 0).map(Timestamp::from_ms),
         })
     }
 
@@ -453,6 +443,12 @@ impl<S: Sql> LedgerObject<S> {
     fn set(&self, column: &'static str, ms: i64) -> Result<(), SqlError> {
         let update = format!("UPDATE archive_progress SET {column} = CAST(? AS INTEGER)");
         self.exec(&update, &[Some(&ms.to_string())]).map(|_| ())
+    }
+
+    /// The hour of the first event that no part is planned for.
+    pub(super) fn first_unplanned(&self) -> Result<Option<Timestamp>, SqlError> {
+        let first = self.first_behind(&self.progress()?.to)?;
+        Ok(first.map(|place| place.hour()))
     }
 
     fn first_behind(&self, to: &Place) -> Result<Option<Place>, SqlError> {

@@ -6,8 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use tallygate_shared::feedback::ExportEnd;
+use tallygate_shared::telemetry::prometheus::ArchiveGauge;
 use tallygate_shared::time::Timestamp;
 
+use super::archive_part::closes_at;
 use super::ledger_archive::Job;
 use super::ledger_object::LedgerObject;
 use super::ledger_object_tests::{DAY_START, HOUR_MS, batch, event, key};
@@ -107,7 +109,7 @@ impl World {
                 if crash == Crash::AfterPut {
                     return false;
                 }
-                self.sql.transact(|| self.ledger().written(part.n, size)).unwrap();
+                self.sql.transact(|| self.ledger().written(part.n, size, now)).unwrap();
             }
             Job::Delete { n, name } => {
                 if crash != Crash::BeforePut {
@@ -290,6 +292,41 @@ fn a_bucket_that_fails_is_tried_again_later_and_nothing_goes_meanwhile() {
     assert_eq!((&state["failures"], &state["error"]), (&json!(12), &Value::Null));
     assert_eq!(world.rows("events"), 0);
     world.check(ALL);
+}
+
+#[test]
+fn metrics_say_what_waits_for_the_bucket_since_when_and_what_failed() {
+    let mut world = World::new(0);
+    let gauge = |world: &World| {
+        let answer = world.ledger().query("archive_gauge", &world.now.to_string()).unwrap();
+        serde_json::from_str::<Option<ArchiveGauge>>(&answer).unwrap()
+    };
+    world.deliver(1, &[DAY_START, DAY_START + 1, DAY_START + HOUR_MS]);
+    world.now = DAY_START + 4 * HOUR_MS;
+    // What is of the hour that is not over waits for nothing.
+    world.deliver(1, &[world.now]);
+    let waiting = ArchiveGauge {
+        waiting_hours: 2,
+        waiting_since: Some(closes_at(Timestamp::from_ms(DAY_START))),
+        ..ArchiveGauge::default()
+    };
+    assert_eq!(gauge(&world), Some(waiting.clone()));
+    assert!(!world.step(Crash::Refused));
+    let failed = ArchiveGauge { failed: 1, failures_in_a_row: 1, ..waiting };
+    assert_eq!(gauge(&world), Some(failed));
+    world.now += HOUR_MS / 2;
+    assert!(world.step(Crash::Never));
+    let second = gauge(&world).unwrap();
+    assert_eq!(second.waiting_hours, 1);
+    assert_eq!(second.waiting_since, Some(closes_at(Timestamp::from_ms(DAY_START + HOUR_MS))));
+    assert_eq!((second.failed, second.failures_in_a_row), (1, 0));
+    world.settle();
+    let written_at = Some(world.now());
+    let done = ArchiveGauge { written_at, failed: 1, ..ArchiveGauge::default() };
+    assert_eq!(gauge(&world), Some(done));
+    assert_eq!(world.state()["written_at"], world.now().to_string());
+    world.bound = false;
+    assert_eq!(gauge(&world), None);
 }
 
 #[test]

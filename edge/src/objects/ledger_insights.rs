@@ -6,6 +6,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tallygate_shared::insights::archetype::Archetype;
+use tallygate_shared::insights::commitments::Commitment;
 use tallygate_shared::insights::market::Market;
 use tallygate_shared::insights::review::{Findings, Judged, Movement, Seen, WEEKS_BACK};
 use tallygate_shared::insights::savings::Row as SavingsRow;
@@ -92,6 +93,10 @@ pub struct SavingsQuery {
     pub market: Market,
     /// The declared kinds of features.
     pub archetypes: BTreeMap<String, Archetype>,
+    /// The declared commitments.
+    pub commitments: BTreeMap<String, Commitment>,
+    /// The first hour that commitments are looked at for.
+    pub since: Timestamp,
 }
 
 /// A question about archetypes.
@@ -186,7 +191,11 @@ impl<S: Sql> LedgerObject<S> {
         let data = match method {
             "unit_economics" => json!([self.unit_rows(&parsed(payload)?)?]),
             "weekly_review" => json!([self.findings(&parsed(payload)?)?]),
-            "savings" => json!(self.savings(&parsed(payload)?)?),
+            "savings" => {
+                let query = parsed(payload)?;
+                let rows = self.savings(&query)?.into_iter().map(|row| json!(row));
+                json!(self.with_commitments(rows.collect(), &query)?)
+            }
             "archetypes" => json!(self.named_traffic(&parsed(payload)?)?),
             _ => return Ok(None),
         };

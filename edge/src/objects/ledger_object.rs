@@ -73,7 +73,7 @@ pub const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
     super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE,
-    super::ledger_shape::SHAPE_OF_DAYS];
+    super::ledger_archive::WRITTEN_AT, super::ledger_shape::SHAPE_OF_DAYS];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -294,6 +294,7 @@ impl<S: Sql> LedgerObject<S> {
             "export" => self.export(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "request" => self.request(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "archive" => self.archive_state()?,
+            "archive_gauge" => json!(self.archive_gauge(payload)?),
             "outcomes" => self.outcomes(&serde_json::from_str(payload).map_err(unreadable)?)?,
             "outcome_summary" => {
                 self.outcome_summary(&serde_json::from_str(payload).map_err(unreadable)?)?

@@ -13,6 +13,8 @@ pub mod budget_object;
 mod budget_object_tests;
 pub mod directory_object;
 pub mod ledger_archive;
+mod ledger_archive_state;
+pub(crate) mod ledger_commitments;
 pub mod ledger_days;
 pub mod ledger_freshness;
 pub mod ledger_insights;

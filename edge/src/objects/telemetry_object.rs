@@ -20,7 +20,9 @@ use tallygate_shared::events::usage_event::UsageEvent;
 use tallygate_shared::money::Usd;
 use tallygate_shared::telemetry::counters::Counters;
 use tallygate_shared::telemetry::otlp::{Speaker, partial_success};
-use tallygate_shared::telemetry::prometheus::{self, BudgetGauge, ExportGauge, Format, Gauges};
+use tallygate_shared::telemetry::prometheus::{
+    self, ArchiveGauge, BudgetGauge, ExportGauge, Format, Gauges,
+};
 use tallygate_shared::telemetry::retry::{Verdict, next_attempt, verdict};
 use tallygate_shared::telemetry::{otlp_logs, otlp_metrics};
 use tallygate_shared::time::Timestamp;
@@ -104,6 +106,10 @@ struct Question {
     accept: String,
     /// Open alerts by severity, from the Alerts object.
     alerts: Option<BTreeMap<String, u64>>,
+    /// The Ledgers whose archives are asked about.
+    ledgers: Vec<String>,
+    /// What they say; nothing of one that has no archive.
+    archives: Option<Vec<Option<ArchiveGauge>>>,
     /// The configuration as it is shown.
     shown: Value,
 }
@@ -387,7 +393,12 @@ impl<S: Sql> TelemetryObject<S> {
         match method {
             "metrics" => {
                 let format = Format::of_accept(&question.accept);
-                let gauges = self.gauges(question.alerts, now)?;
+                let archives = question.archives.unwrap_or_default();
+                let month = |name: &String| name.rsplit(':').next().unwrap_or_default().to_owned();
+                let archives = question.ledgers.iter().map(month).zip(archives);
+                let archives = archives.filter_map(|(month, gauge)| Some((month, gauge?)));
+                let gauges =
+                    Gauges { archives: archives.collect(), ..self.gauges(question.alerts, now)? };
                 let page = prometheus::render(&self.counters, &gauges, now, format);
                 Ok(Step::respond(200, format.content_type(), page))
             }
@@ -458,6 +469,7 @@ impl<S: Sql> TelemetryObject<S> {
             alerts,
             ledger_waiting: self.store.ledger_waiting()?,
             exports,
+            ..Gauges::default()
         })
     }
 

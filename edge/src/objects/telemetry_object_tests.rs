@@ -181,6 +181,22 @@ fn a_scrape_says_how_budgets_and_alerts_stand() {
     assert!(!page.contains("ada"), "a user is no label");
     let open = fixture.ask("metrics", &json!({ "accept": "application/openmetrics-text" }));
     assert_eq!(open.0, "application/openmetrics-text; version=1.0.0; charset=utf-8");
+    // The archives of the Ledgers that were asked, by month; one that has none is no series.
+    let archive = json!({ "waiting_hours": 2, "waiting_since": START - 90_000, "written_at": START, "failed": 3,
+                          "failures_in_a_row": 1 });
+    let ledgers = ["ws_acme:2026-10", "ws_acme:2026-11"];
+    let asked = json!({ "ledgers": ledgers, "archives": [null, archive] });
+    let (_, page) = fixture.ask("metrics", &asked);
+    for line in [
+        "tallygate_archive_waiting_hours{month=\"2026-11\"} 2\n",
+        "tallygate_archive_consecutive_failures{month=\"2026-11\"} 1\n",
+        "tallygate_archive_failures_total{month=\"2026-11\"} 3\n",
+    ] {
+        assert!(page.contains(line), "{page}");
+    }
+    assert!(!page.contains("2026-10"), "{page}");
+    let (_, page) = fixture.ask("metrics", &json!({ "ledgers": ledgers }));
+    assert!(!page.contains("tallygate_archive"), "nobody said");
     // When its window is over and nothing was told of the new one, nothing is spent in that.
     fixture.pass(DAY_MS);
     let page = fixture.page();

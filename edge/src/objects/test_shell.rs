@@ -240,13 +240,14 @@ impl Shell {
                 Step::TrueUp { ledger, payload } => {
                     Step::text(200, self.ledger(&ledger).true_up(&payload).unwrap())
                 }
-                Step::Correct { calls } => {
+                Step::Correct { calls, name, record } => {
                     for call in &calls {
                         let sql = Self::stored(&self.budgets, &call.account);
                         let mut budget = BudgetObject::open(sql).unwrap();
                         let call = serde_json::from_str(&call.payload).unwrap();
                         budget.correct(&call, self.now()).unwrap();
                     }
+                    self.corrected(&name, &record);
                     Step::json(200, &json!({ "taken": calls.len() }))
                 }
                 Step::Findings { name, payload } => {
@@ -321,6 +322,7 @@ impl Shell {
                 let mut budget = BudgetObject::open(Self::stored(&self.budgets, name)).unwrap();
                 budget.correct(&serde_json::from_str(payload).unwrap(), self.now()).unwrap();
             }
+            ("WORKSPACE", "corrected") => self.corrected(name, payload),
             ("DIRECTORY", "forget") => {
                 DirectoryObject::open(self.directory.clone()).unwrap().forget(payload).unwrap();
             }
@@ -330,6 +332,12 @@ impl Shell {
             }
             other => panic!("{other:?}"),
         }
+    }
+
+    fn corrected(&self, name: &str, record: &str) {
+        let sql = self.workspace_sql(name);
+        let workspace = WorkspaceObject::open(sql.clone()).unwrap();
+        sql.transact(|| workspace.corrected(record)).unwrap();
     }
 
     fn workspace_step(&self, name: &str, call: &str) -> Step {

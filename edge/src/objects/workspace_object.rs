@@ -53,7 +53,7 @@ pub const MIGRATIONS: &[&str] = &["
     CREATE TABLE version_changes (version INTEGER NOT NULL, path TEXT NOT NULL, before TEXT, after TEXT,
         PRIMARY KEY (version, path)) WITHOUT ROWID;
     CREATE INDEX audit_by_path ON audit (path, act, at)
-", super::workspace_api::FOCUS];
+", super::workspace_api::FOCUS, super::workspace_api::CORRECTIONS];
 
 /// One tenant.
 pub struct WorkspaceObject<S> {

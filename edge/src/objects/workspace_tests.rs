@@ -2,7 +2,9 @@
 
 mod alerts;
 mod books;
+mod commitments;
 mod config;
+mod corrections;
 mod focus;
 mod front;
 mod insights;
@@ -17,8 +19,10 @@ mod telemetry;
 mod versions;
 
 use serde_json::{Value, json};
+use tallygate_shared::identity::signature::{SignedCall, body_sha256};
 
-use super::test_shell::Shell;
+use super::test_shell::{NOW_MS, OPERATOR, Shell};
+use crate::admin::call::{Call, Signed, route};
 
 /// One workspace, asked by its admin.
 struct Acme {
@@ -72,6 +76,42 @@ impl Acme {
     fn key(&self, name: &str, policy: &Value) -> (String, String) {
         let answer = self.expect(201, "POST", "/keys", &new_key(name, policy));
         (answer["id"].as_str().unwrap().to_owned(), answer["key"].as_str().unwrap().to_owned())
+    }
+
+    /// A secret that the reconciler signs with, as `night`.
+    fn reconciler_secret(&self) -> String {
+        let made = self.expect(201, "POST", "/reconciler-secrets", &json!({ "kid": "night" }));
+        made["secret"].as_str().unwrap().to_owned()
+    }
+
+    /// A call signed by the reconciler.
+    fn signed(&self, secret: &str, nonce: &str, path: &str, body: &Value) -> (u16, Value) {
+        let path = format!("/api/v1/workspaces/ws_acme/reconciler/{path}");
+        let body = body.to_string();
+        let (timestamp, body_sha256) = (NOW_MS / 1_000, body_sha256(body.as_bytes()));
+        let call = SignedCall {
+            method: "POST",
+            path: &path,
+            query: "",
+            timestamp,
+            nonce,
+            body_sha256: &body_sha256,
+        };
+        let signature = call.sign(secret.as_bytes());
+        let call = Call {
+            method: "POST".into(),
+            path: path.clone(),
+            body: body.clone(),
+            signed: Some(Signed {
+                key_id: "night".into(),
+                timestamp: timestamp.to_string(),
+                nonce: nonce.into(),
+                signature,
+            }),
+            ..Call::default()
+        };
+        let (status, _, body) = self.shell.carry_out(route(call, OPERATOR));
+        (status, serde_json::from_str(&body).unwrap())
     }
 }
 

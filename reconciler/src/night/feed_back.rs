@@ -102,6 +102,8 @@ impl<'a> Corrections<'a> {
             source: unit.provider.clone(),
             revision: seq,
             amount: Usd::ZERO,
+            by_quantity: Usd::ZERO,
+            by_price: Usd::ZERO,
         });
         corrections.extend(gone);
         corrections

@@ -58,6 +58,21 @@ impl Market {
         own.or_else(|| PriceBook::built_in().ok()?.find(&seller.price_book, model, at))
     }
 
+    /// The price by the token of a model at a moment: the price book's, before the workspace's own, which for a commitment
+    /// may say that its tokens are paid for already.
+    pub fn listed<'a>(
+        &'a self,
+        provider: &str,
+        model: &str,
+        at: Timestamp,
+    ) -> Option<&'a PriceRow> {
+        let seller = self.sellers.get(provider)?;
+        let priced_as = seller.models.get(model).map_or(model, String::as_str);
+        let book = PriceBook::built_in().ok();
+        let listed = book.and_then(|book| book.find(&seller.price_book, priced_as, at));
+        listed.or_else(|| self.price(provider, model, at))
+    }
+
     /// Everything that the workspace's providers sell at a moment, its own prices in the place of the book's.
     pub fn offers(&self, at: Timestamp) -> Vec<Offer<'_>> {
         let mut offers: Vec<Offer<'_>> = Vec::new();

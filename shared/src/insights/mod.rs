@@ -4,10 +4,12 @@
 //! - [`unit`]: what a feature, a customer, ... costs, models and harness together
 //! - [`review`]: a week on one page
 //! - [`savings`]: what could cost less, with evidence
+//! - [`commitments`]: what of throughput that is paid for by the hour stays idle
 //! - [`archetype`]: how applications of a kind usually use tokens
 //! - [`workload`], [`throughput`]: calculators
 
 pub mod archetype;
+pub mod commitments;
 pub mod decompose;
 pub mod market;
 pub mod review;

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use super::archetype::{Archetype, compare};
+use super::commitments::{Commitment, Hour, Span, idle};
 use super::dollars;
 use super::market::{BATCH, Market, STANDARD, at_price, cache_write, is_chat, prices, rerate};
 use super::traffic::Traffic;
@@ -65,6 +66,8 @@ pub enum Kind {
     Resending,
     /// Longer answers than applications of this kind give.
     OverlongOutput,
+    /// Throughput that is paid for and not used.
+    IdleCommitment,
 }
 
 impl Kind {
@@ -76,6 +79,7 @@ impl Kind {
             Self::PromptCaching => "prompt_caching",
             Self::Resending => "resending",
             Self::OverlongOutput => "overlong_output",
+            Self::IdleCommitment => "idle_commitment",
         }
     }
 
@@ -87,13 +91,14 @@ impl Kind {
             Self::PromptCaching => "Prompt caching",
             Self::Resending => "Conversations that resend everything",
             Self::OverlongOutput => "Overlong outputs",
+            Self::IdleCommitment => "An idle commitment",
         }
     }
 
     /// Whether it claims the input, and the output.
     const fn claims(self) -> (bool, bool) {
         match self {
-            Self::CheaperModel | Self::Batch => (true, true),
+            Self::CheaperModel | Self::Batch | Self::IdleCommitment => (true, true),
             Self::PromptCaching | Self::Resending => (true, false),
             Self::OverlongOutput => (false, true),
         }
@@ -154,6 +159,9 @@ pub struct Opportunity {
     pub excludes: Vec<String>,
     /// Whether it is in the total.
     pub counted: bool,
+    /// Providers and models whose tokens it claims whatever their feature is.
+    #[serde(skip)]
+    pub(super) streams: Vec<(String, String)>,
 }
 
 /// What was found.
@@ -177,6 +185,12 @@ pub struct Question<'a> {
     pub market: &'a Market,
     /// The declared kinds of features.
     pub archetypes: &'a BTreeMap<String, Archetype>,
+    /// Throughput that is paid for by the hour.
+    pub commitments: &'a BTreeMap<String, Commitment>,
+    /// The tokens of its models, hour by hour.
+    pub hours: &'a [Hour],
+    /// The first of these hours: the workspace has no traffic before it was there.
+    pub since: Timestamp,
     /// How many days the traffic is of.
     pub days: u32,
     /// The time, which chooses prices.
@@ -222,6 +236,8 @@ pub fn savings(question: &Question<'_>) -> Option<Savings> {
         let month = div_half_even(month, i128::from(question.days.max(1)));
         found.saves_usd = Usd::from_pico(month).round_down_to_nanos();
     }
+    let span = Span { market: question.market, from: question.since, at: question.at };
+    data.extend(idle(question.commitments, question.hours, &span)?);
     data.retain(|found| found.saves_usd.pico() >= LEAST_PICO);
     data.sort_by(|a, b| b.saves_usd.cmp(&a.saves_usd).then_with(|| a.id.cmp(&b.id)));
     let total_usd = settle(&mut data)?;
@@ -233,7 +249,8 @@ fn settle(data: &mut [Opportunity]) -> Option<Usd> {
     let exclude = |a: &Opportunity, b: &Opportunity| {
         let ((input, output), (other_input, other_output)) = (a.kind.claims(), b.kind.claims());
         let same = (&a.feature, &a.provider, &a.model) == (&b.feature, &b.provider, &b.model);
-        same && a.id != b.id && (input && other_input || output && other_output)
+        let kinds = input && other_input || output && other_output;
+        a.id != b.id && (same && kinds || a.claims(b) || b.claims(a))
     };
     let all = data.to_vec();
     let (mut counted, mut total) = (BTreeSet::new(), Usd::ZERO);
@@ -247,6 +264,16 @@ fn settle(data: &mut [Opportunity]) -> Option<Usd> {
         }
     }
     Some(total)
+}
+
+impl Opportunity {
+    /// Whether it claims what another one is about, or claims too.
+    fn claims(&self, other: &Self) -> bool {
+        self.streams.iter().any(|stream| {
+            (&stream.0, &stream.1) == (&other.provider, &other.model)
+                || other.streams.contains(stream)
+        })
+    }
 }
 
 impl Stream<'_> {
@@ -271,6 +298,7 @@ impl Stream<'_> {
             requests: named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
             excludes: Vec::new(),
             counted: false,
+            streams: Vec::new(),
         }
     }
 

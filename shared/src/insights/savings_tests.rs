@@ -45,8 +45,17 @@ fn row(feature: &str, traffic: Traffic) -> Row {
 fn found(rows: &[Row]) -> Savings {
     let market = market();
     let archetypes = [("chatty".to_owned(), Archetype::QaOrRag)].into();
-    savings(&Question { rows, market: &market, archetypes: &archetypes, days: 15, at: at() })
-        .unwrap()
+    let question = Question {
+        rows,
+        market: &market,
+        archetypes: &archetypes,
+        commitments: &BTreeMap::new(),
+        hours: &[],
+        since: at(),
+        days: 15,
+        at: at(),
+    };
+    savings(&question).unwrap()
 }
 
 fn of(report: &Savings, kind: Kind) -> Option<&Opportunity> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt::Write;
 
+use serde::{Deserialize, Serialize};
+
 use super::counters::{Counters, Group, Totals};
 use super::histogram::{DURATION_BOUNDS_MS, Histogram, seconds};
 use crate::money::Usd;
@@ -74,6 +76,22 @@ pub struct ExportGauge {
     pub dropped: u64,
 }
 
+/// How the archive of a month's events stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveGauge {
+    /// Hours that are over and not in the archive.
+    pub waiting_hours: u64,
+    /// Since when the oldest of them waits.
+    pub waiting_since: Option<Timestamp>,
+    /// When the bucket last took a part.
+    pub written_at: Option<Timestamp>,
+    /// What failed since the month began.
+    pub failed: u64,
+    /// What failed since something last went well.
+    pub failures_in_a_row: u32,
+}
+
 /// How things stand, beside the counters.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Gauges {
@@ -85,6 +103,8 @@ pub struct Gauges {
     pub ledger_waiting: u64,
     /// Deliveries to the collector.
     pub exports: Vec<ExportGauge>,
+    /// Archives by month.
+    pub archives: Vec<(String, ArchiveGauge)>,
 }
 
 /// Writes everything.
@@ -274,6 +294,55 @@ impl Page {
             self.sample(name, &[], stamp(at));
         }
         self.exports(&gauges.exports, now);
+        self.archives(&gauges.archives, now);
+    }
+
+    fn archives(&mut self, archives: &[(String, ArchiveGauge)], now: Timestamp) {
+        let lag = |archive: &ArchiveGauge| {
+            let ms = archive.waiting_since.map_or(0, |since| now.since_ms(since).max(0));
+            Some(seconds(u64::try_from(ms).unwrap_or(0)))
+        };
+        type Part<'a> = &'a dyn Fn(&ArchiveGauge) -> Option<String>;
+        let parts: [(&str, &str, &str, Part<'_>); 5] = [
+            (
+                "tallygate_archive_waiting_hours",
+                "gauge",
+                "Hours that are over and not in the archive.",
+                &|archive| Some(archive.waiting_hours.to_string()),
+            ),
+            (
+                "tallygate_archive_lag_seconds",
+                "gauge",
+                "How long the oldest hour that is over waits for the archive.",
+                &lag,
+            ),
+            (
+                "tallygate_archive_last_written_timestamp_seconds",
+                "gauge",
+                "When the archive last took a part.",
+                &|archive| archive.written_at.map(stamp),
+            ),
+            (
+                "tallygate_archive_consecutive_failures",
+                "gauge",
+                "Failures of the archive since something last went well.",
+                &|archive| Some(archive.failures_in_a_row.to_string()),
+            ),
+            (
+                "tallygate_archive_failures_total",
+                "counter",
+                "Parts that could not be written to the archive, or not be deleted from it.",
+                &|archive| Some(archive.failed.to_string()),
+            ),
+        ];
+        for (name, kind, help, part) in parts.into_iter().filter(|_| !archives.is_empty()) {
+            self.family(name, kind, help);
+            for (month, archive) in archives {
+                if let Some(value) = part(archive) {
+                    self.sample(name, &[("month", month)], value);
+                }
+            }
+        }
     }
 
     fn exports(&mut self, exports: &[ExportGauge], now: Timestamp) {
@@ -345,6 +414,7 @@ fn stamp(at: Timestamp) -> String {
 mod tests {
     use super::*;
     use crate::telemetry::counters::tests::{event, refusal};
+    use crate::time::HOUR_MS;
     use serde_json::json;
 
     fn sample() -> (Counters, Gauges) {
@@ -370,11 +440,22 @@ mod tests {
             delivered: 9,
             dropped: 1,
         };
+        let archive = ArchiveGauge {
+            waiting_hours: 2,
+            waiting_since: Some(at.plus_ms(-HOUR_MS)),
+            written_at: Some(at.plus_ms(-2 * HOUR_MS)),
+            failed: 7,
+            failures_in_a_row: 5,
+        };
         let gauges = Gauges {
             budgets,
             alerts: Some(BTreeMap::from([("critical".to_owned(), 1), ("warning".to_owned(), 0)])),
             ledger_waiting: 2,
             exports: vec![export],
+            archives: vec![
+                ("2026-08".to_owned(), ArchiveGauge { failed: 3, ..ArchiveGauge::default() }),
+                ("2026-09".to_owned(), archive),
+            ],
         };
         (counters, gauges)
     }

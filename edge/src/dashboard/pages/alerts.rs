@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::{Rounds, Visit, text};
 use crate::admin::roles::Act;
-use crate::dashboard::view::{Block, Cell, Column, Facts, Field, Form, Link, Table, Tone, View};
+use crate::dashboard::view::{
+    Block, Cell, Column, Facts, Field, Form, Link, Stat, Table, Tone, View,
+};
 use crate::dashboard::web::{Ask, encoded};
 
 const FILTERS: [&str; 4] = ["state", "severity", "kind", "cursor"];
@@ -71,7 +73,10 @@ fn row(alert: &Value) -> Vec<Cell> {
 
 pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
-        0 => vec![Ask::get("/alerts").with_those(&visit.query, &FILTERS).with("limit", "100")],
+        0 => vec![
+            Ask::get("/alerts").with_those(&visit.query, &FILTERS).with("limit", "100"),
+            Ask::get("/alert-counts"),
+        ],
         _ => Vec::new(),
     }
 }
@@ -98,9 +103,32 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Field::choice("state", "State", visit.query.text("state"), &states),
             Field::choice("severity", "Severity", visit.query.text("severity"), &severities),
         ],
-        blocks: vec![receivers_link(visit), Block::Table(table)],
+        blocks: vec![
+            Block::Stats(open_by_severity(rounds.value(0, 1).as_ref())),
+            receivers_link(visit),
+            Block::Table(table),
+        ],
         ..View::default()
     }
+}
+
+/// How many alerts are open, the gravest first, each a way to them.
+fn open_by_severity(counts: Option<&Value>) -> Vec<Stat> {
+    let severities = [("critical", "Critical"), ("warning", "Warning"), ("info", "Info")];
+    let stat = |(severity, label): (&str, &str)| {
+        let count = |state| counts.and_then(|all| all.get(severity)?.get(state)?.as_u64());
+        let href = format!("{}/alerts?state=open&severity={severity}", crate::dashboard::ROOT);
+        let taken = [("acknowledged", "acknowledged"), ("snoozed", "snoozed")];
+        let taken = taken.map(|(state, word)| (count(state).unwrap_or_default(), word));
+        let taken = taken.iter().filter(|(many, _)| *many > 0);
+        let taken: Vec<String> = taken.map(|(many, word)| format!("{many} {word}")).collect();
+        Stat {
+            label: format!("{label}, open"),
+            cell: count("open").map_or(Cell::Nothing, |many| Cell::link(href, &many.to_string())),
+            note: taken.join(", "),
+        }
+    };
+    severities.map(stat).into()
 }
 
 /// The way to where alerts go. Receivers are the whole workspace's.

@@ -1,5 +1,7 @@
 //! Keys and providers: what there is, whose it is, and what can be done with it.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 use tallygate_shared::time::DAY_MS;
 
@@ -64,6 +66,17 @@ fn key_link(key: &Value) -> Cell {
     Cell::link(format!("/dashboard/keys/{}", encoded(text(key, "id"))), text(key, "name"))
 }
 
+/// How the providers that a key may use are paid: each method with its providers.
+fn paid_by(key: &Value) -> Cell {
+    let mut providers: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    let methods = key.get("payment_methods").and_then(Value::as_object).into_iter().flatten();
+    for (provider, method) in methods {
+        providers.entry(method.as_str().unwrap_or("not said")).or_default().push(provider);
+    }
+    let each = providers.iter().map(|(method, names)| format!("{method} ({})", names.join(", ")));
+    Cell::text(&each.collect::<Vec<_>>().join("; "))
+}
+
 fn age(key: &Value) -> Cell {
     key.get("age_days").and_then(Value::as_u64).map_or(Cell::Nothing, Cell::count)
 }
@@ -76,6 +89,7 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             ["owner", "cost_centre", "purpose", "environment"]
                 .map(|name| Cell::text(text(key, name))),
         );
+        cells.push(paid_by(key));
         cells.push(super::moment(key, "last_used_at"));
         cells.push(Cell::count(super::number(key, "requests")));
         cells.push(Cell::usd(text(key, "charged_usd")));
@@ -94,6 +108,7 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         Column::text("cost_centre", "Cost centre"),
         Column::text("purpose", "Purpose"),
         Column::text("environment", "Environment"),
+        Column::text("payment_methods", "Paid by"),
         Column::text("last_used_at", "Last used"),
         Column::number("requests", "Requests"),
         Column::number("charged_usd", "Charged"),

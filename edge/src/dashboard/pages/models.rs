@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 
+use super::models_own as own;
 use super::{Period, Rounds, Visit, number, text, usd};
 use crate::dashboard::figures::{self, Figure};
 use crate::dashboard::view::{Block, Cell, Column, Field, Stat, Table, View, stat};
@@ -56,15 +57,34 @@ impl Measure {
     }
 }
 
+/// What can be drawn from one owner's rows.
+const OWN_MEASURES: [&str; 3] = ["requests", "errors", "usd_per_million_tokens"];
+
+/// Whether the visitor sees all owners' rows.
+fn is_whole(visit: &Visit<'_>) -> bool {
+    visit.session.owner.is_none()
+}
+
+fn measures(visit: &Visit<'_>) -> Vec<(&'static str, &'static str, Measure)> {
+    let whole = is_whole(visit);
+    let shown = |it: &(&str, &str, Measure)| whole || OWN_MEASURES.contains(&it.0);
+    MEASURES.into_iter().filter(shown).collect()
+}
+
 fn measure(visit: &Visit<'_>) -> (&'static str, &'static str, Measure) {
     let asked = visit.query.text("over_time");
-    let [first, ..] = MEASURES;
-    MEASURES.into_iter().find(|(name, ..)| *name == asked).unwrap_or(first)
+    let all = measures(visit);
+    let found = all.iter().find(|(name, ..)| *name == asked).or(all.first());
+    let [usual, ..] = MEASURES;
+    found.copied().unwrap_or(usual)
 }
 
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     if rounds.done() > 0 {
         return Vec::new();
+    }
+    if !is_whole(visit) {
+        return own::asks(visit, &FILTERS);
     }
     let ask = || {
         let ask = Period::of(visit).ask(Ask::get("/model-performance"));
@@ -75,10 +95,18 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
 
 pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     let period = Period::of(visit);
-    let all = rounds.rows(0, 1).and_then(|mut rows| rows.pop());
+    let [by_model, whole, by_day] = if is_whole(visit) {
+        [0, 1, 2].map(|place| rounds.rows(0, place))
+    } else {
+        let (rows, days) = (rounds.rows(0, 0), rounds.rows(0, 1));
+        let models = |rows: &Option<Vec<Value>>| rows.as_deref().map(own::models);
+        [models(&rows), rows.as_deref().map(own::all), models(&days)]
+    };
+    let all = whole.as_ref().and_then(|rows| rows.last().cloned());
     let (_, called, measure) = measure(visit);
+    let measures = measures(visit);
     let measures: Vec<(&str, &str)> =
-        MEASURES.iter().map(|(name, text, _)| (*name, *text)).collect();
+        measures.iter().map(|(name, text, _)| (*name, *text)).collect();
     let [from, until] = period.fields();
     let mut filters = vec![from, until];
     filters.extend(
@@ -89,10 +117,13 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     filters.push(Field::choice("over_time", "Over time", over_time, &measures));
     let answer = rounds.value(0, 0);
     let after = answer.as_ref().map(|answer| text(answer, "measured_after").to_owned());
-    let mut lead = format!(
-        "Models from {} to {}. Latencies are of completed requests; a percentile is within 6.25 % of the true one.",
-        period.from, period.until
-    );
+    let mut lead = format!("Models from {} to {}. ", period.from, period.until);
+    lead.push_str(match &visit.session.owner {
+        None => "Latencies are of completed requests; a percentile is within 6.25 % of the true one.",
+        Some(_) => {
+            "What you see is of your own requests. Latencies, retries and outcomes are known of everybody's alone."
+        }
+    });
     if let Some(after) = after.filter(|after| !after.is_empty()) {
         lead.push_str(&format!(" Measured since {}.", figures::minute(&after)));
     }
@@ -102,9 +133,9 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         filters,
         blocks: vec![
             Block::Stats(stats(all.as_ref())),
-            Block::Table(models(rounds.rows(0, 0))),
-            Block::Table(over_days(rounds.rows(0, 2), called, measure)),
-            Block::Table(tokens(rounds.rows(0, 1))),
+            Block::Table(models(by_model)),
+            Block::Table(over_days(by_day, called, measure)),
+            Block::Table(tokens(whole)),
         ],
         ..View::default()
     }
@@ -161,7 +192,7 @@ fn models(rows: Option<Vec<Value>>) -> Table {
         ];
         cells.extend(["requests", "errors"].map(|name| Cell::count(number(row, name))));
         cells.push(rate(row, "error_rate_basis_points"));
-        cells.push(Cell::count(number(row, "retries")));
+        cells.push(Measure::Count("/retries").of(row));
         cells.extend(
             [
                 "/latency_ms/p50",
@@ -179,7 +210,7 @@ fn models(rows: Option<Vec<Value>>) -> Table {
             ["charged_usd", "usd_per_million_tokens", "usd_per_request"]
                 .map(|name| Cell::usd(text(row, name))),
         );
-        cells.push(Cell::count(number(row, "accepted")));
+        cells.push(Measure::Count("/accepted").of(row));
         cells.push(Cell::usd(text(row, "usd_per_accepted")));
         cells
     };

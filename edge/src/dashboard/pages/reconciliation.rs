@@ -3,7 +3,10 @@
 use serde_json::Value;
 
 use super::{Period, Rounds, Visit, number, sum_usd, text};
-use super::{reconciliation_exports as exports, reconciliation_runs as runs};
+use super::{
+    reconciliation_corrections as corrections, reconciliation_exports as exports,
+    reconciliation_runs as runs,
+};
 use crate::admin::roles::Act;
 use crate::dashboard::view::{Action, Block, Cell, Column, Field, Link, Stat, Table, View};
 use crate::dashboard::web::{Ask, encoded};
@@ -47,6 +50,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
                 .with("group_by", "unmetered,provider,model")
                 .with_those(&visit.query, &FIXED),
             Period::of(visit).ask(Ask::get("/focus-exports")),
+            corrections::ask(visit),
         ],
         _ => Vec::new(),
     }
@@ -99,6 +103,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             Block::Stats(stats.into()),
             Block::Table(table),
             Block::Table(runs::unmetered(rounds.rows(0, 3))),
+            Block::Table(corrections::table(visit, rounds, 5)),
             Block::Table(runs::table(rounds.rows(0, 2))),
             Block::Table(proposals(visit, rounds)),
             Block::Table(exports::table(rounds.rows(0, 4))),

@@ -80,9 +80,11 @@ fn opportunities(rows: Option<&[Value]>) -> Table {
         let filters =
             filters.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
         let href = format!("/dashboard/requests{}", Fields(filters.collect()).query());
-        let feature = match text(row, "feature") {
-            "" => "Unallocated",
-            feature => feature,
+        let commitment = row.get("evidence").map_or("", |evidence| text(evidence, "commitment"));
+        let feature = match (text(row, "feature"), commitment) {
+            ("", "") => "Unallocated",
+            ("", commitment) => commitment,
+            (feature, _) => feature,
         };
         let evidence = row.get("evidence").and_then(Value::as_object).into_iter().flatten();
         let evidence: Vec<String> = evidence
@@ -115,10 +117,10 @@ fn opportunities(rows: Option<&[Value]>) -> Table {
     };
     Table {
         id: "opportunities",
-        caption: "Opportunities, the largest first; a feature's name shows its requests".to_owned(),
+        caption: "Opportunities, the largest first; a name shows its requests".to_owned(),
         columns: vec![
             Column::text("kind", "What"),
-            Column::text("feature", "Feature"),
+            Column::text("feature", "Feature or commitment"),
             Column::text("model", "Model"),
             Column::number("saves_usd", "Saves a month"),
             Column::text("certainty", "How sure"),

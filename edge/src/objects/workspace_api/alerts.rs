@@ -15,7 +15,7 @@ use crate::admin::config_alerts::{AlertSettings, ReceiverConfig, target_problem}
 use crate::admin::problem::Problem;
 use crate::objects::alerts_object::Wish;
 use crate::objects::alerts_plan::{ReceiverKind, SealedSecret};
-use crate::objects::alerts_store::{AlertsQuery, DeliveriesQuery};
+use crate::objects::alerts_store::{AlertsQuery, DeliveriesQuery, SEVERITIES, STATES};
 use crate::objects::sql::Sql;
 
 /// Alerts or deliveries in one page, where no limit is asked for.
@@ -43,12 +43,10 @@ impl<S: Sql> Api<'_, S> {
         for (name, value) in self.context.call.parameters() {
             match name.as_str() {
                 "state" => {
-                    let known = ["open", "acknowledged", "snoozed", "resolved"];
-                    query.state = Some(one_of("state", value, &known)?);
+                    query.state = Some(one_of("state", value, &STATES)?);
                 }
                 "severity" => {
-                    let known = ["info", "warning", "critical"];
-                    query.severity = Some(one_of("severity", value, &known)?);
+                    query.severity = Some(one_of("severity", value, &SEVERITIES)?);
                 }
                 "kind" => {
                     query.kind = Some(one_of("kind", value, &AlertKind::ALL.map(AlertKind::name))?)
@@ -58,6 +56,11 @@ impl<S: Sql> Api<'_, S> {
             }
         }
         self.ask_alerts("list", json!(query).to_string())
+    }
+
+    pub(super) fn alert_counts(&self) -> Answer {
+        let wish = Wish { owner: self.principal.owner.clone(), ..Wish::default() };
+        self.ask_alerts("counts", json!(wish).to_string())
     }
 
     pub(super) fn alert(&self, id: &str) -> Answer {

@@ -6,12 +6,13 @@ use serde::Deserialize;
 use serde_json::json;
 use tallygate_shared::budget::terms::{Dimension, EACH, account_name};
 use tallygate_shared::events::usage_event::UsageEvent;
-use tallygate_shared::feedback::{BudgetSums, TrueUp};
+use tallygate_shared::feedback::{BudgetCorrection, BudgetSums, TrueUp};
 use tallygate_shared::ids::KeyId;
 use tallygate_shared::money::Usd;
 use tallygate_shared::policy::key_plan::KeyStatus;
 use tallygate_shared::time::Timestamp;
 
+use super::corrections::Record;
 use super::{Answer, Api};
 use crate::admin::call::{Delivery, Step};
 use crate::admin::problem::Problem;
@@ -44,7 +45,8 @@ impl<S: Sql> Api<'_, S> {
         let date = demo.date(day);
         let made = demo.day(day);
         let ledger = format!("{}:{:04}-{:02}", demo.workspace, date.year, date.month);
-        let corrections = self.charged_to_budgets(&demo, &made.events);
+        let charged = self.charged_to_budgets(&demo, &made.events);
+        let corrections = self.corrected_by_bills(&demo, &made.true_ups);
         if let Some(run) = &made.run {
             self.keep_run(run)?;
         }
@@ -70,9 +72,14 @@ impl<S: Sql> Api<'_, S> {
         if !made.findings.is_empty() {
             calls.push(to("ALERTS", demo.workspace.as_str(), "findings", json!(made.findings)));
         }
-        for correct in self.budget_calls(corrections)? {
+        let (charged, corrections) = (self.budget_calls(charged)?, self.budget_calls(corrections)?);
+        for correct in charged.calls.into_iter().chain(corrections.calls) {
             let (name, payload) = (correct.account, correct.payload);
             calls.push(Delivery { object: "BUDGET", name, method: "correct", payload });
+        }
+        if let (Some(run), false) = (&made.run, corrections.kept.is_empty()) {
+            let record = json!(Record { at: run.ended_at, kept: corrections.kept });
+            calls.push(to("WORKSPACE", demo.workspace.as_str(), "corrected", record));
         }
         let body = json!({ "done": day + 1, "of": DAYS, "events": events }).to_string();
         Ok(Step::Deliver { calls, body })
@@ -135,12 +142,18 @@ impl<S: Sql> Api<'_, S> {
         Ok(Demo { workspace, keys: keys.collect(), until: Timestamp::from_ms(until) })
     }
 
+    /// What the day's bills change of that.
+    fn corrected_by_bills(&self, demo: &Demo, lines: &[TrueUp]) -> Vec<BudgetCorrection> {
+        let mut sums = BudgetSums::new(demo.workspace.as_str(), &self.workspace.config().budgets);
+        for line in lines {
+            // Demo amounts are far from what a sum holds.
+            let _fits = sums.add(line);
+        }
+        sums.corrections()
+    }
+
     /// What the day's requests count against budgets. Real ones count through their Meters; a demo has none running.
-    fn charged_to_budgets(
-        &self,
-        demo: &Demo,
-        events: &[UsageEvent],
-    ) -> Vec<tallygate_shared::feedback::BudgetCorrection> {
+    fn charged_to_budgets(&self, demo: &Demo, events: &[UsageEvent]) -> Vec<BudgetCorrection> {
         let mut sums = BudgetSums::new(demo.workspace.as_str(), &self.workspace.config().budgets);
         for event in events {
             let actor = event.actor.claims().into_iter();

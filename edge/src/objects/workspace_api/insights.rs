@@ -78,9 +78,13 @@ impl<S: Sql> Api<'_, S> {
     pub(super) fn savings(&self) -> Answer {
         let days = self.days()?;
         let at = self.context.now;
-        let archetypes = self.workspace.config().archetypes.clone();
-        let query = SavingsQuery { at, days, market: self.market(), archetypes };
+        let config = self.workspace.config();
+        let (archetypes, commitments) = (config.archetypes.clone(), config.commitments.clone());
         let from = at.plus_ms(-i64::from(days) * DAY_MS);
+        // There is no traffic from before the workspace: these hours are not idle.
+        let since = self.workspace.created().map_or(from, |made| made.max(from)).start_of_hour();
+        let market = self.market();
+        let query = SavingsQuery { at, days, market, archetypes, commitments, since };
         self.ask_ledgers(from.ms(), at.ms(), "savings", json!(query).to_string())
     }
 
@@ -138,7 +142,7 @@ impl<S: Sql> Api<'_, S> {
     }
 
     /// What is for sale to the workspace.
-    fn market(&self) -> Market {
+    pub(super) fn market(&self) -> Market {
         let config = self.workspace.config();
         let seller = |(name, provider): (&String, &crate::admin::config::ProviderConfig)| {
             let price_book = price_book_name(&provider.kind).unwrap_or(&provider.kind).to_owned();

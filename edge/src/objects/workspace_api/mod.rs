@@ -3,6 +3,7 @@
 mod alerts;
 mod archive;
 mod budgets;
+mod corrections;
 pub(crate) mod demo;
 mod document;
 mod focus;
@@ -25,6 +26,7 @@ mod versions;
 
 use serde_json::{Value, json};
 
+pub(super) use corrections::CORRECTIONS;
 pub(super) use focus::FOCUS;
 pub(super) use runs::RUNS;
 use secrets::Shared;
@@ -109,6 +111,7 @@ pub(super) fn answer<S: Sql>(
         Operation::BringPriceCorrections => api.bring_price_corrections(),
         Operation::BringFindings => api.bring_findings(),
         Operation::ShowTrueUps => api.true_ups(),
+        Operation::ListCorrections => api.corrections(),
         Operation::ListPriceProposals => api.price_proposals(),
         Operation::ApplyPriceProposal => api.apply_price_proposal(name),
         Operation::DismissPriceProposal => api.dismiss_price_proposal(name),
@@ -131,6 +134,7 @@ pub(super) fn answer<S: Sql>(
         Operation::ShowAlertSettings => api.section(|config| json!(config.alerts)),
         Operation::PutAlertSettings => api.put_alert_settings(),
         Operation::ListAlerts => api.alerts(),
+        Operation::CountAlerts => api.alert_counts(),
         Operation::ShowAlert => api.alert(name),
         Operation::AcknowledgeAlert => api.act_on_alert("acknowledge", name),
         Operation::SnoozeAlert => api.snooze_alert(name),

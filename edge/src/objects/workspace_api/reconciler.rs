@@ -11,6 +11,7 @@ use tallygate_shared::feedback::{
 use tallygate_shared::money::{PICO_PER_NANO, Usd};
 use tallygate_shared::time::{DAY_MS, Date};
 
+use super::corrections::{Corrections, Kept, Record};
 use super::{Answer, Api};
 use crate::admin::call::{Correct, Step};
 use crate::admin::problem::Problem;
@@ -145,14 +146,17 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn correct_budgets(&self) -> Answer {
         let corrections: Vec<BudgetCorrection> = self.items()?;
-        Ok(Step::Correct { calls: self.budget_calls(corrections)? })
+        let Corrections { calls, kept } = self.budget_calls(corrections)?;
+        let record = json!(Record { at: self.context.now, kept }).to_string();
+        Ok(Step::Correct { calls, name: self.workspace.id()?.to_string(), record })
     }
 
-    /// What each Budget is to be told.
+    /// What each Budget is to be told, and what is to be remembered of it.
     pub(super) fn budget_calls(
         &self,
         corrections: Vec<BudgetCorrection>,
-    ) -> Result<Vec<Correct>, Problem> {
+    ) -> Result<Corrections, Problem> {
+        let mut kept = Vec::with_capacity(corrections.len());
         let workspace = self.workspace.id()?;
         let mut calls: BTreeMap<String, CorrectCall> = BTreeMap::new();
         for (place, correction) in corrections.into_iter().enumerate() {
@@ -160,6 +164,7 @@ impl<S: Sql> Api<'_, S> {
             day_of(&field("day"), &correction.day)?;
             // A budget that was removed meanwhile has nothing to correct.
             let Some(terms) = self.workspace.config().budgets.get(&correction.budget) else {
+                kept.push(Kept::new(correction, Vec::new()));
                 continue;
             };
             let value = match terms.scope.dimension {
@@ -168,6 +173,7 @@ impl<S: Sql> Api<'_, S> {
             };
             let fixed = terms.scope.value.as_str();
             if terms.scope.dimension != Dimension::Workspace && fixed != EACH && fixed != value {
+                kept.push(Kept::new(correction, Vec::new()));
                 continue;
             }
             let Some(noon) = noon(&correction.day) else { continue };
@@ -192,16 +198,19 @@ impl<S: Sql> Api<'_, S> {
                 corrections: Vec::new(),
             });
             let source = format!("{}#{}", correction.day, correction.source);
+            let mut windows = Vec::new();
             for line in terms.money_lines(noon) {
+                windows.extend(line.strip_prefix("usd:").map(str::to_owned));
                 let (source, revision) = (source.clone(), correction.revision);
                 call.corrections.push(LineCorrection { line, source, revision, units });
             }
+            kept.push(Kept::new(correction, windows));
         }
         let call = |(account, call): (String, CorrectCall)| Correct {
             account,
             payload: serde_json::to_string(&call).unwrap_or_default(),
         };
-        Ok(calls.into_iter().map(call).collect())
+        Ok(Corrections { calls: calls.into_iter().map(call).collect(), kept })
     }
 
     pub(super) fn bring_findings(&self) -> Answer {
@@ -254,6 +263,7 @@ impl<S: Sql> Api<'_, S> {
     }
 }
 
+/// A day of a call.
 pub(super) fn day_of(field: &str, text: &str) -> Result<Date, Problem> {
     let remedy = "Give a day such as 2026-11-20.";
     Date::parse(text).ok_or_else(|| Problem::field(field, "is not a day", remedy))

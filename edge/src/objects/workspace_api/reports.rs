@@ -215,7 +215,7 @@ pub(super) fn moment(field: &str, text: &str) -> Result<Timestamp, Problem> {
     Timestamp::parse(text).ok_or_else(|| Problem::field(field, "is not a time", remedy))
 }
 
-fn number(field: &str, text: &str) -> Result<u64, Problem> {
+pub(super) fn number(field: &str, text: &str) -> Result<u64, Problem> {
     let number = text.parse().ok().filter(|number| *number <= i64::MAX.unsigned_abs());
     number.ok_or_else(|| Problem::field(field, "is not a number", "Give a whole number."))
 }

@@ -12,6 +12,7 @@ use tallygate_shared::time::{DAY_MS, Timestamp};
 use super::{Answer, Api};
 use crate::admin::call::Step;
 use crate::admin::config::{KeyConfig, PolicyRef};
+use crate::admin::key_providers::KeyProviders;
 use crate::admin::merge_standing::{InventoryQuery, MaturityQuery};
 use crate::admin::problem::Problem;
 use crate::objects::sql::{Sql, SqlError, integer, text};
@@ -56,14 +57,21 @@ impl<S: Sql> Api<'_, S> {
             days.ok_or_else(|| Problem::field("days", "is out of range", "Give 1 to 365."))
         });
         let days = days.transpose()?.unwrap_or(UNUSED_DAYS);
-        let (owner, ages) = (parameter("owner"), self.ages()?);
+        let (owner, ages, market) = (parameter("owner"), self.ages()?, self.market());
+        let config = self.workspace.config();
+        let mut providers = KeyProviders::new(config, &market, self.context.now);
         let dated = |mut key: Value| {
-            let age = ages.get(key.get("id")?.as_str()?);
+            let id = key.get("id")?.as_str()?;
+            let (age, used) = (ages.get(id), providers.of(config.keys.get(id)?));
+            let method = |name: &str| config.providers.get(name)?.payment_method.clone();
+            let methods: BTreeMap<&str, Option<String>> =
+                used.into_iter().map(|name| (name, method(name))).collect();
             let due = age.map(|age| age.secret.plus_ms(self.rotation_ms()).to_string());
             let fields = key.as_object_mut()?;
             fields.insert("created_at".to_owned(), json!(age.map(|age| age.created.to_string())));
             fields.insert("secret_at".to_owned(), json!(age.map(|age| age.secret.to_string())));
             fields.insert("rotation_due_at".to_owned(), json!(due));
+            fields.insert("payment_methods".to_owned(), json!(methods));
             Some(key)
         };
         let asked = |key: &Value| {

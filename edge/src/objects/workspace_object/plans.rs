@@ -59,7 +59,7 @@ impl<S: Sql> WorkspaceObject<S> {
                 }
                 // The reconciler's secrets and settings are in no plan, nor are the dashboard's and what it compares with;
                 // Ledgers ask for the archive's.
-                Some(("reconciler" | "archetypes", _)) => {}
+                Some(("reconciler" | "archetypes" | "commitments", _)) => {}
                 None if matches!(path.as_str(), "reconciler" | "dashboard" | "archive") => {}
                 Some(("telemetry", _)) => {
                     touched.insert(TELEMETRY.to_owned());

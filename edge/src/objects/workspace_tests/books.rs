@@ -1,11 +1,9 @@
 //! Statements, forecasts, the state of the books, the reconciler's runs, and demos: asked as callers ask.
 
 use serde_json::{Value, json};
-use tallygate_shared::identity::signature::{SignedCall, body_sha256};
 use tallygate_shared::money::Usd;
 
 use super::Acme;
-use crate::admin::call::{Call, Signed, route};
 use crate::objects::test_shell::{NOW_MS, OPERATOR, Shell};
 
 /// A run as the reconciler tells of it.
@@ -14,36 +12,11 @@ fn run(name: &str, ended_ms: i64) -> Value {
             "missing": { "openai": "no answer" }, "days_settled": 1, "days_unchanged": 7, "rows_written": 3 })
 }
 
-/// A call signed by the reconciler.
-fn signed(acme: &Acme, secret: &str, nonce: &str, body: &Value) -> (u16, Value) {
-    let path = "/api/v1/workspaces/ws_acme/reconciler/runs";
-    let body = body.to_string();
-    let (timestamp, body_sha256) = (NOW_MS / 1_000, body_sha256(body.as_bytes()));
-    let call =
-        SignedCall { method: "POST", path, query: "", timestamp, nonce, body_sha256: &body_sha256 };
-    let signature = call.sign(secret.as_bytes());
-    let call = Call {
-        method: "POST".into(),
-        path: path.into(),
-        body: body.clone(),
-        signed: Some(Signed {
-            key_id: "night".into(),
-            timestamp: timestamp.to_string(),
-            nonce: nonce.into(),
-            signature,
-        }),
-        ..Call::default()
-    };
-    let (status, _, body) = acme.shell.carry_out(route(call, OPERATOR));
-    (status, serde_json::from_str(&body).unwrap())
-}
-
 #[test]
 fn a_run_is_remembered_as_it_was_told_last_and_for_400_days() {
     let acme = Acme::new();
-    let made = acme.expect(201, "POST", "/reconciler-secrets", &json!({ "kid": "night" }));
-    let secret = made["secret"].as_str().unwrap();
-    let tell = |nonce: &str, runs: Value| signed(&acme, secret, nonce, &runs);
+    let secret = &acme.reconciler_secret();
+    let tell = |nonce: &str, runs: Value| acme.signed(secret, nonce, "runs", &runs);
     let day = 86_400_000;
     let old = run("night-old", NOW_MS - 401 * day);
     let all = json!([run("night-1", NOW_MS - day), run("night-2", NOW_MS), old]);
@@ -67,8 +40,7 @@ fn a_run_is_remembered_as_it_was_told_last_and_for_400_days() {
 #[test]
 fn a_run_that_is_none_is_refused_with_its_field_and_nothing_is_kept() {
     let acme = Acme::new();
-    let made = acme.expect(201, "POST", "/reconciler-secrets", &json!({ "kid": "night" }));
-    let secret = made["secret"].as_str().unwrap();
+    let secret = &acme.reconciler_secret();
     let mut nameless = run("", NOW_MS);
     let mut dayless = run("night-1", NOW_MS);
     dayless["to"] = "soon".into();
@@ -79,7 +51,8 @@ fn a_run_that_is_none_is_refused_with_its_field_and_nothing_is_kept() {
         [(nameless, "[1].run"), (dayless, "[1].to"), (long, "[1]")].into_iter().enumerate()
     {
         let nonce = format!("nonce-0123456789-{place}");
-        let (status, answer) = signed(&acme, secret, &nonce, &json!([run("night-0", NOW_MS), bad]));
+        let (status, answer) =
+            acme.signed(secret, &nonce, "runs", &json!([run("night-0", NOW_MS), bad]));
         assert_eq!((status, &answer["errors"][0]["field"]), (422, &json!(field)), "{answer}");
     }
     assert_eq!(acme.get("/reconciliation-runs")["data"], json!([]));
@@ -111,7 +84,7 @@ fn months_and_dimensions_that_are_none_are_refused_with_a_remedy() {
 }
 
 /// A demo workspace with keys of two teams and of nobody: its token.
-fn demo(shell: &Shell) -> String {
+pub(super) fn demo(shell: &Shell) -> String {
     let (status, made) =
         shell.call("POST", "/workspaces", OPERATOR, &json!({ "name": "Demo", "demo": true }));
     assert_eq!((status, &made["id"]), (201, &json!("ws_demo")), "{made}");

@@ -235,6 +235,7 @@ fn a_workspace_of_the_first_schema_opens_and_goes_on() {
         "reconciliation_runs",
         "versions",
         "version_changes",
+        "budget_corrections",
     ];
     for table in later {
         sql.exec(&format!("DROP TABLE {table}"), &[]).unwrap();

@@ -1,0 +1,198 @@
+//! Corrections of budgets: what is kept of them, who sees which, and what the page shows.
+
+use serde_json::{Value, json};
+
+use super::Acme;
+use crate::objects::test_shell::Shell;
+
+fn correction(budget: &str, value: &str, revision: u64, amount: &str) -> Value {
+    json!({ "budget": budget, "value": value, "day": "2026-11-19", "source": "openai", "revision": revision,
+            "amount": amount, "by_quantity": "0.25", "by_price": "1" })
+}
+
+struct Night {
+    acme: Acme,
+    secret: String,
+    calls: std::cell::Cell<u32>,
+}
+
+impl Night {
+    fn new() -> Self {
+        let acme = Acme::new();
+        for (name, owner, scope) in [
+            ("teams", "ann", json!({ "dimension": "team", "value": "*" })),
+            ("search", "eve", json!({ "dimension": "team", "value": "search" })),
+        ] {
+            let terms =
+                json!({ "scope": scope, "owner": owner, "limit_usd": "50", "window": "month" });
+            acme.expect(200, "PUT", &format!("/budgets/{name}"), &terms);
+        }
+        let secret = acme.reconciler_secret();
+        Self { acme, secret, calls: std::cell::Cell::new(0) }
+    }
+
+    fn correct(&self, corrections: Value) {
+        self.calls.set(self.calls.get() + 1);
+        let nonce = format!("nonce-0123456789-{}", self.calls.get());
+        let (status, answer) =
+            self.acme.signed(&self.secret, &nonce, "budget-corrections", &corrections);
+        assert_eq!(status, 200, "{answer}");
+    }
+
+    fn list(&self, query: &str) -> Vec<Value> {
+        self.acme.get(&format!("/corrections{query}"))["data"].as_array().unwrap().clone()
+    }
+
+    fn states(&self) -> Vec<(String, String, String, String)> {
+        let text = |row: &Value, name: &str| row[name].as_str().unwrap().to_owned();
+        let shown = |row: &Value| {
+            (
+                text(row, "amount_usd"),
+                text(row, "change_usd"),
+                text(row, "counted_usd"),
+                text(row, "state"),
+            )
+        };
+        self.list("").iter().map(shown).collect()
+    }
+
+    fn counted(&self) -> String {
+        let status = self.acme.get("/budgets/teams/status?value=search");
+        status["money"]["spent_usd"].as_str().unwrap().to_owned()
+    }
+}
+
+fn row(amount: &str, change: &str, counted: &str, state: &str) -> (String, String, String, String) {
+    (amount.into(), change.into(), counted.into(), state.into())
+}
+
+#[test]
+fn the_list_says_what_each_correction_changed_and_what_its_budget_counts() {
+    let night = Night::new();
+    night.correct(json!([correction("teams", "search", 5, "1.25")]));
+    let first = night.list("").remove(0);
+    assert_eq!(first["windows"], json!(["month:2026-11"]));
+    assert_eq!(
+        (&first["came_at"], &first["day"], &first["provider"], &first["owner"]),
+        (&json!("2026-11-20T10:00:00.000Z"), &json!("2026-11-19"), &json!("openai"), &json!("ann"))
+    );
+    assert_eq!((&first["by_quantity_usd"], &first["by_price_usd"]), (&json!("0.25"), &json!("1")));
+    // The same again, with a newer number too, is the same correction.
+    night.correct(json!([correction("teams", "search", 5, "1.25")]));
+    night.correct(json!([correction("teams", "search", 6, "1.25")]));
+    assert_eq!(night.states(), [row("1.25", "1.25", "1.25", "counts")]);
+    assert_eq!(night.list("")[0]["revision"], 6);
+    // An older word changes nothing.
+    night.correct(json!([correction("teams", "search", 4, "7")]));
+    // A newer one replaces; a budget counts nanodollars.
+    night.correct(json!([correction("teams", "search", 7, "-0.0000000015")]));
+    let replaced = row("1.25", "1.25", "0", "replaced");
+    let newest = row("-0.0000000015", "-1.2500000015", "-0.000000002", "counts");
+    assert_eq!(night.states(), [newest, replaced.clone()]);
+    assert_eq!(night.counted(), "-0.000000002");
+    // Another amount under the same number takes its place.
+    night.correct(json!([correction("teams", "search", 7, "2")]));
+    assert_eq!(night.states(), [row("2", "2.0000000015", "2", "counts"), replaced]);
+    assert_eq!(night.counted(), "2");
+}
+
+#[test]
+fn what_changes_nothing_is_no_row_and_a_budget_that_is_gone_says_so() {
+    let night = Night::new();
+    night.correct(json!([
+        correction("teams", "ads", 5, "0"),
+        correction("gone", "x", 5, "3"),
+        correction("search", "ads", 5, "4"),
+    ]));
+    assert_eq!(night.states(), [row("4", "4", "0", "no_budget"), row("3", "3", "0", "no_budget")]);
+    // The budget comes back: from then on it counts, and all of it is new to it.
+    let terms =
+        json!({ "scope": { "dimension": "team", "value": "*" }, "owner": "ann", "limit_usd": "5" });
+    night.acme.expect(200, "PUT", "/budgets/gone", &terms);
+    night.correct(json!([correction("gone", "x", 6, "3")]));
+    assert_eq!(night.states()[0], row("3", "3", "3", "counts"));
+    assert_eq!(night.states()[2], row("3", "3", "0", "replaced"));
+}
+
+#[test]
+fn corrections_come_in_pages_by_day_provider_and_budget() {
+    let night = Night::new();
+    for team in 0..5 {
+        night.correct(json!([correction("teams", &format!("t{team}"), 1, "1")]));
+    }
+    night.correct(json!([correction("search", "search", 1, "2")]));
+    let (mut seen, mut cursor) = (Vec::new(), String::new());
+    loop {
+        let page = night.acme.get(&format!("/corrections?limit=2{cursor}"));
+        let rows = page["data"].as_array().unwrap();
+        assert!(rows.len() <= 2);
+        seen.extend(rows.iter().map(|row| row["value"].as_str().unwrap().to_owned()));
+        let Some(next) = page["next_cursor"].as_str() else { break };
+        cursor = format!("&cursor={next}");
+    }
+    assert_eq!(seen, ["search", "t4", "t3", "t2", "t1", "t0"]);
+    let count = |query: &str| night.list(query).len();
+    assert_eq!([count("?budget=search"), count("?provider=openai")], [1, 6]);
+    assert_eq!([count("?provider=other"), count("?from=2026-11-20")], [0, 0]);
+    assert_eq!([count("?from=2026-11-19&to=2026-11-20"), count("?to=2026-11-19")], [6, 0]);
+    for (query, field) in
+        [("from=soon", "from"), ("to=x", "to"), ("limit=0", "limit"), ("cursor=x", "cursor")]
+    {
+        let path = format!("/corrections?{query}");
+        let answer = night.acme.refuse(422, "invalid_field", "GET", &path, &Value::Null);
+        assert_eq!(answer["errors"][0]["field"], field);
+    }
+}
+
+#[test]
+fn a_developer_with_an_owner_sees_corrections_of_own_budgets() {
+    let night = Night::new();
+    night.correct(json!([
+        correction("teams", "search", 1, "1"),
+        correction("search", "search", 1, "1"),
+        correction("gone", "x", 1, "1"),
+    ]));
+    let seen = |owner: &str| {
+        let body = json!({ "name": "dev", "role": "developer", "owner": owner });
+        let token = night.acme.expect(201, "POST", "/tokens", &body)["token"].clone();
+        let token = token.as_str().unwrap();
+        let (status, answer) = night.acme.ask_as(token, "GET", "/corrections", &Value::Null);
+        assert_eq!(status, 200, "{answer}");
+        let rows = answer["data"].as_array().unwrap().clone();
+        rows.iter().map(|row| row["budget"].as_str().unwrap().to_owned()).collect::<Vec<_>>()
+    };
+    assert_eq!(seen("ann"), ["teams"]);
+    assert_eq!(seen("eve"), ["search"]);
+    assert_eq!(seen("bob"), Vec::<String>::new());
+}
+
+#[test]
+fn corrections_of_more_than_400_days_ago_are_forgotten() {
+    let night = Night::new();
+    night.correct(json!([correction("teams", "search", 1, "1")]));
+    let sql = night.acme.shell.workspace_sql("ws_acme");
+    let workspace = crate::objects::workspace_object::WorkspaceObject::open(sql).unwrap();
+    let day = 86_400_000;
+    let at =
+        |days: i64| json!({ "at": crate::objects::test_shell::NOW_MS + days * day, "kept": [] });
+    workspace.corrected(&at(399).to_string()).unwrap();
+    assert_eq!(night.list("").len(), 1);
+    workspace.corrected(&at(401).to_string()).unwrap();
+    assert_eq!(night.list("").len(), 0);
+}
+
+#[test]
+fn a_demo_shows_what_its_bills_changed() {
+    let shell = Shell::new();
+    let token = super::books::demo(&shell);
+    let ask = |method: &str, path: &str, body: &Value| {
+        shell.call(method, &format!("/workspaces/ws_demo{path}"), &token, body)
+    };
+    for day in 0..4 {
+        assert_eq!(ask("POST", "/demo", &json!({ "day": day })).0, 200);
+    }
+    let (_, answer) = ask("GET", "/corrections", &Value::Null);
+    let rows = answer["data"].as_array().unwrap();
+    assert!(!rows.is_empty() && rows.iter().all(|row| row["budget"] == "support"), "{answer}");
+    assert!(rows.iter().all(|row| row["provider"] != "demo"), "{answer}");
+}
