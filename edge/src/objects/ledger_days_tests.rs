@@ -84,7 +84,8 @@ fn traffic(ledger: &LedgerObject<TestSql>, (from, to): (i64, i64)) -> Vec<Value>
     let market = json!({ "sellers": {}, "own": [] });
     let mut all = Vec::new();
     for days in [1, 2, 40] {
-        let query = json!({ "at": to, "days": days, "market": market, "archetypes": {} });
+        let query = json!({ "at": to, "days": days, "market": market, "archetypes": {},
+                            "commitments": {}, "since": from });
         all.push(ask(ledger, "savings", &query));
     }
     let query = json!({ "from_ms": from, "to_ms": to, "group_by": "app", "archetypes": {} });

@@ -236,6 +236,7 @@ fn a_workspace_of_the_first_schema_opens_and_goes_on() {
         "versions",
         "version_changes",
         "budget_corrections",
+        "focus_exports",
     ];
     for table in later {
         sql.exec(&format!("DROP TABLE {table}"), &[]).unwrap();
