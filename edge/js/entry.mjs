@@ -6,7 +6,8 @@ import { administer } from "./admin.mjs";
 import { isDashboard, showDashboard } from "./dashboard.mjs";
 import { serve } from "./guard.mjs";
 
-export { Alerts, Budget, Directory, Ledger, Meter, Telemetry, Workspace } from "./objects.mjs";
+export { Budget, Directory, Meter, Workspace } from "./objects.mjs";
+export { Alerts, Ledger, Telemetry } from "./watching.mjs";
 
 export default {
   fetch(request, env, ctx) {
