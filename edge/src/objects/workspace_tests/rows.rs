@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tallygate_shared::time::Timestamp;
 
 use super::{Acme, new_key, without};
-use crate::admin::operations::OPERATIONS;
+use crate::admin::operations::operations;
 use crate::admin::roles::{Act, Role};
 use crate::admin::rows::{Reach, reach};
 use crate::objects::test_shell::NOW_MS;
@@ -131,9 +131,7 @@ fn a_developer_with_an_owner_sees_the_owners_rows_alone() {
 #[test]
 fn no_operation_shows_a_developer_with_an_owner_what_is_anothers() {
     let world = world();
-    for spec in
-        OPERATIONS.iter().filter(|spec| spec.act != Act::Operate && spec.act != Act::Reconcile)
-    {
+    for spec in operations().filter(|spec| spec.act != Act::Operate && spec.act != Act::Reconcile) {
         let fill =
             |name: &str, value: &str, path: String| path.replace(&format!("{{{name}}}"), value);
         let mut path =

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Acme;
-use crate::admin::operations::OPERATIONS;
+use crate::admin::operations::operations;
 use crate::objects::test_shell::ring_of;
 
 /// Everything that is a secret in this test, and may be shown in one answer at most.
@@ -34,7 +34,7 @@ fn a_secret_is_answered_once_and_stored_never() {
     acme.expect(200, "PUT", "/config", &exported);
     // Every operation, with every name that is there, with bodies that fit and bodies that do not.
     let key = exported["keys"].as_object().unwrap().keys().next().unwrap().clone();
-    for spec in OPERATIONS {
+    for spec in operations() {
         for (name, value) in
             [("{token}", "x"), ("{provider}", "openai"), ("{kid}", "given"), ("{key}", &*key)]
         {
