@@ -239,18 +239,27 @@ impl<S: Sql> LedgerObject<S> {
 
     /// True-ups by bucket, provider and owner. A model's bill keeps of its owner only what is asked for.
     fn bills(&self, query: &UnitQuery) -> Result<Vec<Bill>, SqlError> {
-        let select = "SELECT day, provider, owner, estimated_pico, billed_pico FROM true_ups WHERE day >= ? AND day < ?";
         let day = |ms: i64| Timestamp::from_ms(ms).date().to_string();
-        let (from, to) = (day(query.from_ms), day(query.to_ms));
+        let mut days = Filter::default();
+        days.add("day >= ?", &day(query.from_ms));
+        days.add("day < ?", &day(query.to_ms));
+        let value = format!("of_{}", query.group_by);
+        let owner = format!("IIF({value} IS NULL, owner, NULL)");
+        let groups = ["day".to_owned(), "provider".to_owned(), value, owner];
         let mut bills: BTreeMap<(i64, String, Owner), Bill> = BTreeMap::new();
-        for row in &self.sql.exec(select, &[Some(&from), Some(&to)])? {
-            let provider = text(row, 1)?.to_owned();
-            let mut owner: Owner = parsed(text(row, 2)?)?;
-            if bills_for_models(&provider) || owner.contains_key(&query.group_by) {
-                owner.retain(|name, _| *name == query.group_by);
-            }
-            let day = Date::parse(text(row, 0)?).map_or(0, Date::days);
-            let bucket = bucket_of(day, query.bucket.as_deref());
+        for (group, sums) in self.sums(&groups, &days)? {
+            let mut values = group.into_iter().map(Option::unwrap_or_default);
+            let mut next = || values.next().unwrap_or_default();
+            let (day, provider, value, rest) = (next(), next(), next(), next());
+            let owner = if rest.is_empty() {
+                Owner::from([(query.group_by.clone(), value)])
+            } else if bills_for_models(&provider) {
+                Owner::new()
+            } else {
+                parsed(&rest)?
+            };
+            let bucket =
+                bucket_of(Date::parse(&day).map_or(0, Date::days), query.bucket.as_deref());
             let fresh = || Bill {
                 bucket,
                 provider: provider.clone(),
@@ -258,13 +267,12 @@ impl<S: Sql> LedgerObject<S> {
                 ..Bill::default()
             };
             let bill = bills.entry((bucket, provider.clone(), owner.clone())).or_insert_with(fresh);
-            let estimated = Usd::from_pico(integer(row, 3)?);
-            bill.estimated = bill.estimated.checked_add(estimated).ok_or_else(overflow)?;
-            if row.get(4).is_some_and(Option::is_some) {
-                let billed = Usd::from_pico(integer(row, 4)?);
-                bill.billed = bill.billed.checked_add(billed).ok_or_else(overflow)?;
-                let sum = bill.estimated_of_billed.checked_add(estimated);
-                bill.estimated_of_billed = sum.ok_or_else(overflow)?;
+            for (sum, more) in [
+                (&mut bill.estimated, sums.estimated_usd),
+                (&mut bill.billed, sums.billed_usd),
+                (&mut bill.estimated_of_billed, sums.estimated_of_billed_usd),
+            ] {
+                *sum = sum.checked_add(more).ok_or_else(overflow)?;
             }
         }
         Ok(bills.into_values().collect())
