@@ -21,7 +21,8 @@ pub const MAX_FILE_NAME: usize = 128;
 pub struct FocusExport {
     /// The month, `2026-11`.
     pub month: String,
-    /// The number of the export: of several of a month, the newest counts.
+    /// The number of the export: of several of a month, the one with the greatest counts. The reconciler gives the time it was
+    /// made at, in milliseconds since 1970.
     pub number: u64,
     /// When it was made.
     pub made_at: Timestamp,
