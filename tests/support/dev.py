@@ -199,7 +199,7 @@ def main() -> int:
     secrets_file, known_file = HOME / "secrets.json", HOME / "known.json"
     settings = read(secrets_file) or new_secrets()
     write_private(secrets_file, json.dumps(settings))
-    simulator = Simulator(port=port_from("SIMULATOR_PORT", 8788))
+    simulator = Simulator(port=port_from("SIMULATOR_PORT", 8788), kept_in=HOME / "simulator.ndjson")
     gateway = Gateway(home=HOME, settings=settings, port=port_from("PORT", 8787), archive=True)
     try:
         print("==> starting the provider simulator", flush=True)

@@ -123,6 +123,8 @@ class Simulator:
 
     port: int = field(default_factory=free_port)
     seed: int = 1
+    #: Where it keeps what it bills; nowhere, and it forgets it when it ends.
+    kept_in: Path | None = None
     process: subprocess.Popen | None = None
 
     @property
@@ -134,6 +136,9 @@ class Simulator:
             raise NotReady("The simulator is not built. Run `make simulator`.")
         demand_free(self.port, "SIMULATOR_PORT")
         arguments = [SIMULATOR, "--port", str(self.port), "--seed", str(self.seed)]
+        if self.kept_in:
+            self.kept_in.parent.mkdir(parents=True, exist_ok=True)
+            arguments += ["--books", self.kept_in]
         self.process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, start_new_session=True)
         wait_for(f"{self.url}/_sim/health", self.process, "The simulator")
         return self

@@ -1,8 +1,11 @@
 //! The simulator's own books: what each credential was billed, request by request. They owe nothing to the gateway.
 
 use std::collections::BTreeMap;
+use std::fs::{File, OpenOptions};
+use std::io::{Error, ErrorKind, Result, Write};
+use std::path::Path;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::clock::Day;
@@ -45,7 +48,7 @@ struct Total {
 }
 
 /// What a provider's bill tells apart, and whether it was used outside of the gateway, which no provider knows.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 pub(crate) struct Account {
     pub(crate) day: Day,
     pub(crate) flavour: String,
@@ -57,10 +60,17 @@ pub(crate) struct Account {
 }
 
 /// What was used of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Used {
     pub(crate) requests: u64,
     pub(crate) billed: Billed,
+}
+
+/// A line of the file that books are kept in.
+#[derive(Deserialize, Serialize)]
+struct Line {
+    account: Account,
+    used: Used,
 }
 
 /// All of it.
@@ -70,9 +80,32 @@ pub(crate) struct Books {
     totals: BTreeMap<(String, String), Total>,
     used: BTreeMap<Account, Used>,
     count: u64,
+    file: Option<File>,
 }
 
 impl Books {
+    /// Books that go on from a file: what the bills are made from is in it, line by line. A last line that was cut off is
+    /// dropped.
+    pub(crate) fn kept_in(path: &Path) -> Result<Self> {
+        let text = match std::fs::read_to_string(path) {
+            Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+            read => read?,
+        };
+        let mut books = Self::default();
+        let mut whole = 0;
+        for line in text.split_inclusive('\n').filter(|line| line.ends_with('\n')) {
+            let Line { account, used } = serde_json::from_str(line).map_err(|e| {
+                Error::new(ErrorKind::InvalidData, format!("{}: {e}", path.display()))
+            })?;
+            books.add(account, used);
+            whole += line.len();
+        }
+        let file = OpenOptions::new().create(true).append(true).open(path)?;
+        file.set_len(u64::try_from(whole).unwrap_or(u64::MAX))?;
+        books.file = Some(file);
+        Ok(books)
+    }
+
     /// The place of the next entry.
     pub(crate) fn next_id(&mut self) -> u64 {
         self.count += 1;
@@ -109,6 +142,15 @@ impl Books {
 
     /// Adds to what the bills are made from.
     pub(crate) fn add(&mut self, account: Account, more: Used) {
+        if let Some(file) = &mut self.file {
+            let line = Line { account: account.clone(), used: more };
+            let written = serde_json::to_string(&line).map_err(Error::from);
+            if let Err(error) =
+                written.and_then(|line| file.write_all(format!("{line}\n").as_bytes()))
+            {
+                eprintln!("simulator: its books were not written down: {error}");
+            }
+        }
         let used = self.used.entry(account).or_default();
         used.requests += more.requests;
         used.billed = used.billed.plus(more.billed);
@@ -167,6 +209,28 @@ mod tests {
             gateway_request_id: None,
             body_sha256: String::new(),
         }
+    }
+
+    #[test]
+    fn books_go_on_from_their_file_without_a_line_that_was_cut_off() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("books.ndjson");
+        let mut books = Books::kept_in(&path).unwrap();
+        for number in 1..4 {
+            books.enter(entry(number));
+        }
+        let used =
+            |books: &Books| books.used().map(|(it, used)| (it.clone(), *used)).collect::<Vec<_>>();
+        let mut text = std::fs::read_to_string(&path).unwrap();
+        text.push_str("{\"account\":");
+        std::fs::write(&path, text).unwrap();
+        let mut again = Books::kept_in(&path).unwrap();
+        assert_eq!((used(&again), again.used().count()), (used(&books), 1));
+        again.enter(entry(4));
+        let requests = used(&Books::kept_in(&path).unwrap())[0].1.requests;
+        assert_eq!((requests, used(&again)[0].1.requests), (4, 4));
+        std::fs::write(&path, "no books\n").unwrap();
+        assert!(Books::kept_in(&path).err().unwrap().to_string().contains("books.ndjson"));
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod reply;
 mod usage;
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Router;
@@ -44,6 +45,9 @@ struct Arguments {
     /// Makes answers differ between runs, and be the same within the same seed.
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// A file to keep in what is billed, so that a simulator that starts again goes on.
+    #[arg(long)]
+    books: Option<PathBuf>,
 }
 
 /// What every request shares.
@@ -93,7 +97,9 @@ impl Shared {
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let arguments = Arguments::parse();
-    let shared = Arc::new(Shared { seed: arguments.seed, ..Shared::default() });
+    let books = arguments.books.as_deref().map(Books::kept_in).transpose()?.unwrap_or_default();
+    let shared = Shared { seed: arguments.seed, books: Mutex::new(books), ..Shared::default() };
+    let shared = Arc::new(shared);
     let router = Router::new()
         .route("/_sim/health", get(|| async { "ok" }))
         .route("/_sim/books", get(show_books))

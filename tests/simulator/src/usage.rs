@@ -1,12 +1,12 @@
 //! What an answer is billed, and how each flavour of provider reports it.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::control::Sim;
 
 /// Tokens in disjoint buckets, as the books keep them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 pub(crate) struct Billed {
     pub(crate) input: u64,
     pub(crate) cache_read: u64,
