@@ -108,11 +108,12 @@ class Archived:
         return self.signer.call("GET", "/events", day=day, at=self.clock.now().timestamp(), **query)
 
     def export(self) -> bytes:
-        """All days, each checked against its closing line."""
+        """All days with events, each checked against its closing line: a day that begins meanwhile adds nothing."""
         lines = b""
         for day in self.days():
-            self.signer.events(day, at=self.clock.now().timestamp())
-            lines += self.ask(day)[1]
+            events, _ = self.signer.events(day, at=self.clock.now().timestamp())
+            if events:
+                lines += self.ask(day)[1]
         return lines
 
     def state(self) -> dict:
