@@ -9,6 +9,7 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 mod exports;
 mod insights;
 mod lists;
+mod requests;
 
 pub(super) const ORIGIN: &str = "https://gate.test";
 
