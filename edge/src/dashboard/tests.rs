@@ -118,9 +118,14 @@ impl<'a> Browser<'a> {
         }
     }
 
+    /// A page. As browsers do, it is loaded once more where it leads to itself: with the cookie that came along.
     pub(super) fn get(&mut self, target: &str) -> Page {
         let request = self.request("GET", target);
-        self.send(&request)
+        let page = self.send(&request);
+        if page.header("location") == target {
+            return self.send(&self.request("GET", target));
+        }
+        page
     }
 
     pub(super) fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
