@@ -254,9 +254,7 @@ fn html(
 fn rows(session: &Session) -> String {
     match (&session.owner, session.role) {
         (Some(owner), _) => format!("You see what belongs to {owner}, and nothing of others."),
-        (None, Role::Developer) => {
-            "Your token names no owner, so you see the rows of all owners.".to_owned()
-        }
+        (None, Role::Developer) => "Your token is for the rows of all owners.".to_owned(),
         (None, _) => String::new(),
     }
 }

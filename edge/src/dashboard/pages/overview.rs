@@ -180,7 +180,7 @@ fn top_owners(rounds: &Rounds<'_>) -> Table {
         let row = |row: &Value| {
             let amount = usd(row, "charged_usd");
             let team = match text(row, "team") {
-                "" => Cell::link("/dashboard/usage?by=owner", "Unallocated"),
+                "" => Cell::link("/dashboard/usage?by=owner&none=team", "Unallocated"),
                 team => {
                     let query =
                         Fields(vec![("by".into(), "feature".into()), ("team".into(), team.into())]);

@@ -175,7 +175,7 @@ fn each_role_may_do_what_the_table_says_and_no_more() {
 #[test]
 fn a_token_is_shown_once_and_stops_when_it_is_deleted() {
     let acme = Acme::new();
-    let issued = acme.expect(201, "POST", "/tokens", &json!({ "name": "ci", "role": "developer" }));
+    let issued = acme.expect(201, "POST", "/tokens", &json!({ "name": "ci", "role": "finance" }));
     let token = issued["token"].as_str().unwrap();
     let id = issued["id"].as_str().unwrap();
     let tokens = acme.get("/tokens");

@@ -353,9 +353,7 @@ fn calculators_answer_and_name_what_is_wrong() {
 fn every_role_reads_insights() {
     let acme = Acme::new();
     for role in ["finance", "developer", "auditor"] {
-        let body = json!({ "name": role, "role": role });
-        let token =
-            acme.expect(201, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+        let token = acme.token_of(role);
         for path in ["/unit-economics", "/weekly-review", "/savings", "/archetypes"] {
             assert_eq!(acme.ask_as(&token, "GET", path, &Value::Null).0, 200, "{role} {path}");
         }
