@@ -555,7 +555,8 @@ fn a_member_comes_through_access_with_the_role_of_the_configuration_of_now() {
     assert_eq!(set(json!({ "ann@x.test": "admin" })).0, 200);
     let csrf = browser.get("/dashboard/keys").csrf();
     assert_eq!(set(json!({ "ann@x.test": "auditor" })).0, 200);
-    let page = browser.post("/dashboard/keys/issue", &[("csrf", &csrf), ("name", "x")]);
+    let page =
+        browser.post("/dashboard/provider-payment", &[("csrf", &csrf), ("provider", "openai")]);
     assert_eq!((page.status, page.body.contains("Issue a key")), (403, false), "{}", page.body);
     assert_eq!(set(json!({})).0, 200);
     assert_eq!(browser.get("/dashboard").status, 303);

@@ -23,7 +23,8 @@ fn a_request_finds_its_bill_whatever_the_workspace_calls_the_provider() {
     let provider = json!({ "name": "eu", "kind": "openai", "region": "eu" });
     let (status, made) = shell.call("POST", "/workspaces/ws_acme/providers", &token, &provider);
     assert_eq!(status, 201, "{made}");
-    let events = [event(1, "eu", json!({})), event(2, "openai", json!({})), event(3, "removed", json!({}))];
+    let events =
+        [event(1, "eu", json!({})), event(2, "openai", json!({})), event(3, "removed", json!({}))];
     let batch = json!({ "meter": "0000000000000001", "events": events });
     let ledger = shell.ledger("ws_acme:2026-11");
     ledger.apply(&batch.to_string()).unwrap();
@@ -53,7 +54,8 @@ fn what_has_no_owner_leads_to_its_own_requests() {
     ];
     let batch = json!({ "meter": "0000000000000001", "events": events });
     shell.ledger("ws_acme:2026-11").apply(&batch.to_string()).unwrap();
-    let ask = |path: &str| shell.call("GET", &format!("/workspaces/ws_acme{path}"), &token, &Value::Null);
+    let ask =
+        |path: &str| shell.call("GET", &format!("/workspaces/ws_acme{path}"), &token, &Value::Null);
     let count = |path: &str| {
         let (status, answer) = ask(path);
         assert_eq!(status, 200, "{answer}");
