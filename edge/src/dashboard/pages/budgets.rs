@@ -32,7 +32,7 @@ pub(super) fn fullest(
     for (name, value) in heard.chain(budgets.keys().map(|name| (name.as_str(), ""))) {
         let Some(terms) = budgets.get(name) else { continue };
         let value = if is_each(terms) { value } else { "" };
-        if is_each(terms) == !value.is_empty() && known.insert((name, value)) {
+        if is_each(terms) != value.is_empty() && known.insert((name, value)) {
             accounts.push((name, value));
         }
     }
