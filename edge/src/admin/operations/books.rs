@@ -136,7 +136,7 @@ pub(super) const ROWS: &[Spec] = &[
     get(
         Operation::ShowTrueUps,
         "/workspaces/{workspace}/true-ups",
-        "Estimates against bills, added up by day, provider, model, meter, kind and owner dimensions",
+        "Estimates against bills, added up by day, provider, model, meter, kind and owner dimensions; without `from`, since the workspace was created",
     )
     .with(Act::ReadUsage)
     .answers("TrueUpReport")
