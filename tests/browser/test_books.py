@@ -52,7 +52,8 @@ def furnish(gateway: Gateway, browser) -> Site:
     site = Site(workspace, browser, None)
     site.tokens["admin"] = workspace.token
     for role in ROLES[1:]:
-        site.tokens[role] = workspace.admin("POST", "/tokens", {"name": role, "role": role})["token"]
+        body = {"name": role, "role": role, "owner": "*" if role == "developer" else None}
+        site.tokens[role] = workspace.admin("POST", "/tokens", body)["token"]
     return site
 
 

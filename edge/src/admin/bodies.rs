@@ -40,8 +40,8 @@ pub struct NewToken {
     pub name: String,
     /// What it may do: `admin`, `finance`, `developer` or `auditor`.
     pub role: Role,
-    /// Whose keys, requests, budgets and alerts a developer sees, as `owner` of keys and budgets has it. Everybody's
-    /// where it is absent.
+    /// Whose keys, requests, budgets and alerts a developer sees, as `owner` of keys and budgets has it: a developer's
+    /// token names one, or `*` for everybody's. Other roles have none.
     #[serde(default)]
     pub owner: Option<String>,
 }

@@ -215,6 +215,38 @@ fn correction() -> Value {
     ])
 }
 
+fn budget_standings() -> Value {
+    let text = || json!({ "type": "string" });
+    let money = || json!({ "type": "string", "description": "US dollars as decimal text" });
+    let count = || json!({ "type": "integer", "minimum": 0 });
+    let row = answer(&[
+        ("budget", text()),
+        ("value", described_as(text(), "Whose account it is; empty: the workspace's")),
+        ("owner", text()),
+        ("limit_usd", money()),
+        ("spent_usd", money()),
+        ("held_usd", money()),
+        (
+            "percent",
+            described_as(
+                count(),
+                "Spent and set aside, of the limit; 100 or more where requests are refused",
+            ),
+        ),
+        (
+            "at",
+            described_as(
+                text(),
+                "When it stood so; half a minute ago at most while money is spent",
+            ),
+        ),
+    ]);
+    answer(&[
+        ("data", json!({ "type": "array", "items": row })),
+        ("all", described_as(count(), "How many accounts there are, also behind the limit")),
+    ])
+}
+
 fn alert_counts() -> Value {
     let states = STATES.map(|state| (state, json!({ "type": "integer", "minimum": 0 })));
     let of_severity = answer(&states);

@@ -32,6 +32,7 @@ pub fn reach(spec: &Spec) -> Reach {
         Operation::ShowOpenApi
         | Operation::ShowWorkspace
         | Operation::OpenSession
+        | Operation::ShowCaller
         | Operation::EndSession
         | Operation::ListProviders
         | Operation::ShowProvider
@@ -52,6 +53,7 @@ pub fn reach(spec: &Spec) -> Reach {
         | Operation::ShowKeyState
         | Operation::ListLoops
         | Operation::ListBudgets
+        | Operation::ListBudgetStandings
         | Operation::ShowBudget
         | Operation::ShowBudgetStatus
         | Operation::ListCorrections

@@ -172,7 +172,22 @@ fn show(
         return message(request, 404, "Not found", text);
     };
     visit.parameters = parameters;
+    // The cookie is of the sign-in; the role may be another since. The last call of the first round asks.
+    let known = visit.session;
+    let (caller, rounds) = Rounds::with_caller(rounds);
+    let current = caller.map_or_else(|| known.clone(), |caller| known.as_of(caller));
+    if current != *known && request.method != "POST" {
+        let renewed = session_cookie(request, &current, around);
+        return see(request.target(), renewed);
+    }
+    let visit = Visit { session: &current, ..visit };
+    let ask_caller = || caller.is_none().then(|| Ask::get("/session"));
     let mut notes = shown.notes.clone();
+    if !visit.session.role.may(page.act)
+        && let Some(ask) = ask_caller()
+    {
+        return calls(request, &[ask], known);
+    }
     if !visit.session.role.may(page.act) {
         let role = visit.session.role.name();
         let text = format!("The role {role} does not see this page. Ask a workspace admin.");
@@ -180,22 +195,23 @@ fn show(
         let view = View { title: page.title.to_owned(), ..View::default() };
         return html(request, 403, &visit, around, &view, shown.here, notes);
     }
-    let asks = (page.asks)(&visit, &Rounds(rounds));
+    let mut asks = (page.asks)(&visit, &rounds);
+    asks.extend(ask_caller());
     if !asks.is_empty() {
         return calls(request, &asks, visit.session);
     }
-    let view = (page.view)(&visit, &Rounds(rounds));
+    let view = (page.view)(&visit, &rounds);
     if visit.query.get("format") == Some("csv") {
         return download(request, &view, visit.query.get("table"));
     }
     let done = visit.query.get("done").and_then(actions::sentence);
     notes.extend(done.map(|text| Note { tone: Tone::Good, text: text.to_owned() }));
-    let problems = rounds.iter().flatten().filter_map(Answer::problem);
+    let problems = rounds.0.iter().copied().flatten().filter_map(Answer::problem);
     let mut problems: Vec<String> = problems.collect();
     problems.dedup();
     notes.extend(problems.into_iter().map(|text| Note { tone: Tone::Bad, text }));
     // The first answer is what the page is about.
-    let first = rounds.first().and_then(|all| all.first()).filter(|answer| failed(answer));
+    let first = rounds.0.first().and_then(|all| all.first()).filter(|answer| failed(answer));
     let status = match (shown.status, first) {
         (200, Some(answer)) => answer.status,
         (status, _) => status,
@@ -238,9 +254,7 @@ fn html(
 fn rows(session: &Session) -> String {
     match (&session.owner, session.role) {
         (Some(owner), _) => format!("You see what belongs to {owner}, and nothing of others."),
-        (None, Role::Developer) => {
-            "Your token names no owner, so you see the rows of all owners.".to_owned()
-        }
+        (None, Role::Developer) => "Your token is for the rows of all owners.".to_owned(),
         (None, _) => String::new(),
     }
 }
@@ -399,6 +413,12 @@ fn theme(request: &Request) -> String {
 fn cookie(request: &Request, name: &str, value: &str, seconds: i64) -> String {
     let secure = if request.is_secure() { "; Secure" } else { "" };
     format!("{name}={value}; Path={ROOT}; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}")
+}
+
+/// The cookie of a session until it ends. `None` where nothing can be signed.
+fn session_cookie(request: &Request, session: &Session, around: &Around<'_>) -> Option<String> {
+    let left = Timestamp::from_ms(session.expires_ms).since_ms(around.now);
+    Some(cookie(request, COOKIE, &session.sign(around.ring)?, left / 1_000))
 }
 
 fn see(path: &str, cookie: Option<String>) -> Step {

@@ -345,9 +345,25 @@ pub(super) fn parameters(pattern: &str, path: &str) -> Option<Vec<String>> {
 }
 
 /// The answers so far, by round and place.
-pub(super) struct Rounds<'a>(pub(super) &'a [Vec<Answer>]);
+pub(super) struct Rounds<'a>(pub(super) Vec<&'a [Answer]>);
 
-impl Rounds<'_> {
+impl<'a> Rounds<'a> {
+    /// Who asks, which is the first round's last answer, and the answers that the page is made of.
+    pub(super) fn with_caller(rounds: &'a [Vec<Answer>]) -> (Option<&'a Answer>, Self) {
+        let mut all: Vec<&[Answer]> = rounds.iter().map(Vec::as_slice).collect();
+        let mut caller = None;
+        if let Some((last, others)) = all.first().and_then(|first| first.split_last()) {
+            caller = Some(last);
+            // A page that asks for nothing has had no round.
+            all = Some(others)
+                .filter(|others| !others.is_empty())
+                .into_iter()
+                .chain(all.drain(..).skip(1))
+                .collect();
+        }
+        (caller, Self(all))
+    }
+
     /// How many rounds were answered.
     pub(super) fn done(&self) -> usize {
         self.0.len()

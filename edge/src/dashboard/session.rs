@@ -8,6 +8,7 @@ use sha2::Sha256;
 use tallygate_shared::ids::WorkspaceId;
 use tallygate_shared::time::Timestamp;
 
+use super::web::Answer;
 use crate::admin::roles::Role;
 use crate::vault::KeyRing;
 
@@ -45,7 +46,7 @@ pub struct Session {
     pub id: String,
     /// Who signed in, as the audit log names them.
     pub who: String,
-    /// Their role, for what a page offers. What it may do, the workspace says.
+    /// Their role, for what a page offers. What it may do, the workspace says; so a page asks it for the role of now.
     pub role: Role,
     /// Whose rows they see, for what a page says. `None`: everybody's.
     #[serde(default)]
@@ -71,6 +72,19 @@ impl Session {
         let session: Self =
             serde_json::from_slice(&URL_SAFE_NO_PAD.decode(claims).ok().filter(|_| known)?).ok()?;
         (session.expires_ms > now.ms()).then_some(session)
+    }
+
+    /// The session with the role and the owner that the workspace says now. An answer that says neither changes nothing.
+    pub(super) fn as_of(&self, caller: &Answer) -> Self {
+        #[derive(Deserialize)]
+        struct Caller {
+            role: Role,
+            owner: Option<String>,
+        }
+        match caller.value().and_then(|value| serde_json::from_value(value).ok()) {
+            Some(Caller { role, owner }) => Self { role, owner, ..self.clone() },
+            None => self.clone(),
+        }
     }
 
     /// The token that every form of this session carries.

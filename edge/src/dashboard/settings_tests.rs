@@ -191,9 +191,9 @@ fn a_page_says_whose_rows_it_shows() {
     assert_eq!(browser.get("/dashboard/usage?owner=bob").status, 403);
     let (all, _) = token_of(&shell, &token, "developer");
     let page = Browser::signed_in(&shell, &all).get("/dashboard/keys");
-    assert!(page.body.contains("Your token names no owner"), "{}", page.body);
+    assert!(page.body.contains("for the rows of all owners"), "{}", page.body);
     let page = Browser::signed_in(&shell, &token).get("/dashboard/keys");
-    assert!(!page.body.contains("owner, so you see"), "{}", page.body);
+    assert!(!page.body.contains("rows of all owners"), "{}", page.body);
 }
 
 #[test]

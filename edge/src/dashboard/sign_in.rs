@@ -3,10 +3,10 @@
 use tallygate_shared::identity::api_token::{ApiToken, TokenScope};
 use tallygate_shared::ids::WorkspaceId;
 
-use super::session::{COOKIE, SESSION_MS, Session};
+use super::session::{SESSION_MS, Session};
 use super::view::SignIn;
 use super::web::{Answer, Request, Step};
-use super::{Around, access, cookie, own_path, rendered, see, theme};
+use super::{Around, access, own_path, rendered, see, session_cookie, theme};
 use crate::admin::call::{self, Call};
 
 /// How one signs in.
@@ -119,10 +119,8 @@ pub(super) fn opened(
             expires_ms: around.now.plus_ms(SESSION_MS).ms(),
         })
     });
-    match (opened.and_then(|session| session.sign(around.ring)), answer.status) {
-        (Some(value), _) => {
-            see(&own_path(next), Some(cookie(request, COOKIE, &value, SESSION_MS / 1_000)))
-        }
+    match (opened.and_then(|session| session_cookie(request, &session, around)), answer.status) {
+        (Some(cookie), _) => see(&own_path(next), Some(cookie)),
         (None, 401) => {
             around.failures.note(address, around.now);
             sign_in_page(request, around, 401, next, UNKNOWN_TOKEN)

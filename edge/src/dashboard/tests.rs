@@ -6,9 +6,11 @@ use tallygate_shared::money::Usd;
 use super::{AccessSettings, Answer, Around, Failures, Request, Step, answer};
 use crate::objects::test_shell::{NOW_MS, Shell};
 
+mod danger;
 mod exports;
 mod insights;
 mod lists;
+mod requests;
 
 pub(super) const ORIGIN: &str = "https://gate.test";
 
@@ -117,9 +119,14 @@ impl<'a> Browser<'a> {
         }
     }
 
+    /// A page. As browsers do, it is loaded once more where it leads to itself: with the cookie that came along.
     pub(super) fn get(&mut self, target: &str) -> Page {
         let request = self.request("GET", target);
-        self.send(&request)
+        let page = self.send(&request);
+        if page.header("location") == target {
+            return self.send(&self.request("GET", target));
+        }
+        page
     }
 
     pub(super) fn post(&mut self, path: &str, fields: &[(&str, &str)]) -> Page {
@@ -135,7 +142,9 @@ impl<'a> Browser<'a> {
 }
 
 pub(super) fn token_of(shell: &Shell, admin: &str, role: &str) -> (String, String) {
-    let body = json!({ "name": role, "role": role });
+    // A developer's is for the rows of all owners.
+    let owner = (role == "developer").then_some("*");
+    let body = json!({ "name": role, "role": role, "owner": owner });
     let (status, issued) = shell.call("POST", "/workspaces/ws_acme/tokens", admin, &body);
     assert_eq!(status, 201, "{issued}");
     (issued["token"].as_str().unwrap().to_owned(), issued["id"].as_str().unwrap().to_owned())
@@ -524,10 +533,31 @@ fn a_member_comes_through_access_with_the_role_of_the_configuration_of_now() {
     assert_eq!((stranger.status, hidden), (403, shown));
     assert_eq!(come(&mut browser, "ws_acme", claims("ann@x.test", "tag")).status, 303);
     assert_eq!(browser.get("/dashboard/sessions").status, 200);
-    // A role that changes, changes at once; whoever is taken away is out.
+    // A role that changes, changes at once, also what pages offer; whoever is taken away is out.
     assert_eq!(set(json!({ "ann@x.test": "finance" })).0, 200);
     let page = browser.get("/dashboard/sessions");
     assert_eq!(page.status, 403, "{}", page.body);
+    let offers =
+        |browser: &mut Browser<'_>| browser.get("/dashboard/keys").body.contains("Issue a key");
+    assert!(!offers(&mut browser));
+    assert_eq!(set(json!({ "ann@x.test": "admin" })).0, 200);
+    assert!(offers(&mut browser));
+    assert_eq!(browser.get("/dashboard/sessions").status, 200);
+    assert_eq!(set(json!({ "ann@x.test": { "role": "developer", "owner": "search" } })).0, 200);
+    let page = browser.get("/dashboard");
+    assert!(page.body.contains("You see what belongs to search"), "{}", page.body);
+    assert!(!page.body.contains("class=\"note bad\""), "{}", page.body);
+    assert!(!offers(&mut browser));
+    // It is asked once: the cookie that comes along is of the role of now.
+    let request = browser.request("GET", "/dashboard/keys");
+    assert_eq!(browser.send(&request).status, 200);
+    // A form that is not taken any more leaves a page of the role of now.
+    assert_eq!(set(json!({ "ann@x.test": "admin" })).0, 200);
+    let csrf = browser.get("/dashboard/keys").csrf();
+    assert_eq!(set(json!({ "ann@x.test": "auditor" })).0, 200);
+    let page =
+        browser.post("/dashboard/provider-payment", &[("csrf", &csrf), ("provider", "openai")]);
+    assert_eq!((page.status, page.body.contains("Issue a key")), (403, false), "{}", page.body);
     assert_eq!(set(json!({})).0, 200);
     assert_eq!(browser.get("/dashboard").status, 303);
     // The API itself takes nobody's word for who they are.

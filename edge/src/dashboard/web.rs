@@ -141,6 +141,18 @@ impl Fields {
         Self(others.cloned().chain(added).collect())
     }
 
+    /// What is asked for without: the parts of `none`. An empty field of a form is no filter, so this has one of its own.
+    pub(super) fn without(&self) -> impl Iterator<Item = &str> {
+        self.text("none").split(',').map(str::trim).filter(|name| !name.is_empty())
+    }
+
+    /// These values, and this one is asked for without.
+    pub(super) fn with_none(&self, name: &str) -> Self {
+        let others = self.without().filter(|known| *known != name);
+        let names: Vec<&str> = others.chain([name]).collect();
+        self.with(name, None).with("none", Some(&names.join(",")))
+    }
+
     /// `?a=1&b=2`; nothing without values.
     pub(crate) fn query(&self) -> String {
         let pairs: Vec<String> = self
@@ -203,6 +215,11 @@ impl Ask {
             }
         }
         self
+    }
+
+    /// Without what the page's query asks for without: the API takes an empty value for that.
+    pub(super) fn with_none_of(self, query: &Fields) -> Self {
+        query.without().fold(self, |ask, name| ask.with(name, ""))
     }
 }
 

@@ -346,6 +346,7 @@ impl<S: Sql> AlertsObject<S> {
                     None => Problem::not_found("alert", &wish.id).into(),
                 }
             }
+            "budgets" => Step::json(200, &self.standings(&parsed(payload)?)),
             "standing" => self.standing(parsed(payload)?)?,
             "deliveries" => {
                 let query: DeliveriesQuery = parsed(payload)?;

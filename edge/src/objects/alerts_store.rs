@@ -43,6 +43,10 @@ pub(crate) const STATES: [&str; 4] = ["open", "acknowledged", "snoozed", "resolv
 /// How bad an alert may be.
 pub(crate) const SEVERITIES: [&str; 3] = ["info", "warning", "critical"];
 
+/// How grave an alert is, in SQL: what is resolved comes last.
+const RANK: &str = "CASE severity WHEN 'critical' THEN 0 WHEN 'warning' THEN 1 ELSE 2 END
+    + CASE state WHEN 'resolved' THEN 3 ELSE 0 END";
+
 /// Which alerts to list.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -55,6 +59,8 @@ pub struct AlertsQuery {
     pub kind: Option<String>,
     /// Of this owner.
     pub owner: Option<String>,
+    /// Those not resolved before the others, the gravest first; else the last opened first.
+    pub gravest_first: bool,
     /// Behind this one.
     pub cursor: Option<String>,
     /// How many.
@@ -228,19 +234,22 @@ impl<S: Sql> AlertsStore<S> {
     }
 
     pub(super) fn list_alerts(&self, query: &AlertsQuery) -> Result<Value, SqlError> {
-        let (opened, id) = match query.cursor.as_deref().and_then(|text| text.split_once('-')) {
-            Some((opened, id)) => (Some(opened), Some(id)),
-            None => (None, None),
+        // A cursor is `opened-id`, behind the rank where there is one.
+        let (rank, cursor) = match (query.gravest_first, query.cursor.as_deref()) {
+            (true, Some(text)) => text.split_once('-').unzip(),
+            (_, cursor) => (Some("0"), cursor),
         };
+        let (opened, id) = cursor.and_then(|text| text.split_once('-')).unzip();
+        let (by_rank, prefix) =
+            if query.gravest_first { (RANK, "rank || '-' || ") } else { ("0", "") };
         // One more than asked for says whether there is more.
         let limit = query.limit.clamp(1, 1_000);
         let select = format!(
-            "SELECT body, CAST(opened_ms AS TEXT) || '-' || id FROM alerts
+            "SELECT body, {prefix}CAST(opened_ms AS TEXT) || '-' || id FROM (SELECT *, {by_rank} AS rank FROM alerts)
              WHERE (?1 IS NULL OR state = ?1) AND (?2 IS NULL OR severity = ?2) AND (?3 IS NULL OR kind = ?3)
                AND (?6 IS NULL OR json_extract(body, '$.owner') = ?6)
-               AND (?4 IS NULL OR opened_ms < CAST(?4 AS INTEGER)
-                    OR (opened_ms = CAST(?4 AS INTEGER) AND id > ?5))
-             ORDER BY opened_ms DESC, id LIMIT {}",
+               AND (?4 IS NULL OR (rank, -opened_ms, id) > (CAST(?7 AS INTEGER), -CAST(?4 AS INTEGER), ?5))
+             ORDER BY rank, opened_ms DESC, id LIMIT {}",
             limit + 1
         );
         let params = [
@@ -250,6 +259,7 @@ impl<S: Sql> AlertsStore<S> {
             opened,
             id,
             query.owner.as_deref(),
+            rank,
         ];
         let rows = self.sql.exec(&select, &params)?;
         page(&rows, limit, |row| Ok(shown(&stored(text(row, 0)?)?)))

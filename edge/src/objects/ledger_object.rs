@@ -100,7 +100,7 @@ pub struct UsageQuery {
     pub bucket: Option<String>,
     /// Dimensions to group by.
     pub group_by: Vec<String>,
-    /// Only with these values.
+    /// Only with these values; an empty one: only without any.
     pub filters: BTreeMap<String, String>,
 }
 
@@ -487,9 +487,18 @@ impl Filter {
     ) -> Result<(), SqlError> {
         for (name, value) in filters.iter().filter(|(name, _)| *name != "status") {
             known(name)?;
-            self.add(&format!("{name} = ?"), value);
+            self.equals(name, value);
         }
         Ok(())
+    }
+
+    /// A column that has this value. The empty text, which is no value of any, asks for rows without one.
+    pub(super) fn equals(&mut self, column: &str, value: &str) {
+        if value.is_empty() {
+            self.literal(&format!("COALESCE({column}, '') = ''"));
+        } else {
+            self.add(&format!("{column} = ?"), value);
+        }
     }
 
     pub(super) fn clause(&self) -> String {

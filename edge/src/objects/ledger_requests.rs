@@ -39,7 +39,7 @@ pub struct RequestsQuery {
     pub charged_from_nanos: Option<i64>,
     /// Charged so many nanodollars or less.
     pub charged_to_nanos: Option<i64>,
-    /// Only with these values: of the dimensions, `status` and `session`.
+    /// Only with these values of the dimensions, `status` and `session`; an empty one: only without any.
     pub filters: BTreeMap<String, String>,
 }
 
@@ -74,7 +74,7 @@ impl<S: Sql> LedgerObject<S> {
         // What has an index of its own is found wherever it is.
         for name in ["session", "key"] {
             if let Some(value) = query.filters.get(name) {
-                filter.add(&format!("{name} = ?"), value);
+                filter.equals(name, value);
             }
         }
         // One more than asked for tells whether there are more.

@@ -1,5 +1,6 @@
 //! The Durable Objects: their state machines over a storage port. The classes themselves are in `js/objects.mjs`.
 
+pub mod alerts_budgets;
 pub mod alerts_object;
 #[cfg(test)]
 mod alerts_object_tests;

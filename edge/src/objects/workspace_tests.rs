@@ -31,6 +31,13 @@ struct Acme {
 }
 
 impl Acme {
+    /// A new token of a role: a developer's is for the rows of all owners.
+    fn token_of(&self, role: &str) -> String {
+        let owner = (role == "developer").then_some("*");
+        let body = json!({ "name": role, "role": role, "owner": owner });
+        self.expect(201, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned()
+    }
+
     fn new() -> Self {
         let (shell, token) = Shell::with_workspace();
         Self { shell, token }

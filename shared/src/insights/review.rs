@@ -420,11 +420,8 @@ impl Draft {
     ) -> Review {
         let Self { mut review, changes, .. } = self;
         let near = budgets.into_iter().filter_map(|budget| {
-            let is_over = budget.window_ends_at.is_some_and(|end| end <= now);
-            let used = budget.spent.saturating_add(budget.held);
-            let percent = used.pico().checked_mul(100)?.checked_div(budget.limit.pico())?;
-            let percent = if budget.refusing { percent.max(100) } else { percent };
-            (!is_over && percent >= NEAR_PERCENT).then_some((budget, percent))
+            let percent = budget.percent(now).filter(|percent| *percent >= NEAR_PERCENT)?;
+            Some((budget, percent))
         });
         let mut near: Vec<(&BudgetSnapshot, i128)> = near.collect();
         near.sort_by_key(|(budget, percent)| {

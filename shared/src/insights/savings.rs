@@ -153,7 +153,7 @@ pub struct Opportunity {
     pub certainty: Certainty,
     /// Why it is no surer.
     pub caveat: String,
-    /// The parameters of `/requests` that show its requests.
+    /// The parameters of `/requests` that show its requests: an empty feature asks for those that name none.
     pub requests: BTreeMap<String, String>,
     /// Opportunities that claim the same tokens: only one of them can be had whole.
     pub excludes: Vec<String>,
@@ -239,6 +239,11 @@ pub fn savings(question: &Question<'_>) -> Option<Savings> {
     let span = Span { market: question.market, from: question.since, at: question.at };
     data.extend(idle(question.commitments, question.hours, &span)?);
     data.retain(|found| found.saves_usd.pico() >= LEAST_PICO);
+    let from = question.at.plus_ms(-i64::from(question.days) * DAY_MS).start_of_hour();
+    for found in &mut data {
+        let span = [("from", from), ("to", question.at)];
+        found.requests.extend(span.map(|(name, at)| (name.to_owned(), at.to_string())));
+    }
     data.sort_by(|a, b| b.saves_usd.cmp(&a.saves_usd).then_with(|| a.id.cmp(&b.id)));
     let total_usd = settle(&mut data)?;
     Some(Savings { days: question.days, total_usd, data })
@@ -280,7 +285,6 @@ impl Stream<'_> {
     fn opportunity(&self, kind: Kind, saves: Usd, action: String) -> Opportunity {
         let filters =
             [("feature", self.feature), ("provider", self.provider), ("model", self.model)];
-        let named = filters.into_iter().filter(|(_, value)| !value.is_empty());
         let mut evidence = BTreeMap::new();
         evidence.insert("requests".to_owned(), self.all.requests.to_string());
         evidence.insert("charged_usd".to_owned(), self.all.charged.to_string());
@@ -295,7 +299,7 @@ impl Stream<'_> {
             saves_usd: saves,
             certainty: Certainty::Low,
             caveat: String::new(),
-            requests: named.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+            requests: filters.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
             excludes: Vec::new(),
             counted: false,
             streams: Vec::new(),

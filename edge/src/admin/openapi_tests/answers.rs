@@ -57,6 +57,8 @@ pub(super) fn answers() -> BTreeMap<&'static str, Value> {
         ("OpenApi", json!({ "type": "object" })),
         ("Done", json!({ "type": "object" })),
         ("Session", session()),
+        ("Caller", answer(&[("who", text()), ("role", text()), ("owner", owner())])),
+        ("BudgetStandings", budget_standings()),
         ("SessionList", list_of("Session")),
         (
             "Problem",

@@ -136,7 +136,7 @@ pub(super) const ROWS: &[Spec] = &[
     get(
         Operation::ShowTrueUps,
         "/workspaces/{workspace}/true-ups",
-        "Estimates against bills, added up by day, provider, model, meter, kind and owner dimensions",
+        "Estimates against bills, added up by day, provider, model, meter, kind and owner dimensions; without `from`, since the workspace was created",
     )
     .with(Act::ReadUsage)
     .answers("TrueUpReport")
@@ -188,14 +188,14 @@ pub(super) const ROWS: &[Spec] = &[
     .takes("PriceImport")
     .answers("ImportReport"),
     change(Operation::DeletePrice, "DELETE", "/workspaces/{workspace}/prices/{price}", "Remove a price: `provider/model`, or `provider/model@day`"),
-    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first or sorted, filtered and paged")
+    get(Operation::ListRequests, "/workspaces/{workspace}/requests", "List requests, newest first or sorted, filtered and paged; a dimension with an empty value asks for those that have none")
         .with(Act::ReadUsage)
         .answers("RequestList")
         .asks(REQUEST_QUERY),
     get(Operation::ShowRequest, "/workspaces/{workspace}/requests/{request}", "Describe a request")
         .with(Act::ReadUsage)
         .answers("UsageEvent"),
-    get(Operation::ShowUsage, "/workspaces/{workspace}/usage", "Add up usage by hour or day and any dimensions")
+    get(Operation::ShowUsage, "/workspaces/{workspace}/usage", "Add up usage by hour or day and any dimensions; a dimension with an empty value asks for what has none")
         .with(Act::ReadUsage)
         .answers("UsageReport")
         .asks(USAGE_QUERY),

@@ -43,6 +43,8 @@ pub(super) const ROWS: &[Spec] = &[
     get(Operation::ListSessions, SESSIONS, "List the open sessions of the dashboard")
         .with(Act::ReadAudit)
         .answers("SessionList"),
+    get(Operation::ShowCaller, "/workspaces/{workspace}/session", "Who makes this call: the role and whose rows it sees, as they are now")
+        .answers("Caller"),
     change(Operation::EndSession, "DELETE", "/workspaces/{workspace}/session", "End the session that makes this call")
         .with(Act::ReadConfig),
     change(Operation::RevokeSession, "DELETE", "/workspaces/{workspace}/sessions/{session}", "End a session; it stops working at once"),
@@ -120,6 +122,14 @@ pub(super) const ROWS: &[Spec] = &[
     change(Operation::PutRoute, "PUT", ROUTE, "Create or replace a model alias").takes("Route").answers("Route"),
     change(Operation::DeleteRoute, "DELETE", ROUTE, "Remove a model alias"),
     get(Operation::ListBudgets, "/workspaces/{workspace}/budgets", "List the shared budgets by name").answers("BudgetMap"),
+    get(
+        Operation::ListBudgetStandings,
+        "/workspaces/{workspace}/budget-standings",
+        "Accounts of budgets, the fullest first, also of each value that has its own; of 500 accounts, those heard of last",
+    )
+    .with(Act::ReadUsage)
+    .answers("BudgetStandings")
+    .asks(&["budget", "limit"]),
     get(Operation::ShowBudget, BUDGET, "Describe a shared budget").answers("BudgetTerms"),
     change(Operation::PutBudget, "PUT", BUDGET, "Create or replace a shared budget; what is spent stays spent")
         .takes("BudgetTerms")
@@ -141,10 +151,10 @@ pub(super) const ROWS: &[Spec] = &[
     change(Operation::PutAlertSettings, "PUT", ALERT_SETTINGS, "Set when alerts are raised; what is absent takes its default")
         .takes("AlertSettings")
         .answers("AlertSettings"),
-    get(Operation::ListAlerts, "/workspaces/{workspace}/alerts", "List alerts, the last opened first, filtered and paged")
+    get(Operation::ListAlerts, "/workspaces/{workspace}/alerts", "List alerts, filtered and paged: the last opened first; by `sort=severity` those not resolved first, the gravest first")
         .with(Act::ReadUsage)
         .answers("AlertList")
-        .asks(&["state", "severity", "kind", "cursor", "limit"]),
+        .asks(&["state", "severity", "kind", "sort", "cursor", "limit"]),
     get(
         Operation::CountAlerts,
         "/workspaces/{workspace}/alert-counts",

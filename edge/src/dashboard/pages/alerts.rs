@@ -12,16 +12,8 @@ use crate::dashboard::web::{Ask, encoded};
 const FILTERS: [&str; 4] = ["state", "severity", "kind", "cursor"];
 
 /// A table of alerts.
-pub(super) fn table(caption: &str, alerts: Option<Vec<Value>>, most: usize) -> Table {
-    let rows = alerts.map(|mut alerts| {
-        // The gravest first; within one severity the order is the API's: the newest first.
-        alerts.sort_by_key(|alert| match text(alert, "severity") {
-            "critical" => 0,
-            "warning" => 1,
-            _ => 2,
-        });
-        alerts.iter().take(most).map(row).collect()
-    });
+pub(super) fn table(caption: &str, alerts: Option<Vec<Value>>) -> Table {
+    let rows = alerts.map(|alerts| alerts.iter().map(row).collect());
     Table {
         id: "alerts",
         caption: caption.to_owned(),
@@ -74,7 +66,10 @@ fn row(alert: &Value) -> Vec<Cell> {
 pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
         0 => vec![
-            Ask::get("/alerts").with_those(&visit.query, &FILTERS).with("limit", "100"),
+            Ask::get("/alerts")
+                .with_those(&visit.query, &FILTERS)
+                .with("sort", "severity")
+                .with("limit", "100"),
             Ask::get("/alert-counts"),
         ],
         _ => Vec::new(),
@@ -82,7 +77,7 @@ pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
 }
 
 pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
-    let mut table = table("Alerts, the gravest first", rounds.rows(0, 0), usize::MAX);
+    let mut table = table("Alerts, the gravest first", rounds.rows(0, 0));
     let cursor = rounds.value(0, 0).map(|answer| text(&answer, "next_cursor").to_owned());
     table.next = cursor.filter(|cursor| !cursor.is_empty()).map(|cursor| {
         format!("/dashboard/alerts{}", visit.query.with("cursor", Some(&cursor)).query())

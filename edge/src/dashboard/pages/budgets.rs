@@ -1,5 +1,7 @@
 //! Budgets: what is spent, held and left of each, its pace, its history, and a raise.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 use tallygate_shared::money::Usd;
 
@@ -8,16 +10,37 @@ use crate::dashboard::figures::share;
 use crate::dashboard::view::{Action, Block, Cell, Column, Facts, Field, Form, Table, Tone, View};
 use crate::dashboard::web::{Ask, Fields, encoded};
 
-/// Budgets asked about their spending: each is an object of its own.
+/// Accounts asked about their spending: each is an object of its own.
 const MOST: usize = 100;
+/// As many accounts as are remembered.
+const MOST_HEARD: &str = "500";
 /// What gives each value a budget of its own.
 const EACH: &str = "*";
 
-/// The questions about the budgets that have one account. Those with one for each value have a page for that.
-pub(super) fn status_asks(budgets: Option<&Value>, most: usize) -> Vec<Ask> {
-    let budgets = budgets.and_then(Value::as_object).into_iter().flatten();
-    let single = budgets.filter(|(_, terms)| !is_each(terms));
-    single.take(most).map(|(name, _)| status_of(name)).collect()
+/// The questions about the fullest accounts, and how many accounts there are. First comes what was heard of accounts,
+/// then the budgets of one account that nothing was heard of.
+pub(super) fn fullest(
+    budgets: Option<&Value>,
+    standings: Option<&[Value]>,
+    most: usize,
+) -> (Vec<Ask>, usize) {
+    let Some(budgets) = budgets.and_then(Value::as_object) else { return (Vec::new(), 0) };
+    let heard = standings.unwrap_or_default().iter();
+    let heard = heard.map(|row| (text(row, "budget"), text(row, "value")));
+    let mut accounts: Vec<(&str, &str)> = Vec::new();
+    let mut known = BTreeSet::new();
+    for (name, value) in heard.chain(budgets.keys().map(|name| (name.as_str(), ""))) {
+        let Some(terms) = budgets.get(name) else { continue };
+        let value = if is_each(terms) { value } else { "" };
+        if is_each(terms) != value.is_empty() && known.insert((name, value)) {
+            accounts.push((name, value));
+        }
+    }
+    let ask = |(name, value): &(&str, &str)| match *value {
+        "" => status_of(name),
+        value => status_of(name).with("value", value),
+    };
+    (accounts.iter().take(most).map(ask).collect(), accounts.len())
 }
 
 fn status_of(name: &str) -> Ask {
@@ -34,8 +57,8 @@ fn is_each(terms: &Value) -> bool {
 
 /// The statuses of a round.
 pub(super) fn statuses(rounds: &Rounds<'_>, round: usize) -> Vec<Value> {
-    let answers = rounds.0.get(round).into_iter().flatten();
-    answers.filter_map(crate::dashboard::web::Answer::value).collect()
+    let answers = rounds.0.get(round).copied().unwrap_or_default();
+    answers.iter().filter_map(crate::dashboard::web::Answer::value).collect()
 }
 
 fn money(status: &Value) -> Option<&Value> {
@@ -120,11 +143,17 @@ pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
         0 => {
             let proposals = Ask::get("/budget-proposals").with("dimension", proposed_by(visit));
-            vec![Ask::get("/budgets"), proposals]
+            let standings = Ask::get("/budget-standings").with("limit", MOST_HEARD);
+            vec![Ask::get("/budgets"), proposals, standings]
         }
-        1 => status_asks(rounds.value(0, 0).as_ref(), MOST),
+        1 => accounts(rounds).0,
         _ => Vec::new(),
     }
+}
+
+/// The questions of the list, and how many accounts there are.
+fn accounts(rounds: &Rounds<'_>) -> (Vec<Ask>, usize) {
+    fullest(rounds.value(0, 0).as_ref(), rounds.rows(0, 2).as_deref(), MOST)
 }
 
 pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
@@ -157,13 +186,17 @@ pub(super) fn list(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         empty: "There is none.".to_owned(),
         ..Table::default()
     };
+    let caption = match accounts(rounds).1 {
+        all if all > MOST => format!("The fullest {MOST} of {all} accounts of budgets"),
+        _ => "Accounts of budgets, the fullest first".to_owned(),
+    };
     View {
         title: "Budgets".to_owned(),
         lead:
             "What each budget has spent, what is promised to requests under way, and what is left."
                 .to_owned(),
         blocks: vec![
-            Block::Table(table("budgets", "Budgets, the fullest first", own, MOST)),
+            Block::Table(table("budgets", &caption, own, MOST)),
             Block::Table(each),
             Block::Table(proposals(visit, rounds)),
         ],
@@ -247,14 +280,20 @@ pub(super) fn one_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
         (1, Some(terms)) if is_each(&terms) => {
             let period = Period::of(visit);
             let by = scope(&terms, "dimension");
-            vec![period.ask(Ask::get("/usage")).with("group_by", by)]
+            let standings = Ask::get("/budget-standings").with("budget", name);
+            let usage = period.ask(Ask::get("/usage")).with("group_by", by);
+            vec![usage, standings.with("limit", MOST.to_string())]
         }
         (1, Some(_)) => vec![status_of(name)],
         (2, Some(terms)) if is_each(&terms) => {
             let by = scope(&terms, "dimension");
-            let mut values = rounds.rows(1, 0).unwrap_or_default();
-            values.sort_by_key(|row| std::cmp::Reverse(usd(row, "charged_usd").pico()));
-            let values = values.iter().map(|row| text(row, by)).filter(|value| !value.is_empty());
+            let mut spent = rounds.rows(1, 0).unwrap_or_default();
+            spent.sort_by_key(|row| std::cmp::Reverse(usd(row, "charged_usd").pico()));
+            let heard = rounds.rows(1, 1).unwrap_or_default();
+            let heard = heard.iter().map(|row| text(row, "value"));
+            let mut known = BTreeSet::new();
+            let values = heard.chain(spent.iter().map(|row| text(row, by)));
+            let values = values.filter(|value| !value.is_empty() && known.insert(*value));
             values.take(MOST).map(|value| status_of(name).with("value", value)).collect()
         }
         _ => Vec::new(),

@@ -19,10 +19,9 @@ const BUDGETS: usize = 2;
 const ALERTS: usize = 3;
 const FORECAST: usize = 4;
 const OUTCOMES: usize = 5;
-const BOOKS: usize = 6;
-const TOKENS: usize = 7;
-/// Budgets asked about their spending: each is an object of its own.
-const MOST_BUDGETS: usize = 40;
+const STANDINGS: usize = 6;
+const BOOKS: usize = 7;
+const TOKENS: usize = 8;
 const TOP: usize = 10;
 
 /// Whether the visitor sees all owners' rows: some figures are of all of them or not to be had.
@@ -40,9 +39,13 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
                 usage(&month).with("bucket", "day").with("group_by", "provider"),
                 usage(&month).with("group_by", "team"),
                 Ask::get("/budgets"),
-                Ask::get("/alerts").with("state", "open").with("limit", "100"),
+                Ask::get("/alerts")
+                    .with("state", "open")
+                    .with("sort", "severity")
+                    .with("limit", TOP.to_string()),
                 Ask::get("/forecast"),
                 Ask::get("/outcomes/summary").with("from", month.as_str()),
+                Ask::get("/budget-standings").with("limit", TOP.to_string()),
             ];
             if sees_all(visit) {
                 let performance = Ask::get("/model-performance").with("from", month.as_str());
@@ -50,7 +53,10 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
             }
             asks
         }
-        1 => super::budgets::status_asks(rounds.value(0, BUDGETS).as_ref(), MOST_BUDGETS),
+        1 => {
+            let (budgets, standings) = (rounds.value(0, BUDGETS), rounds.rows(0, STANDINGS));
+            super::budgets::fullest(budgets.as_ref(), standings.as_deref(), TOP).0
+        }
         _ => Vec::new(),
     }
 }
@@ -74,7 +80,7 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
         rounds.value(0, BUDGETS).is_some().then(|| super::budgets::statuses(rounds, 1)),
         TOP,
     )));
-    blocks.push(Block::Table(super::alerts::table("Open alerts", rounds.rows(0, ALERTS), TOP)));
+    blocks.push(Block::Table(super::alerts::table("Open alerts", rounds.rows(0, ALERTS))));
     if sees_all(visit) {
         blocks.extend([books.freshness(), books.allocation()]);
     }
@@ -174,7 +180,7 @@ fn top_owners(rounds: &Rounds<'_>) -> Table {
         let row = |row: &Value| {
             let amount = usd(row, "charged_usd");
             let team = match text(row, "team") {
-                "" => Cell::link("/dashboard/usage?by=owner", "Unallocated"),
+                "" => Cell::link("/dashboard/usage?by=owner&none=team", "Unallocated"),
                 team => {
                     let query =
                         Fields(vec![("by".into(), "feature".into()), ("team".into(), team.into())]);

@@ -9,6 +9,7 @@ use super::{Rounds, Visit, number, prompts, text, usd};
 use crate::dashboard::figures::share;
 use crate::dashboard::view::{Block, Cell, Column, Facts, Link, Stat, Table, Tone, View, stat};
 use crate::dashboard::web::{Ask, encoded};
+use crate::providers::catalog::price_book_name;
 
 /// Parts of the event that have a place of their own on the page.
 const SHOWN: [&str; 9] =
@@ -23,7 +24,9 @@ const AMOUNTS: [(&str, &str); 4] = [
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     let id = visit.parameters.first().map_or("", String::as_str);
     match (rounds.done(), rounds.value(0, 0)) {
-        (0, _) => vec![Ask::get(format!("/requests/{}", encoded(id)))],
+        (0, _) => {
+            vec![Ask::get(format!("/requests/{}", encoded(id))), Ask::get("/providers")]
+        }
         // A bill has days, not requests: what is known of this one is its day's.
         (1, Some(event)) if !text(&event, "provider").is_empty() => {
             let day = at(&event).date();
@@ -31,13 +34,20 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
             let ask = Ask::get("/true-ups")
                 .with("from", day.to_string())
                 .with("to", after.to_string())
-                .with("provider", text(&event, "provider"))
+                .with("provider", billed_as(text(&event, "provider"), rounds.rows(0, 1)))
                 .with("key", text(&event, "key"))
                 .with("group_by", "model,meter,kind");
             vec![ask]
         }
         _ => Vec::new(),
     }
+}
+
+/// What bills call a provider: the workspace's own name for it is another. One that is gone had the usual name.
+fn billed_as(name: &str, providers: Option<Vec<Value>>) -> String {
+    let known = providers.unwrap_or_default().into_iter().find(|it| text(it, "name") == name);
+    let kind = known.as_ref().map_or(name, |provider| text(provider, "kind"));
+    price_book_name(kind).unwrap_or(kind).to_owned()
 }
 
 fn at(event: &Value) -> Timestamp {

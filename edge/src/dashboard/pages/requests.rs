@@ -20,7 +20,7 @@ const FIELDS: [(&str, &str); 5] = [
     ("model", "Model"),
     ("code", "Refused for"),
 ];
-const MORE_FIELDS: [(&str, &str); 14] = [
+const MORE_FIELDS: [(&str, &str); 15] = [
     ("provider", "Provider"),
     ("status", "HTTP status"),
     ("user", "User"),
@@ -35,6 +35,7 @@ const MORE_FIELDS: [(&str, &str); 14] = [
     ("actor_environment", "Actor's environment"),
     ("min_charged_usd", "Charged at least, USD"),
     ("max_charged_usd", "Charged at most, USD"),
+    ("none", "Without: team, feature, ..."),
 ];
 const SORTS: [(&str, &str, &str); 4] = [
     ("", "Time", "the newest first"),
@@ -57,7 +58,8 @@ pub(super) fn list_asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     match rounds.done() {
         0 => {
             let ask = Period::of(visit).ask(Ask::get("/requests"));
-            vec![ask.with_those(&visit.query, &FILTERS).with("limit", "100")]
+            let ask = ask.with_those(&visit.query, &FILTERS).with_none_of(&visit.query);
+            vec![ask.with("limit", "100")]
         }
         _ => Vec::new(),
     }

@@ -77,9 +77,15 @@ fn is_counted(row: &Value) -> bool {
 fn opportunities(rows: Option<&[Value]>) -> Table {
     let row = |row: &Value| {
         let filters = row.get("requests").and_then(Value::as_object).into_iter().flatten();
-        let filters =
-            filters.filter_map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
-        let href = format!("/dashboard/requests{}", Fields(filters.collect()).query());
+        let filters = filters.filter_map(|(name, value)| Some((name.as_str(), value.as_str()?)));
+        let query = filters.fold(Fields::default(), |query, filter| match filter {
+            (name, "") => query.with_none(name),
+            // The page's days are whole ones, the last one among them.
+            ("from", at) => query.with("from", at.get(..10)),
+            ("to", at) => query.with("until", at.get(..10)),
+            (name, value) => query.with(name, Some(value)),
+        });
+        let href = format!("/dashboard/requests{}", query.query());
         let commitment = row.get("evidence").map_or("", |evidence| text(evidence, "commitment"));
         let feature = match (text(row, "feature"), commitment) {
             ("", "") => "Unallocated",

@@ -125,8 +125,9 @@ fn form(visit: &Visit<'_>) -> Form {
         fields: vec![
             Field::text("name", "Name", value("name")).required(),
             Field::choice("role", "Role", value("role"), &roles),
-            Field::text("owner", "Sees the rows of", value("owner"))
-                .help("For a developer: an owner, as keys and budgets name it. Empty: all owners."),
+            Field::text("owner", "Sees the rows of", value("owner")).help(
+                "For a developer: an owner, as keys and budgets name it, or * for all owners.",
+            ),
         ],
         submit: "Issue".to_owned(),
     }

@@ -34,14 +34,20 @@ fn by<'v>(visit: &'v Visit<'_>) -> &'v str {
 /// The question that is asked next: the first of these that is not fixed yet.
 fn deeper(query: &Fields, by: &str) -> Option<&'static str> {
     let next = ["team", "feature", "key", "user", "agent", "model"];
-    next.into_iter().find(|name| *name != by && query.get(name).is_none())
+    let is_open =
+        |name: &str| query.get(name).is_none() && query.without().all(|other| other != name);
+    next.into_iter().find(|name| *name != by && is_open(name))
 }
 
 pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
     if rounds.done() > 0 {
         return Vec::new();
     }
-    let usage = || Period::of(visit).ask(Ask::get("/usage")).with_those(&visit.query, &DIMENSIONS);
+    let query = &visit.query;
+    let usage = || {
+        let usage = Period::of(visit).ask(Ask::get("/usage"));
+        usage.with_those(query, &DIMENSIONS).with_none_of(query)
+    };
     vec![
         usage().with("group_by", by(visit)),
         usage().with("group_by", "provider,model,team,feature"),
@@ -67,11 +73,21 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
             current: true,
         });
     }
+    for name in visit.query.without() {
+        let others: Vec<&str> = visit.query.without().filter(|other| *other != name).collect();
+        let others = Some(others.join(",")).filter(|others| !others.is_empty());
+        let href =
+            format!("/dashboard/usage{}", visit.query.with("none", others.as_deref()).query());
+        let text = format!("{}: {} (take away)", title(name), nobody(name));
+        links.push(Link { href, text, current: true });
+    }
     let requests = format!("/dashboard/requests{}", visit.query.with("by", None).query());
     links.push(Link { href: requests, text: "The requests".to_owned(), current: false });
     let [from, until] = period.fields();
     let mut filters = vec![Field::choice("by", "By", by, &TITLES), from, until];
     filters.extend(fixed.iter().map(|(name, value)| Field::text(name, title(name), value)));
+    let none = visit.query.get("none");
+    filters.extend(none.map(|names| Field::text("none", "Without", names)));
     let total = rows.as_deref().map(|rows| sum_usd(rows, "charged_usd"));
     let total = Stat {
         label: "Charged in all".to_owned(),
@@ -97,24 +113,26 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     }
 }
 
+/// What stands where a dimension has no value.
+fn nobody(dimension: &str) -> &'static str {
+    match dimension {
+        "provider" | "model" => "None reached",
+        _ => "Unallocated",
+    }
+}
+
 fn table(visit: &Visit<'_>, by: &str, rows: Option<Vec<Value>>) -> Table {
     let rows = rows.map(|mut rows| {
         rows.sort_by_key(|row| Reverse(usd(row, "charged_usd").pico()));
         let all = sum_usd(&rows, "charged_usd");
         let row = |row: &Value| {
             let amount = usd(row, "charged_usd");
-            let name = match text(row, by) {
-                "" => Cell::text(if by == "provider" || by == "model" {
-                    "None reached"
-                } else {
-                    "Unallocated"
-                }),
-                value => {
-                    let query = visit.query.with(by, Some(value));
-                    let query = query.with("by", deeper(&query, by));
-                    Cell::link(format!("/dashboard/usage{}", query.query()), value)
-                }
+            let (query, name) = match text(row, by) {
+                "" => (visit.query.with_none(by), nobody(by)),
+                value => (visit.query.with(by, Some(value)), value),
             };
+            let query = query.with("by", deeper(&query, by));
+            let name = Cell::link(format!("/dashboard/usage{}", query.query()), name);
             let mut cells = vec![name];
             let counts = ["requests", "input_tokens", "cached_tokens", "output_tokens"];
             cells.extend(counts.map(|name| Cell::count(number(row, name))));
@@ -145,10 +163,9 @@ fn table(visit: &Visit<'_>, by: &str, rows: Option<Vec<Value>>) -> Table {
 const STATIONS: [&str; 4] = ["provider", "model", "team", "feature"];
 
 fn picture(rows: Option<&[Value]>) -> Option<Flow> {
-    let name = |row: &Value, at: &str| match (text(row, at), at) {
-        ("", "provider" | "model") => "None reached".to_owned(),
-        ("", _) => "Unallocated".to_owned(),
-        (name, _) => name.to_owned(),
+    let name = |row: &Value, at: &str| match text(row, at) {
+        "" => nobody(at).to_owned(),
+        name => name.to_owned(),
     };
     let way = |row: &Value| (STATIONS.map(|at| name(row, at)).into(), usd(row, "charged_usd"));
     let ways: Vec<Way> = rows?.iter().map(way).collect();

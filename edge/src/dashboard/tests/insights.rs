@@ -130,9 +130,13 @@ fn savings_name_what_to_do_and_where_its_requests_are() {
         "{}",
         page.body
     );
-    assert!(page.body.contains(
-        "/dashboard/requests?feature=%3Cb%3Eanswers&#38;model=gpt-6-sol&#38;provider=openai"
-    ));
+    // The days that were looked at, whatever month it is.
+    let href = "/dashboard/requests?feature=%3Cb%3Eanswers&#38;from=2026-10-21&#38;model=gpt-6-sol\
+        &#38;provider=openai&#38;until=2026-11-20\"";
+    assert!(page.body.contains(href), "{}", page.body);
+    let span = (&first["requests"]["from"], &first["requests"]["to"]);
+    let days = (&json!("2026-10-21T10:00:00.000Z"), &json!("2026-11-20T10:00:00.000Z"));
+    assert_eq!(span, days);
     assert!(page.body.contains("(a guess)") && page.body.contains("Document analysis"));
     assert_eq!(browser.get("/dashboard/savings?days=0").status, 422);
     let csv = browser.get("/dashboard/savings?format=csv&table=archetypes").body;

@@ -67,7 +67,7 @@ fn an_idle_commitment_stands_among_the_savings_under_its_own_name() {
     let start = "An idle commitment,ptu,openai/gpt-6-sol,7200,high,yes,";
     assert!(row.starts_with(start) && row.contains("utilisation percent 0.00"), "{csv}");
     let page = browser.get("/dashboard/savings");
-    let href = "/dashboard/requests?model=gpt-6-sol&#38;provider=openai";
+    let href = "/dashboard/requests?from=2026-11-10&#38;model=gpt-6-sol&#38;provider=openai&#38;until=2026-12-10";
     assert!(page.body.contains(href), "{}", page.body);
 }
 

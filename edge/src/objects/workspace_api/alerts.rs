@@ -24,7 +24,7 @@ const DEFAULT_PAGE: u64 = 50;
 const SECRETS_MAX: usize = 4;
 
 impl<S: Sql> Api<'_, S> {
-    fn ask_alerts(&self, method: &'static str, payload: String) -> Answer {
+    pub(super) fn ask_alerts(&self, method: &'static str, payload: String) -> Answer {
         Ok(Step::Alerts { name: self.workspace.id()?.to_string(), method, payload })
     }
 
@@ -50,6 +50,10 @@ impl<S: Sql> Api<'_, S> {
                 }
                 "kind" => {
                     query.kind = Some(one_of("kind", value, &AlertKind::ALL.map(AlertKind::name))?)
+                }
+                "sort" => {
+                    let sort = one_of("sort", value, &["newest", "severity"])?;
+                    query.gravest_first = sort == "severity";
                 }
                 "limit" => query.limit = page(&value)?,
                 _ => query.cursor = Some(value),

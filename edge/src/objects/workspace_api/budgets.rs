@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use serde_json::json;
 use tallygate_shared::budget::terms::{BudgetTerms, Dimension, EACH, Raise, account_name};
 
+use super::reports::page;
 use super::{Answer, Api};
 use crate::admin::bodies::TakenProposal;
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
+use crate::objects::alerts_budgets::StandingsQuery;
 use crate::objects::budget_calls::SyncCall;
 use crate::objects::sql::Sql;
+
+/// Accounts in a page, where no limit is asked for.
+const DEFAULT_PAGE: usize = 50;
 
 impl<S: Sql> Api<'_, S> {
     fn terms(&self, name: &str) -> Result<&BudgetTerms, Problem> {
@@ -23,6 +28,18 @@ impl<S: Sql> Api<'_, S> {
         let all = self.workspace.config().budgets.iter();
         let seen: BTreeMap<_, _> = all.filter(|(_, terms)| self.sees(&terms.owner)).collect();
         Ok(Step::json(200, &json!(seen)))
+    }
+
+    pub(super) fn budget_standings(&self) -> Answer {
+        let named = self.context.call.parameter("budget");
+        let limit = self.context.call.parameter("limit").map(|text| page(&text)).transpose()?;
+        let limit =
+            limit.map_or(DEFAULT_PAGE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
+        let all = self.workspace.config().budgets.iter();
+        let seen = all.filter(|(_, terms)| self.sees(&terms.owner)).map(|(name, _)| name);
+        let asked = |name: &&String| named.as_ref().is_none_or(|asked| asked == *name);
+        let budgets = seen.filter(asked).cloned().collect();
+        self.ask_alerts("budgets", json!(StandingsQuery { budgets, limit }).to_string())
     }
 
     pub(super) fn budget(&self, name: &str) -> Answer {

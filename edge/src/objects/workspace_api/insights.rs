@@ -48,7 +48,9 @@ impl<S: Sql> Api<'_, S> {
             }
         }
         (query.from_ms, query.to_ms) = (from.midnight().ms(), to.midnight().ms());
-        self.ask_ledgers(query.from_ms, query.to_ms, "unit_economics", json!(query).to_string())
+        let (from, to) = span(query.from_ms, query.to_ms)?;
+        let names = self.billed_ledgers(from, to)?;
+        Ok(Step::Ledgers { names, method: "unit_economics", payload: json!(query).to_string() })
     }
 
     pub(super) fn weekly_review(&self) -> Answer {
@@ -133,11 +135,8 @@ impl<S: Sql> Api<'_, S> {
     }
 
     fn ask_ledgers(&self, from: i64, to: i64, method: &'static str, payload: String) -> Answer {
-        if from >= to {
-            let remedy = "Give a day after `from`: `to` is the first day that is left out.";
-            return Err(Problem::field("to", "is not after `from`", remedy).into());
-        }
-        let names = self.ledgers(Some(from), Some(to))?;
+        let (from, to) = span(from, to)?;
+        let names = self.ledgers(from, to)?;
         Ok(Step::Ledgers { names, method, payload })
     }
 
@@ -184,6 +183,15 @@ impl<S: Sql> Api<'_, S> {
             Problem::field(name, "is no price", remedy)
         })
     }
+}
+
+/// A span of time that is one.
+fn span(from: i64, to: i64) -> Result<(Option<i64>, Option<i64>), Problem> {
+    if from < to {
+        return Ok((Some(from), Some(to)));
+    }
+    let remedy = "Give a day after `from`: `to` is the first day that is left out.";
+    Err(Problem::field("to", "is not after `from`", remedy))
 }
 
 fn ranged<T: FromStr + PartialOrd + Display>(

@@ -258,7 +258,7 @@ impl<S: Sql> Api<'_, S> {
         let moment = |day: &Option<String>| {
             day.as_deref().and_then(Date::parse).map(|day| day.midnight().ms())
         };
-        let names = self.ledgers(moment(&query.from), moment(&query.to))?;
+        let names = self.billed_ledgers(moment(&query.from), moment(&query.to))?;
         Ok(Step::Ledgers { names, method: "true_ups", payload: json!(query).to_string() })
     }
 }

@@ -22,6 +22,8 @@ use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
 const MAX_MONTHS: usize = 36;
+/// No shorter than these months: what is before it need not be counted month by month.
+const MAX_SPAN_MS: i64 = 36 * 31 * DAY_MS;
 /// Requests or audit entries in one page.
 const MAX_PAGE: u64 = 1_000;
 const DEFAULT_PAGE: u64 = 50;
@@ -144,7 +146,7 @@ impl<S: Sql> Api<'_, S> {
     pub(super) fn books(&self) -> Answer {
         let month = self.context.now.date().first_of_month();
         let before = Date::from_days(month.days() - 1).first_of_month();
-        let names = self.ledgers(Some(before.midnight().ms()), None)?;
+        let names = self.billed_ledgers(Some(before.midnight().ms()), None)?;
         let query = BooksQuery { month_ms: month.midnight().ms() };
         Ok(Step::Ledgers { names, method: "books", payload: json!(query).to_string() })
     }
@@ -156,9 +158,24 @@ impl<S: Sql> Api<'_, S> {
         to: Option<i64>,
     ) -> Result<Vec<String>, Problem> {
         let created = self.workspace.created().unwrap_or_default();
-        let first = from.map_or(created, Timestamp::from_ms).max(created).date().first_of_month();
+        self.ledgers_from(from.map_or(created, Timestamp::from_ms).max(created), to)
+    }
+
+    /// The same for what bills are part of: they may be of months before the workspace was created, so a first day that
+    /// is asked for holds.
+    pub(super) fn billed_ledgers(
+        &self,
+        from: Option<i64>,
+        to: Option<i64>,
+    ) -> Result<Vec<String>, Problem> {
+        let created = self.workspace.created().unwrap_or_default();
+        self.ledgers_from(from.map_or(created, Timestamp::from_ms), to)
+    }
+
+    fn ledgers_from(&self, from: Timestamp, to: Option<i64>) -> Result<Vec<String>, Problem> {
         let end = self.context.now.plus_ms(DAY_MS);
         let end = to.map_or(end, Timestamp::from_ms).min(end);
+        let first = from.max(end.plus_ms(-MAX_SPAN_MS)).date().first_of_month();
         let id = self.workspace.id()?;
         let mut month = first;
         let mut names = Vec::new();

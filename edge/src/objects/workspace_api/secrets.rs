@@ -65,17 +65,26 @@ impl Shared {
     }
 }
 
+/// The owner of a developer's token that shows the rows of all owners.
+const EVERYBODY: &str = "*";
+
 impl<S: Sql> Api<'_, S> {
     pub(super) fn issue_token(&mut self) -> Answer {
-        let new: NewToken = self.context.call.body()?;
+        let mut new: NewToken = self.context.call.body()?;
         check_text("name", &new.name)?;
         if matches!(new.role, Role::Operator | Role::Reconciler) {
             let remedy = "Use admin, finance, developer or auditor.";
             return Err(Problem::field("role", "cannot be given to a token", remedy).into());
         }
-        if let Some(owner) = &new.owner {
-            check_owner("owner", owner, new.role)?;
+        match &new.owner {
+            None if new.role == Role::Developer => {
+                let remedy = "Name whose keys and requests it shows, as `owner` of keys has it, or give `*` for everybody's.";
+                return Err(Problem::field("owner", "is missing for a developer", remedy).into());
+            }
+            None => {}
+            Some(owner) => check_owner("owner", owner, new.role)?,
         }
+        new.owner.take_if(|owner| owner == EVERYBODY);
         let (record, shown) = self.workspace.issue_token(&new, self.context)?;
         let change = json!({ "after": record });
         self.workspace.audit(self.principal, "added", "tokens", &change, self.context.now)?;

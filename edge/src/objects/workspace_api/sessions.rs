@@ -7,6 +7,7 @@ use crate::admin::call::Step;
 use crate::admin::problem::Problem;
 use crate::admin::roles::Role;
 use crate::objects::sql::Sql;
+use crate::objects::workspace_object::Principal;
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn open_session(&mut self) -> Answer {
@@ -19,6 +20,12 @@ impl<S: Sql> Api<'_, S> {
         let change = json!({ "after": session });
         self.workspace.audit(self.principal, "added", "sessions", &change, self.context.now)?;
         Ok(Step::json(self.spec.status, &session))
+    }
+
+    /// Who asks.
+    pub(super) fn caller(&self) -> Step {
+        let Principal { who, role, owner } = self.principal;
+        Step::json(200, &json!({ "who": who, "role": role, "owner": owner }))
     }
 
     /// Ends the session that asks. A call without one has none to end.

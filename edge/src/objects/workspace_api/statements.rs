@@ -6,7 +6,7 @@ use tallygate_shared::time::Date;
 use super::{Answer, Api};
 use crate::admin::call::Step;
 use crate::admin::problem::Problem;
-use crate::objects::ledger_statement::{Control, STATEMENT_DIMENSIONS, Statement, StatementQuery};
+use crate::objects::ledger_statement::{STATEMENT_DIMENSIONS, StatementQuery};
 use crate::objects::sql::Sql;
 
 impl<S: Sql> Api<'_, S> {
@@ -28,12 +28,7 @@ impl<S: Sql> Api<'_, S> {
         let open = month == this_month;
         let query = StatementQuery { month: month.to_string(), by, open };
         let end = month.first_of_next_month().midnight().ms();
-        let names = self.ledgers(Some(month.midnight().ms()), Some(end))?;
-        if names.is_empty() {
-            // Before the workspace: nothing, which adds up too.
-            let nothing = Statement::default().answer(&query, &Control::default());
-            return Ok(Step::json(200, &nothing));
-        }
+        let names = self.billed_ledgers(Some(month.midnight().ms()), Some(end))?;
         Ok(Step::Ledgers { names, method: "statement", payload: json!(query).to_string() })
     }
 }

@@ -158,12 +158,8 @@ fn the_alerts_object_hears_of_keys_and_tells_of_them() {
 fn each_role_may_do_its_part() {
     let acme = Acme::new();
     acme.expect(200, "PUT", "/receivers/ops", &hook());
-    let token = |role: &str| {
-        let made = acme.expect(201, "POST", "/tokens", &json!({ "name": role, "role": role }));
-        made["token"].as_str().unwrap().to_owned()
-    };
     for (role, may_handle) in [("finance", true), ("developer", true), ("auditor", false)] {
-        let token = token(role);
+        let token = acme.token_of(role);
         let status =
             |method: &str, path: &str, body: &Value| acme.ask_as(&token, method, path, body).0;
         assert_eq!(status("GET", "/alerts", &Value::Null), 200, "{role}");

@@ -83,6 +83,25 @@ fn months_and_dimensions_that_are_none_are_refused_with_a_remedy() {
     assert_eq!(acme.get("/books")["newest_event_at"], Value::Null);
 }
 
+#[test]
+fn bills_of_a_month_before_the_workspace_are_in_every_report_of_that_month() {
+    let acme = Acme::new();
+    let line = json!([{ "day": "2026-10-30", "provider": "openai", "line": "a", "revision": 1, "model": "gpt-x",
+        "meter": "input", "kind": "usage", "owner": { "unmetered": "unknown_key" }, "estimated": "0",
+        "billed": "12.5", "quantity_variance": "12.5", "price_variance": "0", "provisional": false }]);
+    acme.shell.ledger("ws_acme:2026-10").true_up(&line.to_string()).unwrap();
+    let statement = acme.get("/statements?month=2026-10&by=team");
+    assert!(statement["data"].to_string().contains("\"12.5\""), "{statement}");
+    let sums = |query: &str| acme.get(&format!("/true-ups?{query}"))["data"].clone();
+    assert_eq!(sums("from=2026-10-01&to=2026-11-01")[0]["sums"]["billed_usd"], "12.5");
+    assert_eq!(sums("from=0001-01-01")[0]["sums"]["billed_usd"], "12.5");
+    assert_eq!(sums(""), json!([]));
+    let units = acme.get("/unit-economics?from=2026-10-01&to=2026-11-01");
+    assert_eq!(units["overall"]["total_usd"], "12.5");
+    let books = acme.get("/books");
+    assert_eq!(books["providers"]["openai"]["billed_until"], "2026-10-30");
+}
+
 /// A demo workspace with keys of two teams and of nobody: its token.
 pub(super) fn demo(shell: &Shell) -> String {
     let (status, made) =

@@ -69,7 +69,9 @@ fn idle_units_are_found_in_the_hours_since_the_workspace_was_there() {
         (&json!("3360"), &json!("4032"), &json!("1680"))
     );
     assert_eq!((&given["certainty"], &given["counted"]), (&json!("medium"), &json!(true)));
-    assert_eq!(given["requests"], json!({ "provider": "openai", "model": "gpt-6-sol" }));
+    let (from, to) = ("2026-11-04T10:00:00.000Z", "2026-12-04T10:00:00.000Z");
+    let requests = json!({ "provider": "openai", "model": "gpt-6-sol", "from": from, "to": to });
+    assert_eq!(given["requests"], requests);
     // 20 hours elsewhere for $6 each would have fitted.
     let moved = find("move");
     assert_eq!(moved["evidence"]["paid_by_the_token"], "spare/gpt-6-sol");

@@ -90,7 +90,7 @@ fn unit_costs_add_up_to_what_was_charged_billed_and_run_around_the_models() {
         line("aws", "c", json!({}), "0", "0.5"),
     ]);
     acme.shell.ledger("ws_acme:2026-11").true_up(&lines.to_string()).unwrap();
-    let report = acme.get("/unit-economics?from=2026-10-01&to=2026-12-01&bucket=week");
+    let report = acme.get("/unit-economics?from=2026-11-01&to=2026-12-01&bucket=week");
     let sum = |rows: &Value, name: &str| {
         let rows = rows.as_array().unwrap().iter();
         rows.map(|row| usd(&row[name])).fold(Usd::ZERO, Usd::saturating_add)
@@ -113,7 +113,7 @@ fn unit_costs_add_up_to_what_was_charged_billed_and_run_around_the_models() {
     assert!(
         report["data"].as_array().unwrap().iter().any(|row| row["bucket_start"] == "2026-11-16")
     );
-    let customers = acme.get("/unit-economics?from=2026-10-01&to=2026-12-01&group_by=customer");
+    let customers = acme.get("/unit-economics?from=2026-11-01&to=2026-12-01&group_by=customer");
     assert_eq!(
         (usd(&customers["overall"]["total_usd"]), &customers["data"]),
         (expected, &json!([]))
@@ -353,9 +353,7 @@ fn calculators_answer_and_name_what_is_wrong() {
 fn every_role_reads_insights() {
     let acme = Acme::new();
     for role in ["finance", "developer", "auditor"] {
-        let body = json!({ "name": role, "role": role });
-        let token =
-            acme.expect(201, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+        let token = acme.token_of(role);
         for path in ["/unit-economics", "/weekly-review", "/savings", "/archetypes"] {
             assert_eq!(acme.ask_as(&token, "GET", path, &Value::Null).0, 200, "{role} {path}");
         }

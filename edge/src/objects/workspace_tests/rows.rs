@@ -182,8 +182,12 @@ fn an_owner_is_for_developers_and_is_said_in_lists() {
         let problem = acme.refuse(422, "invalid_field", "POST", "/tokens", &body);
         assert_eq!(problem["errors"][0]["field"], "owner");
     }
-    let body = json!({ "name": "x", "role": "developer", "owner": "a\nb" });
-    acme.refuse(422, "invalid_field", "POST", "/tokens", &body);
+    for owner in [json!("a\nb"), json!(""), Value::Null] {
+        let body = json!({ "name": "x", "role": "developer", "owner": owner });
+        let problem = acme.refuse(422, "invalid_field", "POST", "/tokens", &body);
+        assert_eq!(problem["errors"][0]["field"], "owner");
+        assert!(problem["errors"][0]["remedy"].as_str().is_some_and(|it| it.len() > 5));
+    }
     let issued = acme.expect(
         201,
         "POST",

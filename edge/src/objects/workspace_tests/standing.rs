@@ -92,9 +92,7 @@ fn the_scale_counts_what_is_really_used() {
     let hook = json!({ "type": "standard_webhook", "url": "https://hooks.example.com/x" });
     acme.expect(200, "PUT", "/receivers/ops", &hook);
     for role in ["finance", "developer"] {
-        let body = json!({ "name": role, "role": role });
-        let token =
-            acme.expect(201, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+        let token = acme.token_of(role);
         assert_eq!(acme.ask_as(&token, "POST", "/sessions", &Value::Null).0, 201);
     }
     let after = acme.get("/maturity");

@@ -93,9 +93,7 @@ fn every_role_may_scrape_and_admins_alone_configure() {
     let acme = Acme::new();
     let (id, _) = acme.key("chat", &json!({}));
     for role in ["finance", "developer", "auditor"] {
-        let body = json!({ "name": role, "role": role });
-        let token =
-            acme.expect(201, "POST", "/tokens", &body)["token"].as_str().unwrap().to_owned();
+        let token = acme.token_of(role);
         let (status, page) = acme.ask_as(&token, "GET", "/metrics", &Value::Null);
         assert_eq!(status, 200);
         assert!(page.as_str().unwrap().contains("# TYPE tallygate_requests_total counter\n"));

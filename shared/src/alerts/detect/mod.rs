@@ -57,6 +57,19 @@ pub struct BudgetSnapshot {
     pub at: Timestamp,
 }
 
+impl BudgetSnapshot {
+    /// How many percent of the limit are spent or set aside: 100 at least where requests are refused. `None` when the
+    /// window is over, or where there is no limit to be near to.
+    pub fn percent(&self, now: Timestamp) -> Option<i128> {
+        if self.window_ends_at.is_some_and(|end| end <= now) {
+            return None;
+        }
+        let used = self.spent.saturating_add(self.held).pico().checked_mul(100)?;
+        let percent = used.checked_div(self.limit.pico());
+        if self.refusing { Some(percent.unwrap_or_default().max(100)) } else { percent }
+    }
+}
+
 /// What detectors need to know of a key.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
