@@ -58,10 +58,18 @@ pub struct Judged {
     pub feature: String,
     /// Accepted.
     pub accepted: u64,
+    /// Accepted ones whose cost is not known.
+    pub accepted_cost_unknown: u64,
     /// Rejected.
     pub rejected: u64,
     /// What the requests behind them were charged.
     pub cost_usd: Usd,
+}
+
+impl Judged {
+    fn per_accepted(&self) -> Option<Usd> {
+        each(self.cost_usd, self.accepted.checked_sub(self.accepted_cost_unknown)?)
+    }
 }
 
 /// When something was first seen in the weeks that are looked at.
@@ -137,11 +145,14 @@ pub struct OutcomeCost {
     pub owner: String,
     /// Accepted in the week.
     pub accepted: u64,
+    /// Those of them whose cost is not known.
+    #[serde(default)]
+    pub accepted_cost_unknown: u64,
     /// Rejected in the week.
     pub rejected: u64,
     /// What the requests behind them were charged.
     pub cost_usd: Usd,
-    /// That, by the accepted ones; `None` where none was.
+    /// That, by the accepted ones whose cost is known; `None` where there are none.
     pub per_accepted_usd: Option<Usd>,
     /// The same in the week before.
     pub per_accepted_before_usd: Option<Usd>,
@@ -348,29 +359,31 @@ fn outcomes(
     judged: &[Judged],
     features: &BTreeMap<String, (Change, String)>,
 ) -> Option<Vec<OutcomeCost>> {
-    let mut sums: BTreeMap<(&str, bool), (u64, u64, Usd)> = BTreeMap::new();
+    let mut sums: BTreeMap<(&str, bool), Judged> = BTreeMap::new();
     for one in judged {
         let sum = sums.entry((&one.feature, one.after)).or_default();
-        sum.0 = sum.0.checked_add(one.accepted)?;
-        sum.1 = sum.1.checked_add(one.rejected)?;
-        sum.2 = sum.2.checked_add(one.cost_usd)?;
+        sum.accepted = sum.accepted.checked_add(one.accepted)?;
+        sum.accepted_cost_unknown =
+            sum.accepted_cost_unknown.checked_add(one.accepted_cost_unknown)?;
+        sum.rejected = sum.rejected.checked_add(one.rejected)?;
+        sum.cost_usd = sum.cost_usd.checked_add(one.cost_usd)?;
     }
     let mut found = Vec::new();
-    for ((feature, after), (accepted, rejected, cost_usd)) in &sums {
-        if !after || *cost_usd == Usd::ZERO {
+    for ((feature, after), sum) in &sums {
+        if !after || sum.cost_usd == Usd::ZERO {
             continue;
         }
         let before = sums.get(&(*feature, false));
         let (change, owner) = features.get(*feature).cloned().unwrap_or_default();
-        let per_accepted_usd = each(*cost_usd, *accepted);
         let mut one = OutcomeCost {
             feature: (*feature).to_owned(),
             owner,
-            accepted: *accepted,
-            rejected: *rejected,
-            cost_usd: *cost_usd,
-            per_accepted_usd,
-            per_accepted_before_usd: before.and_then(|(accepted, _, cost)| each(*cost, *accepted)),
+            accepted: sum.accepted,
+            accepted_cost_unknown: sum.accepted_cost_unknown,
+            rejected: sum.rejected,
+            cost_usd: sum.cost_usd,
+            per_accepted_usd: sum.per_accepted(),
+            per_accepted_before_usd: before.and_then(Judged::per_accepted),
             change,
             question: String::new(),
         };

@@ -106,7 +106,12 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
     let part = |part: u64, whole: u64| share(i128::from(part), i128::from(whole));
     let outcomes = rounds.rows(0, OUTCOMES).unwrap_or_default();
     let accepted = sum(&outcomes, "accepted");
-    let per_outcome = each(sum_usd(&outcomes, "cost_usd"), accepted);
+    let unknown = sum(&outcomes, "accepted_cost_unknown");
+    let per_outcome = each(sum_usd(&outcomes, "cost_usd"), accepted.saturating_sub(unknown));
+    let left_out = match unknown {
+        0 => String::new(),
+        unknown => format!(" Left out, as their cost is not known: {unknown}."),
+    };
     let amount = |amount: Option<Usd>| amount.map_or(Cell::Nothing, Cell::money);
     vec![
         stat("Requests", Cell::count(requests), ""),
@@ -123,7 +128,7 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
         stat(
             "Per accepted outcome",
             amount(per_outcome),
-            format!("{accepted} accepted this month."),
+            format!("{accepted} accepted this month.{left_out}"),
         ),
     ]
 }
