@@ -460,7 +460,10 @@ pub(super) fn answers() -> BTreeMap<&'static str, Value> {
                     ("age_days", json!({ "type": ["integer", "null"] })),
                     (
                         "last_used_at",
-                        described_as(time_or_none(), "The last hour with a request of these days"),
+                        described_as(
+                            time_or_none(),
+                            "The last hour with a request of these days, or a day or hour of the last 365",
+                        ),
                     ),
                     ("requests", count()),
                     ("charged_usd", money()),
