@@ -211,7 +211,8 @@ pub(super) fn markdown(review: &Review, workspace: &str, dashboard: Option<&str>
     });
     section("Top movers", movers.collect(), "Nothing moved.");
     let outcomes = review.outcomes.iter().map(|it| {
-        let each = it.per_accepted_usd.map_or_else(|| "none accepted".to_owned(), dollars);
+        let none = if it.accepted == 0 { "none accepted" } else { "no known cost" };
+        let each = it.per_accepted_usd.map_or_else(|| none.to_owned(), dollars);
         format!(
             "- **{}**: {each} for each accepted outcome, {} accepted, {} rejected. Its cost: {}.\n  {}{}",
             escape(called(&it.feature)),
