@@ -1,9 +1,15 @@
 //! Outcomes keep their costs when their events go, in whatever order things come.
 
 use serde_json::{Value, json};
+use tallygate_shared::time::Timestamp;
 
+use super::ledger_archive::Job;
+use super::ledger_object::{LedgerObject, MIGRATIONS};
 use super::ledger_outcomes_tests::{Month, of};
+use super::ledger_released::RELEASED;
+use super::migrations::migrate;
 use super::sql::Sql;
+use super::test_sql::TestSql;
 
 const OURS: &str = "0000000000000001";
 const THEIRS: &str = "0000000000000002";
@@ -132,6 +138,47 @@ fn a_request_that_went_with_its_session_has_no_known_cost_of_its_own() {
     let whole = &month.summary(&[])[0];
     assert_eq!((&whole["requests"], &whole["cost_usd"]), (&json!(1), &json!("1")));
     assert_eq!(whole["cost_unknown"], 1);
+}
+
+#[test]
+fn what_outcomes_cost_stays_when_the_archive_has_their_events() {
+    let sql = TestSql::new();
+    let ledger = LedgerObject::open(sql.clone()).unwrap().with_limits(Some(0), true);
+    let month = Month { sql, ledger };
+    spend(&month);
+    say(&month);
+    let (before, by_model) = (costs(&month), models(&month));
+    let now = Timestamp::parse("2026-11-20T03:00:00Z").unwrap();
+    while let Some(Job::Write { part, .. }) = month.ledger.archive("ws_acme:2026-11", now).unwrap()
+    {
+        month.sql.transact(|| month.ledger.written(part.n, 1, now)).unwrap();
+    }
+    assert_eq!(month.sql.exec("SELECT id FROM events", &[]).unwrap().len(), 0);
+    assert_eq!((costs(&month), models(&month)), (before, by_model));
+}
+
+#[test]
+fn a_session_that_had_lost_requests_before_this_was_kept_has_no_known_cost() {
+    let sql = TestSql::new();
+    let step = MIGRATIONS.iter().position(|step| *step == RELEASED).unwrap();
+    migrate(&sql, &MIGRATIONS[..step]).unwrap();
+    for (name, requests) in [("cut", 2), ("whole", 1)] {
+        let event = format!(
+            "INSERT INTO events (id, at_ms, status, charged_nanos, key, body, session)
+             VALUES ('{name}', 1, 200, 1, '{OURS}', '{{}}', '{name}')"
+        );
+        sql.exec(&event, &[]).unwrap();
+        let sums = format!(
+            "INSERT INTO conversations (session, key, last_ms, charged_nanos, growth, requests, body)
+             VALUES ('{name}', '{OURS}', 1, 1, 0, {requests}, '{{}}')"
+        );
+        sql.exec(&sums, &[]).unwrap();
+    }
+    let month = Month { ledger: LedgerObject::open(sql.clone()).unwrap(), sql };
+    month.say(&session("cut"), &json!({}));
+    month.say(&session("whole"), &json!({}));
+    let whole = &month.summary(&[])[0];
+    assert_eq!((&whole["requests"], &whole["cost_unknown"]), (&json!(1), &json!(1)));
 }
 
 impl Month {
