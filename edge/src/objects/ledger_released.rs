@@ -3,6 +3,7 @@
 //! Of a request with an outcome its own row is kept, so that it counts once however many outcomes it has. Requests of a
 //! session with an outcome that have none themselves are added up by model. What goes while nobody has said anything of
 //! it is not kept: an outcome that comes later has no known cost, and that of a session of which a part is gone neither.
+//! Requests of 2,000,000 outcomes are 2,000,000 x about 280 bytes with their index = 0.6 GB of an object's 10 GB.
 
 use super::ledger_object::LedgerObject;
 use super::sql::{Sql, SqlError};
