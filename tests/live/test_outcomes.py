@@ -82,7 +82,7 @@ def test_the_cost_of_an_accepted_outcome_by_feature(signed):
     assert [o["request"] for o in say(key, search).json["data"]] == [o["request"] for o in search]
 
     review, search = summary(signed, "?group_by=feature")
-    each = {"requests": 2, "cost_usd": str(2 * cost), "cost_unknown": 0}
+    each = {"requests": 2, "cost_usd": str(2 * cost), "cost_unknown": 0, "accepted_cost_unknown": 0}
     assert review == each | {
         "feature": "review",
         "accepted": 1,

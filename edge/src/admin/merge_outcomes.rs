@@ -11,7 +11,8 @@ use super::merge::{MAX_USAGE_ROWS, too_many_rows};
 use crate::objects::ledger_outcomes::Position;
 
 /// What is counted in a row of the summary.
-pub(crate) const OUTCOME_COUNTS: [&str; 4] = ["accepted", "rejected", "requests", "cost_unknown"];
+pub(crate) const OUTCOME_COUNTS: [&str; 5] =
+    ["accepted", "rejected", "requests", "cost_unknown", "accepted_cost_unknown"];
 /// What is money in it.
 pub(crate) const OUTCOME_AMOUNTS: [&str; 2] = ["value_usd", "cost_usd"];
 
@@ -54,7 +55,10 @@ pub(super) fn summary(rows: Vec<Value>) -> Option<Step> {
     }
     let mut data: Vec<Value> = sums.into_values().collect();
     for row in &mut data {
-        let each = cost_of_each(amount(row, "cost_usd")?, row.get("accepted")?.as_u64()?);
+        let count = |name: &str| row.get(name)?.as_u64();
+        // The cost is of those whose cost is known: only they share it.
+        let costed = count("accepted")?.checked_sub(count("accepted_cost_unknown")?)?;
+        let each = cost_of_each(amount(row, "cost_usd")?, costed);
         row.as_object_mut()?.insert("cost_per_accepted_usd".to_owned(), json!(each));
     }
     Some(Step::json(200, &json!({ "data": data })))
@@ -98,7 +102,19 @@ mod tests {
 
     fn row(team: &str, accepted: u64, cost: &str) -> Value {
         json!({ "team": team, "accepted": accepted, "rejected": 1, "requests": 2, "cost_unknown": 0,
-                "value_usd": "0.5", "cost_usd": cost })
+                "accepted_cost_unknown": 0, "value_usd": "0.5", "cost_usd": cost })
+    }
+
+    #[test]
+    fn an_accepted_outcome_of_unknown_cost_does_not_make_the_others_cheaper() {
+        let mut half_known = row("a", 3, "6");
+        half_known["cost_unknown"] = json!(2);
+        half_known["accepted_cost_unknown"] = json!(1);
+        let answers = [json!({ "data": [half_known] }), json!({ "data": [row("a", 1, "3")] })];
+        let (_, body) = merged("outcome_summary", &json!({}), &answers);
+        let row = &body["data"][0];
+        assert_eq!((&row["accepted"], &row["accepted_cost_unknown"]), (&json!(4), &json!(1)));
+        assert_eq!(row["cost_per_accepted_usd"], "3");
     }
 
     #[test]
@@ -110,10 +126,11 @@ mod tests {
         let (status, body) = merged("outcome_summary", &json!({}), &answers);
         assert_eq!(status, 200);
         let expect = json!({ "data": [
-            { "team": "a", "accepted": 3, "rejected": 2, "requests": 4, "cost_unknown": 0, "value_usd": "1",
+            { "team": "a", "accepted": 3, "rejected": 2, "requests": 4, "cost_unknown": 0,
+              "accepted_cost_unknown": 0, "value_usd": "1",
               "cost_usd": "9007200.000000001", "cost_per_accepted_usd": "3002400" },
-            { "team": "b", "accepted": 0, "rejected": 1, "requests": 2, "cost_unknown": 0, "value_usd": "0.5",
-              "cost_usd": "5", "cost_per_accepted_usd": null },
+            { "team": "b", "accepted": 0, "rejected": 1, "requests": 2, "cost_unknown": 0,
+              "accepted_cost_unknown": 0, "value_usd": "0.5", "cost_usd": "5", "cost_per_accepted_usd": null },
         ]});
         assert_eq!(body, expect);
     }

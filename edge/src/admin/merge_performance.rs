@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value, json};
 use tallygate_shared::money::Usd;
 use tallygate_shared::telemetry::latency::{ERROR_BASIS_POINTS, Latencies};
@@ -21,28 +22,39 @@ const PERCENTILES: [(&str, u64); 3] = [("p50", 5_000), ("p95", 9_500), ("p99", 9
 #[serde(deny_unknown_fields)]
 pub(super) struct Measured<T> {
     pub(super) data: Vec<T>,
-    pub(super) measured_after: Option<i64>,
+    measured_after: Option<i64>,
+    /// Accepted outcomes that no model is known for, where outcomes are asked about.
+    #[serde(default)]
+    accepted_cost_unknown: u64,
 }
 
-/// The answers of all Ledgers, and since when they are whole.
-pub(super) fn measured<T: serde::de::DeserializeOwned>(
-    answers: &str,
-) -> Option<(Vec<T>, Option<String>)> {
-    let answers: Vec<String> = serde_json::from_str(answers).ok()?;
-    let (mut rows, mut after) = (Vec::new(), None);
-    for answer in answers {
-        let answer: Measured<T> = serde_json::from_str(&answer).ok()?;
-        rows.extend(answer.data);
-        after = after.max(answer.measured_after);
+impl<T: DeserializeOwned> Measured<T> {
+    /// The answers of all Ledgers as one.
+    pub(super) fn merged(answers: &str) -> Option<Self> {
+        let answers: Vec<String> = serde_json::from_str(answers).ok()?;
+        let mut whole = Self { data: Vec::new(), measured_after: None, accepted_cost_unknown: 0 };
+        for answer in answers {
+            let answer: Self = serde_json::from_str(&answer).ok()?;
+            whole.data.extend(answer.data);
+            whole.measured_after = whole.measured_after.max(answer.measured_after);
+            whole.accepted_cost_unknown =
+                whole.accepted_cost_unknown.checked_add(answer.accepted_cost_unknown)?;
+        }
+        Some(whole)
     }
-    Some((rows, after.map(|ms| Timestamp::from_ms(ms).to_string())))
+
+    /// Since when it is whole.
+    pub(super) fn after(&self) -> Option<String> {
+        self.measured_after.map(|ms| Timestamp::from_ms(ms).to_string())
+    }
 }
 
 pub(super) fn models(payload: &str, answers: &str) -> Option<Step> {
     let query: PerformanceQuery = serde_json::from_str(payload).ok()?;
-    let (rows, after) = measured::<ModelRow>(answers)?;
+    let measured = Measured::<ModelRow>::merged(answers)?;
+    let (after, unknown) = (measured.after(), measured.accepted_cost_unknown);
     let mut groups: BTreeMap<(Option<i64>, Vec<String>), ModelRow> = BTreeMap::new();
-    for row in rows {
+    for row in measured.data {
         let sum = groups.entry((row.start_ms, row.group.clone())).or_default();
         sum.sums.add(&row.sums);
         sum.accepted = sum.accepted.checked_add(row.accepted)?;
@@ -56,7 +68,8 @@ pub(super) fn models(payload: &str, answers: &str) -> Option<Step> {
         .map(|((start, group), row)| shown(&query.group_by, start, &group, &row))
         .collect::<Option<_>>()?;
     let answer = json!({
-        "data": data, "measured_after": after, "percentile_error_basis_points": ERROR_BASIS_POINTS,
+        "data": data, "measured_after": after, "accepted_cost_unknown": unknown,
+        "percentile_error_basis_points": ERROR_BASIS_POINTS,
     });
     Some(Step::json(200, &answer))
 }

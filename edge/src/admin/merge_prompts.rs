@@ -10,7 +10,7 @@ use tallygate_shared::time::Timestamp;
 use super::call::Step;
 use super::merge::{MAX_USAGE_ROWS, too_many_rows};
 use super::merge_outcomes::cost_of_each;
-use super::merge_performance::measured;
+use super::merge_performance::Measured;
 use super::problem::Problem;
 use crate::objects::ledger_prompts::{
     Conversation, ConversationRow, MAX_TURNS, PromptSums, PromptsQuery, ShapeRow,
@@ -18,9 +18,10 @@ use crate::objects::ledger_prompts::{
 
 /// Shapes, the dearest first.
 pub(super) fn shapes(answers: &str) -> Option<Step> {
-    let (rows, after) = measured::<ShapeRow>(answers)?;
+    let measured = Measured::<ShapeRow>::merged(answers)?;
+    let after = measured.after();
     let mut groups: BTreeMap<[String; 3], PromptSums> = BTreeMap::new();
-    for ShapeRow { feature, model, shape, sums } in rows {
+    for ShapeRow { feature, model, shape, sums } in measured.data {
         groups.entry([feature, model, shape]).or_default().add(&sums);
     }
     if groups.len() > MAX_USAGE_ROWS {
@@ -51,9 +52,10 @@ fn parts(parts: &tallygate_shared::events::decision::PromptParts) -> Value {
 /// Sessions, the largest first. One that lasted over midnight of a month is one.
 pub(super) fn sessions(payload: &str, answers: &str) -> Option<Step> {
     let query: PromptsQuery = serde_json::from_str(payload).ok()?;
-    let (rows, after) = measured::<ConversationRow>(answers)?;
+    let measured = Measured::<ConversationRow>::merged(answers)?;
+    let after = measured.after();
     let mut sessions: BTreeMap<(String, String), Conversation> = BTreeMap::new();
-    for ConversationRow { session, key, sums } in rows {
+    for ConversationRow { session, key, sums } in measured.data {
         sessions.entry((session, key)).or_default().add(&sums);
     }
     let mut rows: Vec<_> = sessions.into_iter().collect();

@@ -14,7 +14,9 @@ use super::call::Step;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InventoryQuery {
-    /// From this moment on.
+    /// When a key was last used is looked for from this moment on.
+    pub since_ms: i64,
+    /// What it was used for, from this one on.
     pub from_ms: i64,
     /// Before this moment: now.
     pub to_ms: i64,
@@ -135,7 +137,8 @@ mod tests {
 
     fn shown(keys: &[Value], members: &[&str], rows: &[Value]) -> Vec<Value> {
         let query = InventoryQuery {
-            from_ms: 0,
+            since_ms: 0,
+            from_ms: 70 * DAY_MS,
             to_ms: 100 * DAY_MS,
             days: 30,
             keys: keys.to_vec(),

@@ -36,15 +36,27 @@ pub struct Replay {
 }
 
 /// What one refusal would have met.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Met {
     Passes { hold: Usd, budgets_not_asked: bool },
     Refused { code: String },
     CannotBeTold { reason: &'static str },
 }
 
-/// What passed so far, of one key: when, what it would have held, and the tokens it asked for.
-type Passed = Vec<(Timestamp, Usd, u64)>;
+/// Requests alike that passed: when, what each would have held, the tokens it asked for, and how many.
+#[derive(Clone, Copy)]
+struct Passed {
+    at: Timestamp,
+    hold: Usd,
+    tokens: u64,
+    many: u64,
+}
+
+impl Passed {
+    fn hold(&self) -> Usd {
+        Usd::from_pico(self.hold.pico().saturating_mul(i128::from(self.many)))
+    }
+}
 
 /// Numbers of one group.
 #[derive(Default)]
@@ -75,33 +87,32 @@ impl Counts {
 /// Decides refusals again. `all` is how many there were in that time, also those that are not among `events`.
 pub fn replay(question: &Replay, mut events: Vec<UsageEvent>, all: u64) -> Value {
     events.sort_by(|a, b| (a.at, &a.id).cmp(&(b.at, &b.id)));
-    let mut passed: BTreeMap<String, Passed> = BTreeMap::new();
+    let mut passed: BTreeMap<String, Vec<Passed>> = BTreeMap::new();
     let (mut whole, mut worst_case, mut not_asked) = (Counts::default(), Usd::ZERO, 0_u64);
     let mut by_code: BTreeMap<String, Counts> = BTreeMap::new();
     let mut by_key: BTreeMap<String, (String, String, Counts)> = BTreeMap::new();
     let (mut refused, mut untold) = (BTreeMap::new(), BTreeMap::new());
     for event in &events {
         let own = passed.entry(event.key.as_str().to_owned()).or_default();
-        let met = meets(&question.plan, event, own);
-        // One record may stand for many: they were refused alike, in the same minute.
-        let many = event.sampled;
-        whole.add(&met, many);
         let code = event.code.clone().unwrap_or_default();
-        by_code.entry(code).or_default().add(&met, many);
-        let key = by_key
+        let by_code = by_code.entry(code).or_default();
+        let (.., by_key) = by_key
             .entry(event.key.as_str().to_owned())
             .or_insert_with(|| (event.key_name.clone(), event.owner.clone(), Counts::default()));
-        key.2.add(&met, many);
-        match met {
-            Met::Passes { hold, budgets_not_asked } => {
-                let tokens = event.decided.as_ref().map_or(0, |it| it.asked.input_tokens);
-                own.push((event.at, hold, tokens));
-                let hold = hold.pico().saturating_mul(i128::from(many));
-                worst_case = worst_case.saturating_add(Usd::from_pico(hold));
-                not_asked = not_asked.saturating_add(if budgets_not_asked { many } else { 0 });
+        for (met, many) in meet(&question.plan, event, own) {
+            for counts in [&mut whole, &mut *by_code, &mut *by_key] {
+                counts.add(&met, many);
             }
-            Met::Refused { code } => count(&mut refused, code, many),
-            Met::CannotBeTold { reason } => count(&mut untold, reason.to_owned(), many),
+            match met {
+                Met::Passes { hold, budgets_not_asked } => {
+                    let passed = Passed { hold, many, ..first_of(event) };
+                    own.push(passed);
+                    worst_case = worst_case.saturating_add(passed.hold());
+                    not_asked = not_asked.saturating_add(if budgets_not_asked { many } else { 0 });
+                }
+                Met::Refused { code } => count(&mut refused, code, many),
+                Met::CannotBeTold { reason } => count(&mut untold, reason.to_owned(), many),
+            }
         }
     }
     let mut answer = whole.shown();
@@ -141,7 +152,38 @@ fn count(counts: &mut BTreeMap<String, u64>, name: String, many: u64) {
     *count = count.saturating_add(many);
 }
 
-fn meets(plan: &KeyPlan, event: &UsageEvent, passed: &Passed) -> Met {
+/// Before any request of a record passed.
+fn first_of(event: &UsageEvent) -> Passed {
+    let tokens = event.decided.as_ref().map_or(0, |it| it.asked.input_tokens);
+    Passed { at: event.at, hold: Usd::ZERO, tokens, many: 0 }
+}
+
+/// What the requests that a record stands for would have met, and how many of them: they were refused alike, in the same
+/// minute, and each that passes counts against the next.
+fn meet(plan: &KeyPlan, event: &UsageEvent, passed: &[Passed]) -> Vec<(Met, u64)> {
+    let first = meets(plan, event, passed, first_of(event));
+    let Met::Passes { hold, .. } = first else { return vec![(first, event.sampled)] };
+    let behind = |many| meets(plan, event, passed, Passed { hold, many, ..first_of(event) });
+    // So many pass; behind `most` of them none does, or there are no more.
+    let (mut pass, mut most) = (event.sampled.min(1), event.sampled);
+    let mut rest = Vec::new();
+    while pass < most {
+        // The one behind this many: at first the last of all, which mostly passes too.
+        let middle = if rest.is_empty() { most - 1 } else { pass + (most - pass) / 2 };
+        match behind(middle) {
+            Met::Passes { .. } => pass = middle + 1,
+            met => {
+                most = middle;
+                rest = vec![met];
+            }
+        }
+    }
+    let rest = rest.into_iter().map(|met| (met, event.sampled - pass));
+    [(first, pass)].into_iter().chain(rest).collect()
+}
+
+/// What one more request of a record would have met, behind `own` ones of the same.
+fn meets(plan: &KeyPlan, event: &UsageEvent, passed: &[Passed], own: Passed) -> Met {
     let code = event.code.clone().unwrap_or_default();
     let still = || Met::Refused { code: code.clone() };
     let untold = |reason| Met::CannotBeTold { reason };
@@ -157,19 +199,19 @@ fn meets(plan: &KeyPlan, event: &UsageEvent, passed: &Passed) -> Met {
     if matches!(by, "key_status" | "request") || forged {
         return still();
     }
-    let mut own = plan.clone();
-    own.key = event.key.clone();
-    own.owner.environment.clone_from(&event.environment);
-    own.owner.actor = event.actor.clone();
-    let addresses = own.policy.ip_ranges.take().is_some();
+    let mut plan = plan.clone();
+    plan.key = event.key.clone();
+    plan.owner.environment.clone_from(&event.environment);
+    plan.owner.actor = event.actor.clone();
+    let addresses = plan.policy.ip_ranges.take().is_some();
     let actor = match decided.asked.actor_token {
         true => Ok(event.actor.clone()),
         false => Err(ActorError::Missing),
     };
     let facts = facts_of(event, decided);
-    let load = load_of(&own, decided, passed, event.at);
+    let load = load_of(&plan, decided, passed.iter().chain([&own]), event.at);
     let shelf = Shelf::of(&event.endpoint, event.at);
-    let decision = decide(&own, &facts, &actor, &load, &shelf, 0, event.at);
+    let decision = decide(&plan, &facts, &actor, &load, &shelf, 0, event.at);
     let hold = match decision.outcome {
         Err(refusal) => return Met::Refused { code: refusal.code().to_owned() },
         Ok(admission) => admission.hold,
@@ -178,13 +220,13 @@ fn meets(plan: &KeyPlan, event: &UsageEvent, passed: &Passed) -> Met {
         return untold("only its network is kept, not its address");
     }
     let counted = |name: &str| decided.limits.iter().any(|limit| limit.name == name);
-    if own.policy.requests_per_minute.is_some() && !counted("requests_per_minute") {
+    if plan.policy.requests_per_minute.is_some() && !counted("requests_per_minute") {
         return untold("its key's requests per minute were not counted then");
     }
-    if own.policy.tokens_per_minute.is_some() && !counted("tokens_per_minute") {
+    if plan.policy.tokens_per_minute.is_some() && !counted("tokens_per_minute") {
         return untold("its key's tokens per minute were not counted then");
     }
-    if by == "loop_breaker" && own.policy.loop_breaker.enabled {
+    if by == "loop_breaker" && plan.policy.loop_breaker.enabled {
         return untold("what the agent did before is not kept");
     }
     if let Some(limit) =
@@ -195,15 +237,15 @@ fn meets(plan: &KeyPlan, event: &UsageEvent, passed: &Passed) -> Met {
         let amounts = (amount(&limit.limit), amount(&limit.before), amount(&limit.asked));
         return match amounts {
             (Some(cap), Some(taken), Some(asked))
-                if hold < asked && taken.saturating_add(hold) <= cap =>
+                if hold < asked && taken.saturating_add(own.hold()).saturating_add(hold) <= cap =>
             {
                 Met::Passes { hold, budgets_not_asked: false }
             }
             _ => still(),
         };
     }
-    let known = actor.as_ref().unwrap_or(&own.owner.actor);
-    let budgets_not_asked = own.budgets_of(known).next().is_some();
+    let known = actor.as_ref().unwrap_or(&plan.owner.actor);
+    let budgets_not_asked = plan.budgets_of(known).next().is_some();
     Met::Passes { hold, budgets_not_asked }
 }
 
@@ -228,21 +270,27 @@ fn facts_of(event: &UsageEvent, decided: &Decided) -> RequestFacts {
 }
 
 /// The key's counters at that moment, with what would have passed before.
-fn load_of(plan: &KeyPlan, decided: &Decided, passed: &Passed, at: Timestamp) -> Load {
+fn load_of<'a>(
+    plan: &KeyPlan,
+    decided: &Decided,
+    passed: impl Iterator<Item = &'a Passed> + Clone,
+    at: Timestamp,
+) -> Load {
     let mut load = decided.load.clone().unwrap_or_default();
     for (window, spent) in &mut load.spent {
-        let same = |before: &&(Timestamp, Usd, u64)| window.key(before.0) == window.key(at);
-        let more = passed.iter().filter(same).map(|(_, hold, _)| *hold);
+        let same = |before: &&Passed| window.key(before.at) == window.key(at);
+        let more = passed.clone().filter(same).map(Passed::hold);
         *spent = more.fold(*spent, Usd::saturating_add);
     }
-    let last_minute = || passed.iter().filter(|(before, ..)| at.since_ms(*before) < MINUTE_MS);
+    let last_minute = passed.filter(|before| at.since_ms(before.at) < MINUTE_MS);
     let per_minute = |limit| Gcra { limit, period_ms: MINUTE_MS.unsigned_abs() };
     if let Some(limit) = plan.policy.requests_per_minute {
-        let requests = u64::try_from(last_minute().count()).unwrap_or(u64::MAX);
+        let requests = last_minute.clone().fold(0_u64, |sum, it| sum.saturating_add(it.many));
         load.requests = per_minute(limit).charge(&load.requests, requests, at);
     }
     if let Some(limit) = plan.policy.tokens_per_minute {
-        let tokens = last_minute().map(|(.., tokens)| *tokens).fold(0, u64::saturating_add);
+        let tokens = last_minute.map(|it| it.tokens.saturating_mul(it.many));
+        let tokens = tokens.fold(0, u64::saturating_add);
         load.tokens = per_minute(limit).charge(&load.tokens, tokens, at);
     }
     load

@@ -266,3 +266,34 @@ fn one_record_may_stand_for_many_and_budgets_that_were_not_asked_are_said() {
                             "cannot_be_told": 0 }]);
     assert_eq!(answer["by_code"], expected);
 }
+
+#[test]
+fn of_many_in_one_record_only_those_pass_that_fit() {
+    let flood = |seq, many| {
+        let rate =
+            json!({ "name": "requests_per_minute", "limit": "10", "before": "10", "asked": "1" });
+        let decided = json!({ "limits": [rate] });
+        let mut flood = refused(seq, "rate_limited", "spend_caps", decided);
+        flood.sampled = many;
+        flood
+    };
+    // Three dollars are left of the day, and ten requests of twenty in the minute.
+    let capped = json!({ "spend_caps": [{ "window": "day", "limit_usd": "8.5" }] });
+    let limited = json!({ "requests_per_minute": 20 });
+    for (policy, fit, code) in [(capped, 3, "budget_exceeded"), (limited, 10, "rate_limited")] {
+        for many in [1, 2, fit - 1, fit, fit + 1, 500] {
+            let answer = simulate(policy.clone(), json!({}), vec![flood(1, many), flood(2, 500)]);
+            assert_eq!(answer["would_pass"], fit, "{many}: {answer}");
+            assert_eq!(answer["still_refused"], many + 500 - fit);
+            let expected = json!([{ "code": code, "refusals": many + 500 - fit }]);
+            assert_eq!(answer["refused_for"], expected);
+            assert_eq!(answer["by_key"][0]["would_pass"], fit);
+        }
+    }
+    // A smaller request fits into a shared budget twice.
+    let limit = json!({ "name": "budget teams", "limit": "10", "before": "8.99", "asked": "1", "refused": true });
+    let mut shared = refused(1, "budget_exceeded", "budget teams", json!({ "limits": [limit] }));
+    shared.sampled = 9;
+    let answer = simulate(json!({ "max_output_tokens": 50_000 }), json!({}), vec![shared]);
+    assert_eq!((&answer["would_pass"], &answer["still_refused"]), (&json!(2), &json!(7)));
+}

@@ -91,6 +91,19 @@ fn the_pages_show_what_the_api_says_to_every_role() {
 }
 
 #[test]
+fn what_was_refused_makes_no_request_cheaper() {
+    let (shell, admin) = Shell::with_workspace();
+    traffic(&shell);
+    let mut browser = Browser::signed_in(&shell, &admin);
+    let page = browser.get("/dashboard");
+    let (_, stat) = page.body.split_once("Per request").unwrap();
+    assert!(stat.split("</data>").next().unwrap().contains("value=\"0.5\""), "{stat}");
+    let path = "/dashboard/calculators/workload";
+    let inputs = ["name=\"requests\" type=\"number\" value=\"2\"", "value=\"1450\""];
+    has(&browser.get(path), path, &inputs);
+}
+
+#[test]
 fn tables_download_with_exact_values() {
     let (shell, admin) = Shell::with_workspace();
     traffic(&shell);

@@ -504,6 +504,7 @@ impl<S: Sql> BudgetObject<S> {
         let snapshot = BudgetSnapshot {
             workspace: id,
             budget: budget.to_owned(),
+            dimension: Some(terms.scope.dimension),
             value: if value == workspace { String::new() } else { value.to_owned() },
             owner: terms.owner.clone(),
             window_starts_at: calendar.start(terms.window, now),

@@ -225,6 +225,9 @@ fn far_from_the_cap_requests_make_hardly_any_call() {
         net.settle(0, 900);
     }
     assert!(net.calls <= 15, "{} calls for 300 requests", net.calls);
+    // Alerts hear whose spending it is.
+    let news = json!(net.budget.news(net.now).unwrap().unwrap());
+    assert_eq!(news["snapshot"]["dimension"], "workspace");
 }
 
 #[test]

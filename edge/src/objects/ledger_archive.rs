@@ -374,8 +374,7 @@ impl<S: Sql> LedgerObject<S> {
     fn release(&self, Stored { part, late }: &Stored) -> Result<(), SqlError> {
         let (n, events) = (part.n.to_string(), part.events.to_string());
         let clause = if *late { LISTED } else { IN_SPAN };
-        let delete = format!("DELETE FROM events WHERE {clause}");
-        self.exec(&delete, &events_of(part, *late, &n))?;
+        self.let_go(clause, &events_of(part, *late, &n))?;
         if *late {
             let delete = "DELETE FROM archive_late WHERE part = CAST(? AS INTEGER)";
             self.exec(delete, &[Some(&n)])?;

@@ -346,6 +346,7 @@ impl<S: Sql> LedgerObject<S> {
                 after,
                 feature: text("feature").to_owned(),
                 accepted: count("accepted"),
+                accepted_cost_unknown: count("accepted_cost_unknown"),
                 rejected: count("rejected"),
                 cost_usd: text("cost_usd").parse().map_err(|_| overflow())?,
             })

@@ -73,7 +73,7 @@ pub const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
     super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE,
-    super::ledger_archive::WRITTEN_AT, super::ledger_shape::SHAPE_OF_DAYS];
+    super::ledger_archive::WRITTEN_AT, super::ledger_shape::SHAPE_OF_DAYS, super::ledger_released::RELEASED];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -400,7 +400,8 @@ impl<S: Sql> LedgerObject<S> {
                    "charged_usd": charged, "tokens": integer::<u64>(row, 3)? }))
     }
 
-    /// Lets the oldest events go, once there are more than the object may hold. Rollups and totals keep their sums. With
+    /// Lets the oldest events go, once there are more than the object may hold. Rollups and totals keep their sums,
+    /// outcomes their costs. With
     /// an archive only events that are in it go.
     pub(super) fn prune(&self, kept: u64) -> Result<(), SqlError> {
         let rows = self.sql.exec("SELECT CAST(kept AS TEXT) FROM totals", &[])?;
@@ -416,9 +417,9 @@ impl<S: Sql> LedgerObject<S> {
                 (SELECT id FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER)) WHERE true
             ON CONFLICT (name) DO UPDATE SET value = MAX(value, excluded.value)";
         self.sql.exec(mark, &[Some(&left)])?;
-        let delete = "DELETE FROM events WHERE (id, key) IN
-            (SELECT id, key FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
-        self.sql.exec(delete, &[Some(&left)])?;
+        let oldest =
+            "(id, key) IN (SELECT id, key FROM events ORDER BY id, key LIMIT CAST(? AS INTEGER))";
+        self.let_go(oldest, &[Some(&left)])?;
         self.forget_late()?;
         self.sql
             .exec("UPDATE totals SET kept = kept - CAST(? AS INTEGER)", &[Some(&left)])

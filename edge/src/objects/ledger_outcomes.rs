@@ -15,6 +15,7 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_released::{cost_unknown, rows_behind};
 use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::OUTCOME_DIMENSIONS;
@@ -315,18 +316,14 @@ impl<S: Sql> LedgerObject<S> {
         let costs = self.costs(&groups, &filter)?;
         // A label that is not given is stored as none.
         let mut columns: Vec<String> = groups.iter().map(|g| format!("NULLIF({g}, '')")).collect();
+        let unknown = cost_unknown();
         let sums = [
             "SUM(o.accepted)".to_owned(),
             "SUM(1 - o.accepted)".to_owned(),
             format!("SUM(o.accepted * (CAST(o.value_pico AS INTEGER) / {PICO_PER_MILLI}))"),
             format!("SUM(o.accepted * (CAST(o.value_pico AS INTEGER) % {PICO_PER_MILLI}))"),
-            "SUM(CASE o.kind
-                WHEN 'request' THEN NOT EXISTS
-                    (SELECT 1 FROM events AS e WHERE e.id = o.subject AND e.key = o.key)
-                ELSE NOT EXISTS
-                    (SELECT 1 FROM events AS e WHERE e.session = o.subject AND e.key = o.key)
-                END)"
-                .to_owned(),
+            format!("SUM(CASE WHEN o.accepted = 1 THEN {unknown} END)"),
+            format!("SUM(CASE WHEN o.accepted = 0 THEN {unknown} END)"),
         ];
         columns.extend(sums.iter().map(|sum| format!("CAST(COALESCE({sum}, 0) AS TEXT)")));
         let select = format!(
@@ -351,7 +348,10 @@ impl<S: Sql> LedgerObject<S> {
             item.insert("value_usd".to_owned(), Usd::from_pico(value).to_string().into());
             item.insert("requests".to_owned(), requests.into());
             item.insert("cost_usd".to_owned(), Usd::from_nanos(charged).to_string().into());
-            item.insert("cost_unknown".to_owned(), integer::<u64>(row, at + 4)?.into());
+            let unknown: u64 = integer(row, at + 4)?;
+            let of_rejected: u64 = integer(row, at + 5)?;
+            item.insert("cost_unknown".to_owned(), unknown.saturating_add(of_rejected).into());
+            item.insert("accepted_cost_unknown".to_owned(), unknown.into());
             Ok(Value::Object(item))
         });
         Ok(json!({ "data": data.collect::<Result<Vec<_>, SqlError>>()? }))
@@ -363,19 +363,16 @@ impl<S: Sql> LedgerObject<S> {
         let picked: String =
             groups.iter().zip(&named).map(|(group, name)| format!("{group} AS {name}, ")).collect();
         let columns: String = named.iter().map(|name| format!("NULLIF({name}, ''), ")).collect();
-        // UNION takes each request of a group once, whether by itself or by its session. CROSS keeps the order of the
-        // join: outcomes lead to their events, of which there may be millions.
+        let behind = rows_behind(|requests| {
+            let row = "e.id, e.key, e.session, e.provider, e.model, e.charged_nanos";
+            format!("{picked}{requests} AS requests, {row}")
+        });
+        // UNION takes each request of a group once, whether by itself or by its session.
         let select = format!(
-            "WITH o AS (SELECT * FROM outcomes {}) SELECT {columns}CAST(COUNT(*) AS TEXT),
-                CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT)
-             FROM (
-                SELECT {picked}e.id, e.key, e.charged_nanos FROM o
-                    CROSS JOIN events AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request'
-                UNION
-                SELECT {picked}e.id, e.key, e.charged_nanos FROM o
-                    CROSS JOIN events AS e ON e.session = o.subject AND e.key = o.key WHERE o.kind = 'session'
-             ) {}",
+            "WITH o AS (SELECT * FROM outcomes {}) SELECT {columns}CAST(COALESCE(SUM(requests), 0) AS TEXT),
+                CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT) FROM ({}) {}",
             filter.clause(),
+            behind.join(" UNION "),
             grouping(&named)
         );
         let rows = self.sql.exec(&select, &filter.params())?;

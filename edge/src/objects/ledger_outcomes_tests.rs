@@ -15,9 +15,9 @@ const OURS: &str = "0000000000000001";
 const THEIRS: &str = "0000000000000002";
 
 /// A Ledger, and how many events it got of each key.
-struct Month {
-    sql: TestSql,
-    ledger: LedgerObject<TestSql>,
+pub(super) struct Month {
+    pub(super) sql: TestSql,
+    pub(super) ledger: LedgerObject<TestSql>,
 }
 
 /// The id of the `n`th request.
@@ -50,17 +50,17 @@ fn sent(place: usize, subject: &Value, changes: &Value) -> Value {
     json!({ "place": place, "dated": changes.get("at").is_some(), "event": event })
 }
 
-fn of(n: u8) -> Value {
+pub(super) fn of(n: u8) -> Value {
     json!({ "request": id(n) })
 }
 
 impl Month {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let sql = TestSql::new();
         Self { ledger: LedgerObject::open(sql.clone()).unwrap(), sql }
     }
 
-    fn spend(&self, key: &str, n: u8, actor: &Value) {
+    pub(super) fn spend(&self, key: &str, n: u8, actor: &Value) {
         let batch = json!({ "meter": key, "events": [event(key, n, actor)] });
         self.sql.transact(|| self.ledger.apply(&batch.to_string())).unwrap();
     }
@@ -72,11 +72,11 @@ impl Month {
     }
 
     /// Records one, and whether it replaced another.
-    fn say(&self, subject: &Value, changes: &Value) -> bool {
+    pub(super) fn say(&self, subject: &Value, changes: &Value) -> bool {
         self.record(&[sent(0, subject, changes)])["done"][0]["replaced"].as_bool().unwrap()
     }
 
-    fn ask(&self, method: &str, query: &Value) -> Vec<Value> {
+    pub(super) fn ask(&self, method: &str, query: &Value) -> Vec<Value> {
         let answer = self.ledger.query(method, &query.to_string()).unwrap();
         serde_json::from_str::<Value>(&answer).unwrap()["data"].as_array().unwrap().clone()
     }
@@ -85,7 +85,7 @@ impl Month {
         self.ask("outcomes", &json!({ "limit": 100 }))
     }
 
-    fn summary(&self, group_by: &[&str]) -> Vec<Value> {
+    pub(super) fn summary(&self, group_by: &[&str]) -> Vec<Value> {
         self.ask("outcome_summary", &json!({ "group_by": group_by }))
     }
 }
@@ -171,11 +171,11 @@ fn the_summary_has_counts_value_and_cost_by_group() {
     month.say(&of(9), &json!({}));
     let expect = [
         json!({ "team": null, "accepted": 1, "rejected": 0, "value_usd": "0", "requests": 0,
-                "cost_usd": "0", "cost_unknown": 1 }),
+                "cost_usd": "0", "cost_unknown": 1, "accepted_cost_unknown": 1 }),
         json!({ "team": "blue", "accepted": 2, "rejected": 0, "value_usd": "1000000.000000000001",
-                "requests": 2, "cost_usd": "3", "cost_unknown": 0 }),
+                "requests": 2, "cost_usd": "3", "cost_unknown": 0, "accepted_cost_unknown": 0 }),
         json!({ "team": "red", "accepted": 0, "rejected": 1, "value_usd": "0", "requests": 1,
-                "cost_usd": "3", "cost_unknown": 0 }),
+                "cost_usd": "3", "cost_unknown": 0, "accepted_cost_unknown": 0 }),
     ];
     assert_eq!(month.summary(&["team"]), expect);
 }

@@ -14,6 +14,7 @@ use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use super::ledger_object::{Filter, LedgerObject};
 use super::ledger_prompts::{Conversation, PromptSums, ShapeKey};
+use super::ledger_released::{cost_unknown, rows_behind};
 use super::sql::{Row, Sql, SqlError, integer, text};
 
 /// What models can be grouped and filtered by.
@@ -205,7 +206,10 @@ impl<S: Sql> LedgerObject<S> {
             .into_iter()
             .map(|((start_ms, group), row)| ModelRow { start_ms, group, ..row })
             .collect::<Vec<_>>();
-        Ok(json!({ "data": data, "measured_after": self.measured_after()? }))
+        let unknown = self.accepted_at_unknown_cost(query)?;
+        Ok(
+            json!({ "data": data, "measured_after": self.measured_after()?, "accepted_cost_unknown": unknown }),
+        )
     }
 
     /// The time of the newest request that these sums lack, if they lack any.
@@ -213,6 +217,20 @@ impl<S: Sql> LedgerObject<S> {
         let rows = self.exec("SELECT value FROM marks WHERE name = 'measured_after'", &[])?;
         let id = rows.first().map(|row| text(row, 0)).transpose()?;
         Ok(id.and_then(time_of_id))
+    }
+
+    /// Accepted outcomes that no model is known for.
+    fn accepted_at_unknown_cost(&self, query: &PerformanceQuery) -> Result<u64, SqlError> {
+        let mut filter = Filter::default();
+        filter.span("time_ms", query.from_ms, query.to_ms);
+        filter.literal("accepted = 1");
+        let select = format!(
+            "SELECT CAST(COALESCE(SUM({}), 0) AS TEXT) FROM (SELECT * FROM outcomes {}) AS o",
+            cost_unknown(),
+            filter.clause()
+        );
+        let rows = self.exec(&select, &filter.params())?;
+        rows.first().map_or(Ok(0), |row| integer(row, 0))
     }
 
     /// Outcomes by the models that served their requests. One of a session counts for each model that took part.
@@ -238,19 +256,15 @@ impl<S: Sql> LedgerObject<S> {
         };
         let picked = format!(
             "o.row AS row, o.accepted AS accepted, {start} AS start, e.id AS id, e.key AS of_key,
-             e.provider AS provider, e.model AS model, e.charged_nanos AS charged,
+             e.session AS session, e.provider AS provider, e.model AS model, e.charged_nanos AS charged,
              {} AS by_provider, {} AS by_model",
             grouped("provider"),
             grouped("model")
         );
         let used = format!(
-            "WITH o AS (SELECT * FROM outcomes {}), used AS (SELECT * FROM (
-                SELECT {picked} FROM o JOIN events AS e ON e.id = o.subject AND e.key = o.key
-                    WHERE o.kind = 'request'
-                UNION ALL
-                SELECT {picked} FROM o JOIN events AS e ON e.session = o.subject AND e.key = o.key
-                    WHERE o.kind = 'session') {})",
+            "WITH o AS (SELECT * FROM outcomes {}), used AS (SELECT * FROM ({}) {})",
             filter.clause(),
+            rows_behind(|_| picked.clone()).join(" UNION ALL "),
             of_events.clause()
         );
         let mut params = filter.params();
@@ -269,7 +283,7 @@ impl<S: Sql> LedgerObject<S> {
         }
         let costs = format!(
             "{used} SELECT CAST(start AS TEXT), by_provider, by_model, CAST(SUM(charged) AS TEXT) FROM
-             (SELECT DISTINCT start, by_provider, by_model, id, of_key, charged FROM used)
+             (SELECT DISTINCT start, by_provider, by_model, id, of_key, session, provider, model, charged FROM used)
              GROUP BY start, by_provider, by_model"
         );
         for row in self.exec(&costs, &params)? {

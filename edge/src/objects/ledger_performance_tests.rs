@@ -261,6 +261,10 @@ fn prompts_have_shapes_and_sessions_grow() {
     assert_eq!((&session["requests"], &session["growth_tokens"]), (&json!(3), &json!(4_500)));
     assert_eq!(session["charged_usd"], "0.3");
 
+    let span = json!({ "from_ms": DAY_START + 2, "to_ms": DAY_START + 3, "filters": { "session": "a/b" } });
+    let turns = asked(&ledger, "agent_session", &span);
+    assert_eq!(turns["data"].as_array().unwrap().len(), 1);
+    assert_eq!(turns["data"][0]["input_tokens"], 900);
     let turns = asked(&ledger, "agent_session", &json!({ "filters": { "session": "a/b" } }));
     let found: Vec<_> = turns["data"]
         .as_array()

@@ -296,9 +296,11 @@ impl<S: Sql> LedgerObject<S> {
         Ok(json!({ "data": data, "measured_after": self.measured_after()? }))
     }
 
-    /// The requests of one session, in order, at most [`MAX_TURNS`] and one more.
+    /// The requests of one session in a span of time, in order, at most [`MAX_TURNS`] and one more.
     pub(super) fn turns(&self, query: &PromptsQuery) -> Result<Value, SqlError> {
         let mut filter = Filter::default();
+        filter.ids(query.from_ms, query.to_ms);
+        filter.span("at_ms", query.from_ms, query.to_ms);
         for name in ["session", "key"] {
             if let Some(value) = query.filters.get(name) {
                 filter.add(&format!("{name} = ?"), value);

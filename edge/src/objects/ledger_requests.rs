@@ -174,7 +174,7 @@ fn bodies(rows: &[Row]) -> Result<Vec<Value>, SqlError> {
 
 impl Filter {
     /// Ids begin with the time of the isolate that minted them, which may differ from the event's by less than an hour.
-    fn ids(&mut self, from_ms: Option<i64>, to_ms: Option<i64>) {
+    pub(super) fn ids(&mut self, from_ms: Option<i64>, to_ms: Option<i64>) {
         if let Some(from) = from_ms {
             self.add("id >= ?", &first_id(from.saturating_sub(CLOCK_SKEW_MS)));
         }

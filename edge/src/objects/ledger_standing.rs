@@ -18,9 +18,22 @@ pub struct Span {
     pub to_ms: i64,
 }
 
+/// The spans of a question about keys.
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct KeyUse {
+    /// A key's last use is looked for from this moment on.
+    since_ms: i64,
+    /// Its requests are counted from this moment on.
+    from_ms: i64,
+    /// Both before this moment.
+    to_ms: i64,
+}
+
 impl<S: Sql> LedgerObject<S> {
-    /// Each key's last hour with a request in a span, its requests, and what they were charged.
-    pub(super) fn key_use(&self, span: Span) -> Result<Value, SqlError> {
+    /// Each key's last hour with a request in a span, its requests, and what they were charged; and the last day, or hour
+    /// of a day that is not folded, before the span, as a row that counts nothing.
+    pub(super) fn key_use(&self, asked: KeyUse) -> Result<Value, SqlError> {
         let select = "SELECT key, CAST(MAX(hour_ms) AS TEXT), CAST(SUM(requests) AS TEXT),
                 CAST(SUM(charged_nanos) AS TEXT) FROM rollups
             WHERE hour_ms >= CAST(? AS INTEGER) AND hour_ms < CAST(? AS INTEGER) GROUP BY key";
@@ -29,8 +42,14 @@ impl<S: Sql> LedgerObject<S> {
             Ok(json!({ "key": text(row, 0)?, "last_ms": integer::<i64>(row, 1)?,
                        "requests": integer::<u64>(row, 2)?, "charged_usd": charged }))
         };
-        let (from, to) = (span.from_ms.to_string(), span.to_ms.to_string());
-        let rows = self.exec(select, &[Some(&from), Some(&to)])?;
+        let (from, to) = (asked.from_ms.to_string(), asked.to_ms.to_string());
+        let mut rows = self.exec(select, &[Some(&from), Some(&to)])?;
+        let mut before = Filter::default();
+        before.hours(Some(asked.since_ms), Some(asked.from_ms));
+        let (days, params) = self.summed(&["key"], &before)?;
+        let select =
+            format!("SELECT key, CAST(MAX(hour_ms) AS TEXT), '0', '0' FROM {days} GROUP BY key");
+        rows.extend(self.exec_with(&select, &params)?);
         Ok(json!({ "data": rows.iter().map(row).collect::<Result<Vec<Value>, SqlError>>()? }))
     }
 

@@ -23,6 +23,7 @@ pub mod ledger_object;
 pub mod ledger_outcomes;
 pub mod ledger_performance;
 pub mod ledger_prompts;
+mod ledger_released;
 pub mod ledger_requests;
 mod ledger_search;
 mod ledger_shape;
@@ -68,6 +69,8 @@ mod ledger_object_tests;
 mod ledger_outcomes_tests;
 #[cfg(test)]
 mod ledger_performance_tests;
+#[cfg(test)]
+mod ledger_released_tests;
 #[cfg(test)]
 mod ledger_statement_tests;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use super::review_text as text;
 use super::traffic::Traffic;
 use super::week::Week;
 use crate::alerts::detect::BudgetSnapshot;
+use crate::budget::terms::Dimension;
 use crate::money::Usd;
 use crate::time::Timestamp;
 
@@ -58,10 +59,18 @@ pub struct Judged {
     pub feature: String,
     /// Accepted.
     pub accepted: u64,
+    /// Accepted ones whose cost is not known.
+    pub accepted_cost_unknown: u64,
     /// Rejected.
     pub rejected: u64,
     /// What the requests behind them were charged.
     pub cost_usd: Usd,
+}
+
+impl Judged {
+    fn per_accepted(&self) -> Option<Usd> {
+        each(self.cost_usd, self.accepted.checked_sub(self.accepted_cost_unknown)?)
+    }
 }
 
 /// When something was first seen in the weeks that are looked at.
@@ -137,11 +146,14 @@ pub struct OutcomeCost {
     pub owner: String,
     /// Accepted in the week.
     pub accepted: u64,
+    /// Those of them whose cost is not known.
+    #[serde(default)]
+    pub accepted_cost_unknown: u64,
     /// Rejected in the week.
     pub rejected: u64,
     /// What the requests behind them were charged.
     pub cost_usd: Usd,
-    /// That, by the accepted ones; `None` where none was.
+    /// That, by the accepted ones whose cost is known; `None` where there are none.
     pub per_accepted_usd: Option<Usd>,
     /// The same in the week before.
     pub per_accepted_before_usd: Option<Usd>,
@@ -187,7 +199,7 @@ pub struct NearCap {
     pub limit_usd: Usd,
     /// Spent and set aside, of the limit.
     pub percent: u32,
-    /// How the cost of the team, feature or owner that it is for changed; absent where that is not known.
+    /// How the cost of the team or feature that it is for changed, or of everything; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub change: Option<Change>,
     /// What to ask its owner.
@@ -231,8 +243,8 @@ pub struct Draft {
     pub workspace: String,
     /// The review so far.
     pub review: Review,
-    /// Changes by name of a team, feature or owner.
-    pub changes: BTreeMap<String, Change>,
+    /// Changes of teams and features, by name.
+    pub changes: BTreeMap<Dimension, BTreeMap<String, Change>>,
 }
 
 /// Traffic by model, before and after.
@@ -293,7 +305,6 @@ fn of<'m>(movement: &'m Movement, dimension: &str) -> &'m str {
     match dimension {
         "team" => &movement.team,
         "feature" => &movement.feature,
-        "owner" => &movement.owner,
         _ => &movement.model,
     }
 }
@@ -306,12 +317,18 @@ pub fn draft(workspace: &str, week: Week, findings: &Findings, now: Timestamp) -
     let mut movers = Vec::new();
     let mut changes = BTreeMap::new();
     let mut features = BTreeMap::new();
-    for dimension in ["owner", "team", "feature", "model"] {
+    for dimension in DIMENSIONS {
         let mut found = Vec::new();
         for (name, moved) in by(movements, |movement| of(movement, dimension))? {
             let change = moved.change()?;
-            if dimension != "model" && !name.is_empty() {
-                changes.insert(name.to_owned(), change);
+            let of_budgets = match dimension {
+                "team" => Some(Dimension::Team),
+                "feature" => Some(Dimension::Feature),
+                _ => None,
+            };
+            if let Some(dimension) = of_budgets.filter(|_| !name.is_empty()) {
+                let named: &mut BTreeMap<_, _> = changes.entry(dimension).or_default();
+                named.insert(name.to_owned(), change);
             }
             if dimension == "feature" {
                 features.insert(name.to_owned(), (change, moved.owner()));
@@ -323,9 +340,7 @@ pub fn draft(workspace: &str, week: Week, findings: &Findings, now: Timestamp) -
         found.retain(|mover| mover.change.change_usd != Usd::ZERO);
         found.sort_by_key(|mover| Reverse(mover.change.change_usd.pico().unsigned_abs()));
         found.truncate(TOP);
-        if DIMENSIONS.contains(&dimension) {
-            movers.extend(found);
-        }
+        movers.extend(found);
     }
     let (new, new_count) = novelties(week, &findings.seen)?;
     let review = Review {
@@ -348,38 +363,41 @@ fn outcomes(
     judged: &[Judged],
     features: &BTreeMap<String, (Change, String)>,
 ) -> Option<Vec<OutcomeCost>> {
-    let mut sums: BTreeMap<(&str, bool), (u64, u64, Usd)> = BTreeMap::new();
+    let mut sums: BTreeMap<(&str, bool), Judged> = BTreeMap::new();
     for one in judged {
         let sum = sums.entry((&one.feature, one.after)).or_default();
-        sum.0 = sum.0.checked_add(one.accepted)?;
-        sum.1 = sum.1.checked_add(one.rejected)?;
-        sum.2 = sum.2.checked_add(one.cost_usd)?;
+        sum.accepted = sum.accepted.checked_add(one.accepted)?;
+        sum.accepted_cost_unknown =
+            sum.accepted_cost_unknown.checked_add(one.accepted_cost_unknown)?;
+        sum.rejected = sum.rejected.checked_add(one.rejected)?;
+        sum.cost_usd = sum.cost_usd.checked_add(one.cost_usd)?;
     }
     let mut found = Vec::new();
-    for ((feature, after), (accepted, rejected, cost_usd)) in &sums {
-        if !after || *cost_usd == Usd::ZERO {
+    for ((feature, after), sum) in &sums {
+        if !after || sum.cost_usd == Usd::ZERO {
             continue;
         }
         let before = sums.get(&(*feature, false));
         let (change, owner) = features.get(*feature).cloned().unwrap_or_default();
-        let per_accepted_usd = each(*cost_usd, *accepted);
         let mut one = OutcomeCost {
             feature: (*feature).to_owned(),
             owner,
-            accepted: *accepted,
-            rejected: *rejected,
-            cost_usd: *cost_usd,
-            per_accepted_usd,
-            per_accepted_before_usd: before.and_then(|(accepted, _, cost)| each(*cost, *accepted)),
+            accepted: sum.accepted,
+            accepted_cost_unknown: sum.accepted_cost_unknown,
+            rejected: sum.rejected,
+            cost_usd: sum.cost_usd,
+            per_accepted_usd: sum.per_accepted(),
+            per_accepted_before_usd: before.and_then(Judged::per_accepted),
             change,
             question: String::new(),
         };
         one.question = text::outcome_question(&one);
         found.push(one);
     }
-    // What costs and brings nothing is the worst.
+    // What costs and brings nothing is the worst; of what brings something at unknown cost nothing can be said.
     found.sort_by_key(|one| {
-        let each = one.per_accepted_usd.map_or(i128::MAX, Usd::pico);
+        let none = if one.accepted == 0 { i128::MAX } else { 0 };
+        let each = one.per_accepted_usd.map_or(none, Usd::pico);
         (Reverse(each), Reverse(one.cost_usd.pico()))
     });
     found.truncate(TOP);
@@ -436,9 +454,12 @@ impl Draft {
             held_usd: budget.held,
             limit_usd: budget.limit,
             percent: u32::try_from(percent).unwrap_or(u32::MAX),
-            change: match budget.value.as_str() {
-                value if value.is_empty() || value == budget.workspace.as_str() => Some(whole),
-                value => changes.get(value).copied(),
+            change: match budget.dimension {
+                Some(Dimension::Workspace) => Some(whole),
+                Some(other) => {
+                    changes.get(&other).and_then(|named| named.get(&budget.value)).copied()
+                }
+                None => None,
             },
             question: text::cap_question(budget),
         });

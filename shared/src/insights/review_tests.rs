@@ -34,7 +34,8 @@ fn movement(
 }
 
 fn judged(after: bool, feature: &str, accepted: u64, rejected: u64, cost: &str) -> Judged {
-    Judged { after, feature: feature.to_owned(), accepted, rejected, cost_usd: usd(cost) }
+    let (feature, cost_usd) = (feature.to_owned(), usd(cost));
+    Judged { after, feature, accepted, rejected, cost_usd, ..Judged::default() }
 }
 
 fn seen(dimension: &str, name: &str, first: &str, charged: &str) -> Seen {
@@ -43,9 +44,11 @@ fn seen(dimension: &str, name: &str, first: &str, charged: &str) -> Seen {
 }
 
 fn budget(name: &str, value: &str, spent: &str, limit: &str) -> BudgetSnapshot {
+    let dimension = if name == "teams" { Dimension::Team } else { Dimension::Workspace };
     BudgetSnapshot {
         workspace: WorkspaceId::parse("ws_a").unwrap(),
         budget: name.into(),
+        dimension: Some(dimension),
         value: value.into(),
         owner: "ann".into(),
         window_starts_at: week().start(),
@@ -157,6 +160,52 @@ fn the_worst_outcomes_the_new_and_the_full() {
     assert_eq!(review.near_cap[0].change.unwrap().change_usd, usd("2"));
     assert_eq!(review.near_cap[1].change.unwrap(), review.total);
     assert!(review.near_cap[1].question.contains("$9.50 of $10.00 are spent and $0.5000 left"));
+}
+
+#[test]
+fn a_budget_shows_the_change_of_what_it_is_for_and_not_of_a_namesake() {
+    let findings = Findings {
+        movements: vec![
+            movement(true, "x", "a", "o/a", 1, "1"),
+            movement(true, "b", "x", "o/a", 1, "5"),
+            movement(true, "b", "a", "o/a", 1, "7"),
+        ],
+        ..Findings::default()
+    };
+    let of = |dimension| BudgetSnapshot { dimension, ..budget("one", "x", "9", "9") };
+    let change = |dimension| {
+        let draft = draft("ws_a", week(), &findings, week().end()).unwrap();
+        // As it crosses from the Ledgers.
+        let draft: Draft = serde_json::from_str(&serde_json::to_string(&draft).unwrap()).unwrap();
+        let review = draft.finish([&of(dimension)], week().end());
+        review.near_cap[0].change.map(|change| change.change_usd)
+    };
+    assert_eq!(change(Some(Dimension::Team)), Some(usd("1")));
+    assert_eq!(change(Some(Dimension::Feature)), Some(usd("5")));
+    assert_eq!(change(Some(Dimension::Workspace)), Some(usd("13")));
+    assert_eq!(change(Some(Dimension::Customer)), None);
+    assert_eq!(change(None), None);
+}
+
+#[test]
+fn an_accepted_outcome_of_unknown_cost_is_left_out_and_named() {
+    let known = judged(true, "answers", 3, 1, "6");
+    let findings = Findings {
+        judged: vec![
+            Judged { accepted_cost_unknown: 1, ..known.clone() },
+            judged(false, "answers", 2, 0, "2"),
+            Judged { feature: "lost".to_owned(), accepted_cost_unknown: 3, ..known },
+        ],
+        ..Findings::default()
+    };
+    let review = draft("ws_a", week(), &findings, week().end()).unwrap().review;
+    let [answers, lost] = review.outcomes.as_slice() else { panic!("{:?}", review.outcomes) };
+    assert_eq!((answers.per_accepted_usd, answers.accepted_cost_unknown), (Some(usd("3")), 1));
+    assert!(answers.question.contains("without 1 accepted whose cost is not known"));
+    assert_eq!(lost.per_accepted_usd, None);
+    assert!(lost.question.contains("without 3 accepted"), "{}", lost.question);
+    let text = review.markdown("ws_a", None);
+    assert!(text.contains("**lost**: no known cost for each accepted outcome"), "{text}");
 }
 
 #[test]

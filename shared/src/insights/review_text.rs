@@ -94,7 +94,14 @@ fn largest_shift<'a>(
 pub(super) fn outcome_question(one: &OutcomeCost) -> String {
     let name = called(&one.feature);
     let cost = dollars(one.cost_usd);
+    let left_out = match one.accepted_cost_unknown {
+        0 => String::new(),
+        unknown => format!(" (without {unknown} accepted whose cost is not known)"),
+    };
     let Some(each) = one.per_accepted_usd else {
+        if one.accepted > 0 {
+            return format!("{name} cost {cost}{left_out}: what is missing?");
+        }
         return format!(
             "{name} cost {cost} and none of its {} outcomes was accepted: what is missing?",
             one.rejected
@@ -104,7 +111,7 @@ pub(super) fn outcome_question(one: &OutcomeCost) -> String {
         .per_accepted_before_usd
         .map_or(String::new(), |it| format!(", after {} the week before", dollars(it)));
     format!(
-        "{name}: an accepted outcome cost {}{before}; {} of {} were rejected: what would make the next one cheaper?",
+        "{name}: an accepted outcome cost {}{before}{left_out}; {} of {} were rejected: what would make the next one cheaper?",
         dollars(each),
         one.rejected,
         one.accepted.saturating_add(one.rejected)
@@ -204,7 +211,8 @@ pub(super) fn markdown(review: &Review, workspace: &str, dashboard: Option<&str>
     });
     section("Top movers", movers.collect(), "Nothing moved.");
     let outcomes = review.outcomes.iter().map(|it| {
-        let each = it.per_accepted_usd.map_or_else(|| "none accepted".to_owned(), dollars);
+        let none = if it.accepted == 0 { "none accepted" } else { "no known cost" };
+        let each = it.per_accepted_usd.map_or_else(|| none.to_owned(), dollars);
         format!(
             "- **{}**: {each} for each accepted outcome, {} accepted, {} rejected. Its cost: {}.\n  {}{}",
             escape(called(&it.feature)),

@@ -47,10 +47,11 @@ pub(super) fn answers() -> BTreeMap<&'static str, Value> {
         ("value_usd", described_as(money(), "What the accepted ones were worth, US dollars")),
         ("requests", described_as(count(), "The requests behind them that are known, each once")),
         ("cost_usd", described_as(money(), "What these were charged, US dollars")),
-        ("cost_unknown", described_as(count(), "Outcomes of which no request is known")),
+        ("cost_unknown", described_as(count(), "Outcomes whose requests are not all known")),
+        ("accepted_cost_unknown", described_as(count(), "Accepted ones among them")),
         (
             "cost_per_accepted_usd",
-            json!({ "type": ["string", "null"], "description": "cost_usd by accepted, to 1e-9 US dollars" }),
+            json!({ "type": ["string", "null"], "description": "cost_usd by accepted ones of known cost, to 1e-9 US dollars" }),
         ),
     ]);
     BTreeMap::from([
@@ -461,7 +462,10 @@ pub(super) fn answers() -> BTreeMap<&'static str, Value> {
                     ("age_days", json!({ "type": ["integer", "null"] })),
                     (
                         "last_used_at",
-                        described_as(time_or_none(), "The last hour with a request of these days"),
+                        described_as(
+                            time_or_none(),
+                            "The last hour with a request of these days, or a day or hour of the last 365",
+                        ),
                     ),
                     ("requests", count()),
                     ("charged_usd", money()),

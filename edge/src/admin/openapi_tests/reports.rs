@@ -84,7 +84,13 @@ fn model_performance() -> Value {
         row["properties"][name] = schema;
     }
     let error = "How far a percentile can be from the true one";
-    rows(row, &[since(), ("percentile_error_basis_points", described_as(count(), error))])
+    let unknown = "Accepted outcomes of unknown cost, which are of no model";
+    let more = [
+        since(),
+        ("accepted_cost_unknown", described_as(count(), unknown)),
+        ("percentile_error_basis_points", described_as(count(), error)),
+    ];
+    rows(row, &more)
 }
 
 fn prompt_shapes() -> Value {

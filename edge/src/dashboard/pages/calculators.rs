@@ -24,16 +24,19 @@ fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>, path: &str, names: &[&str]) -> V
         return Vec::new();
     }
     let month = Date::from_days(visit.now.date().days() - 30).to_string();
-    let usage = Ask::get("/usage").with("from", month);
+    let usage = Ask::get("/usage").with("from", month).with("group_by", "outcome");
     let asked = names.iter().any(|name| visit.query.get(name).is_some());
     let ask = Ask::get(path).with_those(&visit.query, names);
     // The first answer is what the page is about.
     if asked { vec![ask, usage] } else { vec![usage] }
 }
 
+/// Of what was sent: what was refused has no tokens.
 fn usage(rounds: &Rounds<'_>) -> Vec<Value> {
     let last = rounds.0.first().map_or(0, |answers| answers.len().saturating_sub(1));
-    rounds.rows(0, last).unwrap_or_default()
+    let mut rows = rounds.rows(0, last).unwrap_or_default();
+    rows.retain(|row| text(row, "outcome") != "refused");
+    rows
 }
 
 fn answer(rounds: &Rounds<'_>) -> Option<Value> {

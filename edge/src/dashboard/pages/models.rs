@@ -127,6 +127,12 @@ pub(super) fn view(visit: &Visit<'_>, rounds: &Rounds<'_>) -> View {
     if let Some(after) = after.filter(|after| !after.is_empty()) {
         lead.push_str(&format!(" Measured since {}.", figures::minute(&after)));
     }
+    let unknown = answer.as_ref().map_or(0, |answer| number(answer, "accepted_cost_unknown"));
+    if unknown > 0 {
+        lead.push_str(&format!(
+            " Accepted outcomes left out, as their cost and model are not known: {unknown}."
+        ));
+    }
     View {
         title: "Models".to_owned(),
         lead,

@@ -36,7 +36,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
         0 => {
             let usage = |from: &str| Ask::get("/usage").with("from", from);
             let mut asks = vec![
-                usage(&month).with("bucket", "day").with("group_by", "provider"),
+                usage(&month).with("bucket", "day").with("group_by", "provider,outcome"),
                 usage(&month).with("group_by", "team"),
                 Ask::get("/budgets"),
                 Ask::get("/alerts")
@@ -109,13 +109,20 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
     let [requests, input, cached, output] =
         ["requests", "input_tokens", "cached_tokens", "output_tokens"].map(|name| sum(month, name));
     let charged = sum_usd(month, "charged_usd");
+    let refused = month.iter().filter(|row| text(row, "outcome") == "refused");
+    let refused = refused.map(|row| number(row, "requests")).fold(0, u64::saturating_add);
     let part = |part: u64, whole: u64| share(i128::from(part), i128::from(whole));
     let outcomes = rounds.rows(0, OUTCOMES).unwrap_or_default();
     let accepted = sum(&outcomes, "accepted");
-    let per_outcome = each(sum_usd(&outcomes, "cost_usd"), accepted);
+    let unknown = sum(&outcomes, "accepted_cost_unknown");
+    let per_outcome = each(sum_usd(&outcomes, "cost_usd"), accepted.saturating_sub(unknown));
+    let left_out = match unknown {
+        0 => String::new(),
+        unknown => format!(" Left out, as their cost is not known: {unknown}."),
+    };
     let amount = |amount: Option<Usd>| amount.map_or(Cell::Nothing, Cell::money);
     vec![
-        stat("Requests", Cell::count(requests), ""),
+        stat("Requests", Cell::count(requests), "Refused ones included."),
         stat("Input tokens", Cell::count(input), ""),
         stat("of them cached", Cell::count(cached), ""),
         stat("Output tokens", Cell::count(output), ""),
@@ -125,11 +132,15 @@ fn efficiency(by_day: Option<&[Value]>, rounds: &Rounds<'_>, today: Date) -> Vec
             "Of input tokens.",
         ),
         stat("Per million tokens", amount(each_million(charged, input.saturating_add(output))), ""),
-        stat("Per request", amount(each(charged, requests)), ""),
+        stat(
+            "Per request",
+            amount(each(charged, requests.saturating_sub(refused))),
+            "Without refused ones.",
+        ),
         stat(
             "Per accepted outcome",
             amount(per_outcome),
-            format!("{accepted} accepted this month."),
+            format!("{accepted} accepted this month.{left_out}"),
         ),
     ]
 }
@@ -151,7 +162,9 @@ fn by_provider(rows: Option<&[Value]>, today: Date) -> Table {
     let mut days: BTreeMap<i64, BTreeMap<&str, Usd>> = BTreeMap::new();
     for row in month.iter().flatten() {
         if let Some(day) = day_of(row) {
-            days.entry(day).or_default().insert(text(row, "provider"), usd(row, "charged_usd"));
+            let amounts = days.entry(day).or_default();
+            let amount = amounts.entry(text(row, "provider")).or_default();
+            *amount = amount.saturating_add(usd(row, "charged_usd"));
         }
     }
     let table_row = |(day, amounts): (&i64, &BTreeMap<&str, Usd>)| {

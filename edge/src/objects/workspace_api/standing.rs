@@ -19,6 +19,8 @@ use crate::objects::sql::{Sql, SqlError, integer, text};
 
 /// A key without a request for so many days is unused, where nothing else is asked.
 const UNUSED_DAYS: u32 = 30;
+/// For so many days back a key's last use is looked for, whatever days are counted.
+const LAST_USE_DAYS: i64 = 365;
 
 /// A key's moments.
 struct Age {
@@ -80,14 +82,16 @@ impl<S: Sql> Api<'_, S> {
         let now = self.context.now;
         let from_ms = now.plus_ms(-i64::from(days) * DAY_MS).start_of_hour().ms();
         let members = self.workspace.config().dashboard.members.keys().cloned().collect();
+        let since_ms = now.plus_ms(-LAST_USE_DAYS * DAY_MS).date().midnight().ms();
         let query = InventoryQuery {
+            since_ms,
             from_ms,
             to_ms: now.plus_ms(1).ms(),
             days,
             keys: self.keys().into_iter().filter(asked).filter_map(dated).collect(),
             members,
         };
-        let names = self.ledgers(Some(from_ms), Some(query.to_ms))?;
+        let names = self.ledgers(Some(since_ms), Some(query.to_ms))?;
         Ok(Step::Ledgers { names, method: "key_use", payload: json!(query).to_string() })
     }
 

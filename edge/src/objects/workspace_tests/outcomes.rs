@@ -152,7 +152,7 @@ fn an_array_is_answered_in_order_across_months_and_summed() {
 
     let summary = acme.get("/outcomes/summary");
     let expect = json!([{ "accepted": 3, "rejected": 1, "value_usd": "0", "requests": 2, "cost_usd": "2",
-        "cost_unknown": 1, "cost_per_accepted_usd": "0.666666667" }]);
+        "cost_unknown": 1, "accepted_cost_unknown": 1, "cost_per_accepted_usd": "1" }]);
     assert_eq!(summary["data"], expect);
     let grouped = acme.get("/outcomes/summary?group_by=feature,label&outcome=accepted");
     assert_eq!(grouped["data"].as_array().unwrap().len(), 3, "{grouped}");

@@ -45,7 +45,10 @@ fn the_inventory_knows_age_use_and_rotation_across_months() {
     assert_eq!(find(&list, &json!(idle))["findings"], json!(["unused"]));
     assert_eq!(find(&list, &nobodys)["findings"], json!(["unused", "unowned"]));
     let few = acme.get("/key-inventory?days=7");
-    assert_eq!(find(&few, &json!(used))["findings"], json!(["unused"]));
+    let key = find(&few, &json!(used));
+    assert_eq!((&key["findings"], &key["requests"]), (&json!(["unused"]), &json!(0)));
+    assert_eq!(key["last_used_at"], "2026-11-25T10:00:00.000Z");
+    assert_eq!(find(&few, &json!(idle))["last_used_at"], Value::Null);
     assert_eq!(acme.get("/key-inventory?owner=ada")["data"].as_array().unwrap().len(), 2);
     for bad in ["0", "366", "x"] {
         acme.refuse(
@@ -73,6 +76,34 @@ fn the_inventory_knows_age_use_and_rotation_across_months() {
         let problem = acme.refuse(422, "invalid_field", "PUT", "/config", &config);
         assert_eq!(problem["errors"][0]["field"], "dashboard.rotate_keys_after_days");
     }
+}
+
+#[test]
+fn the_last_use_of_a_key_is_known_for_a_year() {
+    let acme = Acme::new();
+    let (key, _) = acme.key("old", &json!({}));
+    let use_at = |key: &str, at: i64| {
+        let mut event = event(key, at, &json!({}));
+        event["seq"] = (at / DAY_MS).into();
+        let batch = json!({ "meter": key, "events": [event] });
+        acme.shell.ledger("ws_acme:2026-11").apply(&batch.to_string()).unwrap();
+    };
+    use_at(&key, NOW_MS);
+    use_at(&key, NOW_MS + DAY_MS);
+    let last = |days: i64| {
+        acme.shell.now.set(NOW_MS + days * DAY_MS);
+        let list = acme.get("/key-inventory?days=30");
+        let row = list["data"].as_array().unwrap().iter().find(|it| it["id"] == key).cloned();
+        let row = row.unwrap();
+        (row["requests"].clone(), row["last_used_at"].clone())
+    };
+    let hour = json!("2026-11-21T10:00:00.000Z");
+    assert_eq!(last(30), (json!(2), hour.clone()));
+    // Of the newest day the hours are there, of a day that is over itself.
+    assert_eq!(last(60), (json!(0), hour));
+    use_at("0000000000000009", NOW_MS + 3 * DAY_MS);
+    assert_eq!(last(366), (json!(0), json!("2026-11-21T00:00:00.000Z")));
+    assert_eq!(last(367), (json!(0), Value::Null));
 }
 
 #[test]

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::alert::{AlertKind, Finding, Raised, Severity, dedupe_key};
 use super::bounded::Bounded;
 use super::rules::AlertRules;
+use crate::budget::terms::Dimension;
 use crate::events::usage_event::UsageEvent;
 use crate::feedback::{FindingKind, ReconcilerFinding};
 use crate::ids::{KeyId, WorkspaceId};
@@ -33,6 +34,9 @@ pub struct BudgetSnapshot {
     pub workspace: WorkspaceId,
     /// The budget's name.
     pub budget: String,
+    /// Whose spending it counts; what was stored before this was said has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimension: Option<Dimension>,
     /// The value that it counts for, where it has one for each: a user, a team. Empty for one that has none.
     pub value: String,
     /// Who answers for it.

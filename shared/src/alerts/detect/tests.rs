@@ -85,6 +85,7 @@ fn month(spent: Usd, at: Timestamp) -> BudgetSnapshot {
     BudgetSnapshot {
         workspace: WorkspaceId::parse("ws_acme").unwrap(),
         budget: "team".to_owned(),
+        dimension: None,
         value: String::new(),
         owner: "ann".to_owned(),
         window_starts_at: Timestamp::parse("2026-11-01").unwrap(),
