@@ -11,7 +11,6 @@ use crate::alerts::alert::Severity;
 use crate::budget::terms::{BudgetTerms, Dimension, EACH, Scope};
 use crate::money::Usd;
 use crate::pricing::PriceRow;
-use crate::time::Timestamp;
 
 /// Most items in one call: a call stays far below the 8 MiB that the edge reads.
 pub const MAX_ITEMS: usize = 2_000;
@@ -119,6 +118,7 @@ pub struct TrueUp {
 }
 
 /// A correction to what a budget counts as spent: `billed - estimated` of the requests it counts, for one day and provider.
+/// It is dropped where the budget began to count during that day or after it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -285,11 +285,6 @@ impl<'b> BudgetSums<'b> {
         })
         .collect()
     }
-}
-
-/// The moment that stands for a whole day in a budget's window.
-pub fn noon(day: &str) -> Option<Timestamp> {
-    Some(crate::time::Date::parse(day)?.midnight().plus_ms(crate::time::DAY_MS / 2))
 }
 
 #[cfg(test)]

@@ -307,6 +307,16 @@ impl BudgetTerms {
         self.scope.value == EACH || fixed.is_none_or(|fixed| fixed == self.scope.value)
     }
 
+    /// Whether both count the same spending, in the same windows: then a change from one to the other goes on with the
+    /// count that there is. A budget without a limit counts no money.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        let counted = |terms: &Self| {
+            let zone = (terms.time_zone.clone(), terms.fiscal_month_start_day);
+            (terms.scope.clone(), terms.window, zone, terms.limit_usd.is_some())
+        };
+        counted(self) == counted(other)
+    }
+
     /// The calendar of its windows.
     pub fn calendar(&self) -> Calendar {
         Calendar::new(
