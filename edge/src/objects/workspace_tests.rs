@@ -10,6 +10,7 @@ mod front;
 mod insights;
 mod keys;
 mod outcomes;
+mod prices_billed;
 mod proposals;
 mod resources;
 mod rows;

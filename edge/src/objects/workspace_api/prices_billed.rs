@@ -12,7 +12,7 @@ use crate::admin::call::Step;
 use crate::admin::config::Config;
 use crate::admin::problem::Problem;
 use crate::objects::sql::{Sql, SqlError, text};
-use crate::objects::workspace_object::Refused;
+use crate::objects::workspace_object::{Delivery, Refused};
 use crate::providers::catalog::price_book_name;
 
 impl<S: Sql> Api<'_, S> {
@@ -33,18 +33,35 @@ impl<S: Sql> Api<'_, S> {
                 Some("applied") if holds() => continue,
                 _ => {}
             }
-            let done = apply && put_price(&mut config, correction, self.context.now).is_ok();
-            self.save_proposal(&id, if done { "applied" } else { "proposed" }, correction)?;
-            if done {
-                applied += 1;
-            } else {
-                proposed += 1;
+            let with_it = apply.then(|| self.with_price(&config, correction)).and_then(Result::ok);
+            let state = if with_it.is_some() { "applied" } else { "proposed" };
+            self.save_proposal(&id, state, correction)?;
+            match with_it {
+                Some(with_it) => {
+                    config = with_it;
+                    applied += 1;
+                }
+                None => proposed += 1,
             }
         }
-        let secrets = self.workspace.secrets().clone();
-        let delivery = self.workspace.change(config, secrets, self.principal, self.context)?;
+        let delivery = if applied > 0 {
+            let secrets = self.workspace.secrets().clone();
+            self.workspace.change(config, secrets, self.principal, self.context)?
+        } else {
+            Delivery::default()
+        };
         let body = json!({ "taken": corrections.len(), "proposed": proposed, "applied": applied });
         Ok(self.answered(&body, delivery))
+    }
+
+    /// The configuration with a billed price in it for every provider that it is for, checked: one that cannot be had as
+    /// a whole is left to a person, and stands in no other's way.
+    fn with_price(&self, config: &Config, correction: &PriceCorrection) -> Result<Config, Problem> {
+        let mut config = config.clone();
+        put_price(&mut config, correction, self.context.now)?;
+        config.validate()?;
+        self.workspace.check_plan_size(&config, self.workspace.secrets())?;
+        Ok(config)
     }
 
     pub(super) fn price_proposals(&self) -> Answer {
@@ -180,6 +197,14 @@ fn put_price(
             earlier.effective_to = day();
         }
         row.effective_from = day();
+        // What is planned for a later day comes into force then, as it is.
+        let planned = config.prices.values().filter(|planned| {
+            planned.provider == row.provider
+                && planned.model == row.model
+                && planned.effective_from > row.effective_from
+        });
+        let planned = planned.filter_map(|planned| planned.effective_from).min();
+        row.effective_to = row.effective_to.into_iter().chain(planned).min();
         config.prices.insert(key, row);
     }
     Ok(())
@@ -255,6 +280,29 @@ mod tests {
         assert!(is_in_force(&config, &one, later) && !is_in_force(&config, &other, later));
         put_price(&mut config, &other, later).unwrap();
         assert!(!is_in_force(&config, &one, later) && is_in_force(&config, &other, later));
+    }
+
+    #[test]
+    fn a_price_ends_where_one_that_is_planned_begins() {
+        let mut config = config();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        let book = PriceBook::built_in().unwrap();
+        let listed = book.find("openai", "gpt-6-luna", now).unwrap().clone();
+        for start in ["2026-12-01", "2027-01-01"] {
+            let mut planned = PriceRow { provider: "eu".to_owned(), ..listed.clone() };
+            planned.effective_from = Day::try_from(start.to_owned()).ok();
+            planned.effective_to = Day::try_from("2027-01-01".to_owned()).ok();
+            planned.effective_to =
+                planned.effective_to.filter(|end| Some(*end) > planned.effective_from);
+            config.prices.insert(format!("eu/gpt-6-luna@{start}"), planned);
+        }
+        config.validate().unwrap();
+        let planned = config.prices.clone();
+        put_price(&mut config, &correction("input", "0.12"), now).unwrap();
+        config.validate().unwrap();
+        let row = config.prices.remove("eu/gpt-6-luna@2026-11-22").unwrap();
+        assert_eq!(row.effective_to, planned["eu/gpt-6-luna@2026-12-01"].effective_from);
+        assert_eq!(config.prices, planned);
     }
 
     #[test]
