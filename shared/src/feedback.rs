@@ -40,7 +40,8 @@ pub struct ReconcilerContext {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextProvider {
-    /// What the price book calls it: `openai`, `anthropic`, ...
+    /// What its bills call it: its name in the price book where it has one (`openai`, `anthropic`, ...), else its kind.
+    /// Azure, whose models the book lists as OpenAI's, is `azure`.
     pub price_book: String,
     /// The last four characters of its credential: enough to find it among those that the provider lists, too few for
     /// anything else. Absent for a short one, and where there is none.
@@ -148,7 +149,7 @@ pub struct BudgetCorrection {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PriceCorrection {
-    /// The provider, as the price book names it.
+    /// The provider, as its bills name it.
     pub provider: String,
     /// The model.
     pub model: String,

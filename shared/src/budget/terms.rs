@@ -482,6 +482,28 @@ mod tests {
     }
 
     #[test]
+    fn whom_when_and_whether_money_is_counted_make_a_count_and_the_limit_does_not() {
+        let base = serde_json::json!({
+            "scope": { "dimension": "team", "value": "*" }, "owner": "finance", "limit_usd": "100" });
+        let with = |field: &str, value: serde_json::Value| {
+            let mut changed = base.clone();
+            changed[field] = value;
+            terms(changed).counts_as(&terms(base.clone()))
+        };
+        let scope = serde_json::json!({ "dimension": "team", "value": "search" });
+        let others = [
+            with("scope", scope),
+            with("window", "week".into()),
+            with("time_zone", "Europe/Berlin".into()),
+            with("fiscal_month_start_day", 4.into()),
+            with("limit_usd", serde_json::Value::Null),
+        ];
+        assert_eq!(others, [false; 5]);
+        let same = [with("limit_usd", "7".into()), with("owner", "ann".into())];
+        assert_eq!(same, [true; 2]);
+    }
+
+    #[test]
     fn a_budget_applies_to_the_value_it_names_and_star_to_each() {
         let (workspace, key) =
             (WorkspaceId::parse("ws_a").unwrap(), KeyId::parse("0123456789abcdef").unwrap());

@@ -13,7 +13,7 @@ use crate::admin::config::Config;
 use crate::admin::problem::Problem;
 use crate::objects::sql::{Sql, SqlError, text};
 use crate::objects::workspace_object::{Delivery, Refused};
-use crate::providers::catalog::price_book_name;
+use crate::providers::catalog::{bill_name, price_book_name};
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn bring_price_corrections(&mut self) -> Answer {
@@ -166,25 +166,21 @@ fn put_price(
     let day = || Day::try_from(from.clone()).ok();
     let book = PriceBook::built_in()
         .map_err(|error| Problem::new(500, "gateway_error", error.to_string()))?;
-    let names: Vec<String> = config
-        .providers
-        .iter()
-        .filter(|(_, provider)| {
-            price_book_name(&provider.kind).unwrap_or(&provider.kind) == correction.provider
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    if names.is_empty() {
+    let providers = config.providers.iter();
+    let billed = providers.filter(|(_, provider)| bill_name(&provider.kind) == correction.provider);
+    let billed: Vec<(String, Option<&str>)> =
+        billed.map(|(name, it)| (name.clone(), price_book_name(&it.kind))).collect();
+    if billed.is_empty() {
         let remedy = "Configure a provider of this kind first.";
         return Err(Problem::field("provider", "is none of this workspace's", remedy));
     }
     let start = now.plus_ms(DAY_MS).date().midnight();
-    for name in names {
+    for (name, listed_as) in billed {
         let own = config.prices.iter().find(|(_, row)| {
             row.provider == name && row.model == correction.model && row.is_effective(start)
         });
         let own = own.map(|(key, row)| (key.clone(), row.clone()));
-        let listed = || book.find(&correction.provider, &correction.model, start).cloned();
+        let listed = || book.find(listed_as?, &correction.model, start).cloned();
         let base = own.as_ref().map(|(_, row)| row.clone()).or_else(listed);
         let mut row = base
             .unwrap_or_else(|| PriceRow { model: correction.model.clone(), ..PriceRow::default() });
@@ -303,6 +299,25 @@ mod tests {
         let row = config.prices.remove("eu/gpt-6-luna@2026-11-22").unwrap();
         assert_eq!(row.effective_to, planned["eu/gpt-6-luna@2026-12-01"].effective_from);
         assert_eq!(config.prices, planned);
+    }
+
+    #[test]
+    fn a_bill_of_one_seller_prices_no_other_that_the_book_lists_alike() {
+        let azure = json!({ "kind": "azure", "base_url": "https://acme.openai.azure.com" });
+        let providers = json!({ "eu": { "kind": "openai" }, "foundry": azure });
+        let known: Config = serde_json::from_value(json!({ "providers": providers })).unwrap();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        for (provider, priced) in [("openai", "eu"), ("azure", "foundry")] {
+            let mut config = known.clone();
+            let of =
+                PriceCorrection { provider: provider.to_owned(), ..correction("input", "0.12") };
+            put_price(&mut config, &of, now).unwrap();
+            let names: Vec<&String> = config.prices.keys().collect();
+            assert_eq!(names, [&format!("{priced}/gpt-6-luna@2026-11-22")]);
+            // The rest of the row is the book's.
+            let row = config.prices.values().next().unwrap();
+            assert_eq!(row.prices["standard"].output.unwrap().to_string(), "0.5");
+        }
     }
 
     #[test]

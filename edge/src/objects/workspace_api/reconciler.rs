@@ -20,7 +20,7 @@ use crate::objects::budget_calls::{CorrectCall, LineCorrection, SyncCall};
 use crate::objects::ledger_true_ups::{ExportQuery, TrueUpsQuery};
 use crate::objects::sql::Sql;
 use crate::objects::workspace_object::Refused;
-use crate::providers::catalog::price_book_name;
+use crate::providers::catalog::bill_name;
 
 /// Tolerances beyond these switch the alert off in all but name.
 const MAX_TOLERANCE_PERCENT: u32 = 100;
@@ -53,7 +53,6 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn reconciler_context(&self) -> Answer {
         let config = self.workspace.config();
-        let book = |kind: &str| price_book_name(kind).unwrap_or(kind).to_owned();
         let context = ReconcilerContext {
             workspace: self.workspace.id()?.as_str().to_owned(),
             config_version: self.workspace.version(),
@@ -61,7 +60,7 @@ impl<S: Sql> Api<'_, S> {
                 .providers
                 .iter()
                 .map(|(name, provider)| {
-                    let price_book = book(&provider.kind);
+                    let price_book = bill_name(&provider.kind).to_owned();
                     let credential_hint = self.credential_hint(name);
                     (name.clone(), ContextProvider { price_book, credential_hint })
                 })
