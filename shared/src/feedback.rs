@@ -119,7 +119,7 @@ pub struct TrueUp {
 }
 
 /// A correction to what a budget counts as spent: `billed - estimated` of the requests it counts, for one day and provider.
-/// It is dropped where the budget began to count during that day or after it.
+/// Where the budget began to count during that day or after it, it is dropped, unless it takes back what an earlier one gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]

@@ -128,7 +128,7 @@ impl<S: Sql> WorkspaceObject<S> {
 
 impl<S: Sql> Api<'_, S> {
     /// Since when each of these budgets counts what it counts now: its creation, or the last change of its scope, window
-    /// or time zone, as the audit log has them. The log is kept for good, so it knows of every budget.
+    /// or time zone ([`BudgetTerms::counts_as`]), as the audit log has them. The log is kept for good, so it knows of every budget.
     pub(super) fn counting_since(
         &self,
         corrections: &[BudgetCorrection],
@@ -157,20 +157,23 @@ impl<S: Sql> Api<'_, S> {
         Ok(None)
     }
 
-    /// Whether this window has a correction of the same day and source already. A newer word on it then goes there too:
-    /// what a bill that was not whole took off must not stay off.
-    pub(super) fn corrects(
+    /// Whether a correction of a time that the budget does not count takes back what one took off in this window, when it
+    /// did count that time: what a bill that was not whole yet took off must not stay off. It can only take room.
+    pub(super) fn takes_back(
         &self,
         correction: &BudgetCorrection,
         window: &str,
     ) -> Result<bool, SqlError> {
         let BudgetCorrection { budget, value, day, source, .. } = correction;
         let select = format!(
-            "SELECT '1' FROM budget_corrections WHERE {SAME} AND instr(' ' || windows || ' ', ?) > 0 LIMIT 1"
+            "SELECT amount FROM budget_corrections WHERE {SAME} AND instr(' ' || windows || ' ', ?) > 0
+                ORDER BY revision DESC LIMIT 1"
         );
         let window = format!(" {window} ");
         let params = [budget, value, day, source, &window].map(|it| Some(it.as_str()));
-        Ok(!self.workspace.exec(&select, &params)?.is_empty())
+        let known = self.workspace.exec(&select, &params)?;
+        let known = known.first().map(|row| integer(row, 0)).transpose()?.map(Usd::from_pico);
+        Ok(known.is_some_and(|known| known < correction.amount))
     }
 
     /// What changed budgets, the newest first. What changed nothing is left out.

@@ -185,7 +185,7 @@ impl<S: Sql> Api<'_, S> {
             let began = since.get(&correction.budget);
             if began.is_some_and(|began| day < *began) {
                 let window = terms.calendar().key(terms.window, noon);
-                if !self.corrects(&correction, &window)? {
+                if !self.takes_back(&correction, &window)? {
                     continue;
                 }
             }

@@ -17,8 +17,8 @@ fn on(day: &str, budget: &str, value: &str, amount: &str) -> Value {
     made
 }
 
-fn correct_again(mut correction: Value) -> Value {
-    correction["revision"] = json!(6);
+fn again(revision: u64, mut correction: Value) -> Value {
+    correction["revision"] = json!(revision);
     correction
 }
 
@@ -166,12 +166,14 @@ fn a_budget_is_not_corrected_for_what_was_spent_before_it_counted() {
         on("2026-11-26", "cap", "", "-1"),
     ]));
     assert_eq!(night.spent("cap", ""), "-1");
-    // Back in the month: what was corrected there may still be said otherwise, what was not may not.
+    // Back in the month: what a correction gave there can still be taken back; it gives no more.
     put(terms);
     night.correct(json!([
-        correct_again(on("2026-11-23", "cap", "", "-2")),
+        again(6, on("2026-11-23", "cap", "", "-2")),
         on("2026-11-20", "cap", "", "-50"),
     ]));
+    assert_eq!(night.spent("cap", ""), "1");
+    night.correct(json!([again(7, on("2026-11-23", "cap", "", "-30"))]));
     assert_eq!(night.spent("cap", ""), "1");
 }
 
