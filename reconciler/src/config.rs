@@ -227,6 +227,7 @@ impl Source {
             Self::Openai(settings) => Some(("openai", &settings.account)),
             Self::Anthropic(settings) => Some(("anthropic", &settings.account)),
             Self::Openrouter(settings) => Some(("openrouter", &settings.account)),
+            Self::Azure(settings) => Some((&settings.provider, &settings.account)),
             _ => None,
         }
     }

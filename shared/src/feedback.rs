@@ -11,7 +11,6 @@ use crate::alerts::alert::Severity;
 use crate::budget::terms::{BudgetTerms, Dimension, EACH, Scope};
 use crate::money::Usd;
 use crate::pricing::PriceRow;
-use crate::time::Timestamp;
 
 /// Most items in one call: a call stays far below the 8 MiB that the edge reads.
 pub const MAX_ITEMS: usize = 2_000;
@@ -41,7 +40,8 @@ pub struct ReconcilerContext {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct ContextProvider {
-    /// What the price book calls it: `openai`, `anthropic`, ...
+    /// What its bills call it: its name in the price book where it has one (`openai`, `anthropic`, ...), else its kind.
+    /// Azure, whose models the book lists as OpenAI's, is `azure`.
     pub price_book: String,
     /// The last four characters of its credential: enough to find it among those that the provider lists, too few for
     /// anything else. Absent for a short one, and where there is none.
@@ -119,6 +119,7 @@ pub struct TrueUp {
 }
 
 /// A correction to what a budget counts as spent: `billed - estimated` of the requests it counts, for one day and provider.
+/// Where the budget began to count during that day or after it, it is dropped, unless it takes back what an earlier one gave.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
@@ -148,7 +149,7 @@ pub struct BudgetCorrection {
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
 #[serde(deny_unknown_fields)]
 pub struct PriceCorrection {
-    /// The provider, as the price book names it.
+    /// The provider, as its bills name it.
     pub provider: String,
     /// The model.
     pub model: String,
@@ -285,11 +286,6 @@ impl<'b> BudgetSums<'b> {
         })
         .collect()
     }
-}
-
-/// The moment that stands for a whole day in a budget's window.
-pub fn noon(day: &str) -> Option<Timestamp> {
-    Some(crate::time::Date::parse(day)?.midnight().plus_ms(crate::time::DAY_MS / 2))
 }
 
 #[cfg(test)]

@@ -117,9 +117,11 @@ def alerts_of(night: Night, kind: str) -> list[dict]:
 
 def test_another_price_is_proposed_and_the_next_day_agrees(night):
     night.workspace.admin("PUT", "/reconciler-settings", {"price_corrections": "apply"})
+    budget(night.workspace, "teams", scope={"dimension": "team", "value": "*"}, limit_usd="10", window="month")
+    # A budget is corrected for whole days that it counted.
+    night.advance()
     day = night.today
     night.bills.set("openai", price=[{"model": "gpt-6-luna", "meter": "output", "from": day.isoformat(), "per_million": "0.625"}])
-    budget(night.workspace, "teams", scope={"dimension": "team", "value": "*"}, limit_usd="10", window="month")
     traffic(night)
     before = Decimal(night.workspace.admin("GET", "/budgets/teams/status?value=search")["money"]["spent_usd"])
     night.advance()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from pathlib import Path
 
@@ -24,6 +24,10 @@ def signer(workspace):
 
 def today() -> str:
     return datetime.now(timezone.utc).strftime("%Y-%m-%d")
+
+
+def tomorrow() -> str:
+    return (datetime.now(timezone.utc) + timedelta(days=1)).strftime("%Y-%m-%d")
 
 
 def code(body: bytes) -> str:
@@ -76,15 +80,17 @@ def test_the_export_has_every_event_once_and_goes_on_where_it_broke_off(workspac
 
 
 def test_corrections_change_a_budget_once_and_never_backwards(workspace, signer):
-    budget(workspace, "teams", scope={"dimension": "team", "value": "*"}, owner="grace", limit_usd="10")
-    budget(workspace, "all", scope={"dimension": "workspace"}, owner="grace", limit_usd="10")
+    terms = {"owner": "grace", "limit_usd": "10", "window": "lifetime"}
+    budget(workspace, "teams", scope={"dimension": "team", "value": "*"}, **terms)
+    budget(workspace, "all", scope={"dimension": "workspace"}, **terms)
     key = workspace.key(actor={"team": "search"})
     reply = key.chat()
     key.event(reply.id)
     key.ring()
 
-    def correct(amount: str, revision: int, name: str = "teams", value: str = "search"):
-        body = [{"budget": name, "value": value, "day": today(), "source": "openai", "revision": revision, "amount": amount}]
+    # The first day that a budget counts whole is the one after it was made.
+    def correct(amount: str, revision: int, name: str = "teams", value: str = "search", day: str = tomorrow()):
+        body = [{"budget": name, "value": value, "day": day, "source": "openai", "revision": revision, "amount": amount}]
         return signer.call("POST", "/budget-corrections", body)
 
     def counted(path: str) -> Decimal:
@@ -92,6 +98,8 @@ def test_corrections_change_a_budget_once_and_never_backwards(workspace, signer)
 
     teams, everything = "/budgets/teams/status?value=search", "/budgets/all/status"
     before, before_all = counted(teams), counted(everything)
+    assert correct("-5", 1, day=today())[0] == 200
+    assert counted(teams) == before
     assert correct("1.25", 5)[0] == 200
     assert correct("1.25", 5)[0] == 200
     assert counted(teams) == before + Decimal("1.25")

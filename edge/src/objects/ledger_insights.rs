@@ -1,6 +1,6 @@
 //! What the Ledger adds up for insights: the reports' raw material. What it means is said by `tallygate_shared::insights`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -64,6 +64,8 @@ pub struct UnitQuery {
     pub group_by: String,
     /// `day`, `week` or `month`; absent: the whole span in one.
     pub bucket: Option<String>,
+    /// What bills call the workspace's providers.
+    pub providers: BTreeSet<String>,
 }
 
 /// A question for a weekly review.
@@ -246,14 +248,19 @@ impl<S: Sql> LedgerObject<S> {
         let value = format!("of_{}", query.group_by);
         let owner = format!("IIF({value} IS NULL, owner, NULL)");
         let groups = ["day".to_owned(), "provider".to_owned(), value, owner];
+        let found = self.sums(&groups, &days)?;
+        let estimated = found.iter().filter(|(_, sums)| sums.estimated_usd != Usd::ZERO);
+        let estimated = estimated.filter_map(|(group, _)| group.get(1).cloned().flatten());
+        let used: BTreeSet<String> = query.providers.iter().cloned().chain(estimated).collect();
         let mut bills: BTreeMap<(i64, String, Owner), Bill> = BTreeMap::new();
-        for (group, sums) in self.sums(&groups, &days)? {
+        for (group, sums) in found {
             let mut values = group.into_iter().map(Option::unwrap_or_default);
             let mut next = || values.next().unwrap_or_default();
             let (day, provider, value, rest) = (next(), next(), next(), next());
+            let models = bills_for_models(&provider, &used);
             let owner = if rest.is_empty() {
                 Owner::from([(query.group_by.clone(), value)])
-            } else if bills_for_models(&provider) {
+            } else if models {
                 Owner::new()
             } else {
                 parsed(&rest)?
@@ -263,6 +270,7 @@ impl<S: Sql> LedgerObject<S> {
             let fresh = || Bill {
                 bucket,
                 provider: provider.clone(),
+                models,
                 owner: owner.clone(),
                 ..Bill::default()
             };

@@ -10,6 +10,7 @@ mod front;
 mod insights;
 mod keys;
 mod outcomes;
+mod prices_billed;
 mod proposals;
 mod resources;
 mod rows;
@@ -21,7 +22,7 @@ mod versions;
 use serde_json::{Value, json};
 use tallygate_shared::identity::signature::{SignedCall, body_sha256};
 
-use super::test_shell::{NOW_MS, OPERATOR, Shell};
+use super::test_shell::{OPERATOR, Shell};
 use crate::admin::call::{Call, Signed, route};
 
 /// One workspace, asked by its admin.
@@ -95,7 +96,8 @@ impl Acme {
     fn signed(&self, secret: &str, nonce: &str, path: &str, body: &Value) -> (u16, Value) {
         let path = format!("/api/v1/workspaces/ws_acme/reconciler/{path}");
         let body = body.to_string();
-        let (timestamp, body_sha256) = (NOW_MS / 1_000, body_sha256(body.as_bytes()));
+        let (timestamp, body_sha256) =
+            (self.shell.now().ms() / 1_000, body_sha256(body.as_bytes()));
         let call = SignedCall {
             method: "POST",
             path: &path,

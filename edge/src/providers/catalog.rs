@@ -34,6 +34,15 @@ pub fn price_book_name(kind: &str) -> Option<&'static str> {
     ProviderKind::parse(kind)?.facts().price_book
 }
 
+/// What bills call a provider of a kind: what the price book calls it, where it has a name there. The book lists Azure's
+/// models as OpenAI's, by whose prices they are rated; their bill is Azure's.
+pub fn bill_name(kind: &str) -> &str {
+    match ProviderKind::parse(kind) {
+        Some(ProviderKind::Azure) => kind,
+        _ => price_book_name(kind).unwrap_or(kind),
+    }
+}
+
 impl Catalog for Shelf {
     fn serves(&self, provider: &ProviderPlan) -> bool {
         let kind = ProviderKind::parse(&provider.kind);
@@ -56,5 +65,16 @@ impl Catalog for Shelf {
             book.find(price_book_name(&provider.kind)?, model, at)
         };
         own.or_else(listed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bills_go_by_the_price_books_name_and_azures_by_its_own() {
+        let names = ["openai", "gemini", "azure", "openrouter", "compatible"].map(bill_name);
+        assert_eq!(names, ["openai", "google", "azure", "openrouter", "compatible"]);
     }
 }

@@ -284,3 +284,23 @@ pub fn places(
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_azure_provider_is_where_its_bill_is_booked() {
+        let context = serde_json::from_value(serde_json::json!({
+            "workspace": "acme", "config_version": 1, "budgets": {}, "prices": [],
+            "providers": { "foundry": { "price_book": "azure" }, "openai": { "price_book": "openai" } } }))
+        .unwrap();
+        let source = serde_json::from_value(serde_json::json!({
+            "connector": "azure", "account": "s1", "scope": "subscriptions/s1",
+            "credential": { "token": "t" } }))
+        .unwrap();
+        let found = places(&context, &BTreeMap::new(), &[source]);
+        let shown = |name: &str| (found[name].0.as_str(), found[name].1.as_str());
+        assert_eq!((shown("foundry"), shown("openai")), (("azure", "s1"), ("openai", "")));
+    }
+}

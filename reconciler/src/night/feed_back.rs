@@ -28,11 +28,11 @@ pub struct Feedback {
 }
 
 impl Feedback {
-    /// Brings it.
+    /// Brings it. A price that the edge refuses can wait for the next night; what people must hear of cannot.
     pub async fn bring(&self, edge: &Edge<'_>) -> Result<(), PullError> {
         edge.bring("budget-corrections", &self.corrections).await?;
-        edge.bring("price-corrections", &self.prices).await?;
-        edge.bring("findings", &self.findings).await
+        edge.bring("findings", &self.findings).await?;
+        edge.bring("price-corrections", &self.prices).await
     }
 }
 
@@ -287,4 +287,44 @@ pub fn in_words(unit: &UnitId, finding: &Finding) -> String {
 /// Whether a line of the books is use that the gateway never saw.
 pub fn is_unmetered(line: &LineId) -> bool {
     line.kind == ChargeKind::Usage && line.owner.contains_key(crate::ledger::UNMETERED)
+}
+
+#[cfg(test)]
+mod tests {
+    use wiremock::MockServer;
+
+    use super::*;
+    use crate::edge::tests::{Counting, answers, config, quick};
+
+    #[tokio::test]
+    async fn a_price_that_the_edge_refuses_keeps_no_alert_from_people() {
+        let server = MockServer::start().await;
+        answers(&server, "findings", 200, "{}").await;
+        answers(&server, "price-corrections", 422, r#"{"detail": "It has no place."}"#).await;
+        let (config, signing) = (config(&server.uri()), Counting::default());
+        let edge = Edge::new("acme", &config, &signing, quick()).unwrap();
+        let price = PriceCorrection {
+            provider: "openai".into(),
+            model: "m".into(),
+            tier: "standard".into(),
+            meter: "input".into(),
+            ours_per_million: Usd::ZERO,
+            billed_per_million: Usd::ZERO,
+            day: "2026-11-20".into(),
+            tokens: 1,
+            effect: Usd::ZERO,
+        };
+        let finding = ReconcilerFinding {
+            kind: FindingKind::UnmeteredUsage,
+            subject: "openai:2026-11-20:key".into(),
+            severity: Severity::Critical,
+            title: "openai billed 5".into(),
+            owner: String::new(),
+            evidence: BTreeMap::new(),
+            present: true,
+        };
+        let told = Feedback { prices: vec![price], findings: vec![finding], ..Feedback::default() };
+        assert!(told.bring(&edge).await.is_err());
+        server.verify().await;
+    }
 }

@@ -1,11 +1,13 @@
 //! Unit economics of a month: what each customer, feature, ... cost, models and harness together, for each request and each
 //! accepted outcome. From the books, and from the outcomes that the edge heard of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tallygate_shared::events::outcome::{OutcomeEvent, Verdict};
+use tallygate_shared::feedback::ContextProvider;
 use tallygate_shared::insights::unit::bills_for_models;
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::economics::{CostRow, CostSide, OutcomeCount, UnitCost, economics, overall};
@@ -61,19 +63,28 @@ pub async fn of_month(
     for unit in ledger.units(workspace, &month.to_string()).await? {
         rows.extend(ledger.newest(&unit).await?);
     }
-    Ok(of(month, &rows, &outcomes)?)
+    let context = edge.context().await?;
+    Ok(of(month, &context.providers, &rows, &outcomes)?)
 }
 
-/// The same, from what was read.
+/// The same, from what was read. `providers`: the workspace's.
 pub fn of(
     month: Month,
+    providers: &BTreeMap<String, ContextProvider>,
     rows: &[Revision],
     outcomes: &[OutcomeEvent],
 ) -> Result<UnitCosts, NightError> {
+    let estimated = rows.iter().filter(|row| row.content.estimated != Usd::ZERO);
+    let estimated = estimated.map(|row| row.unit.provider.clone());
+    let configured = providers.values().map(|provider| provider.price_book.clone());
+    let used: BTreeSet<String> = estimated.chain(configured).collect();
     let costs: Vec<CostRow<'_>> = rows
         .iter()
         .map(|row| CostRow {
-            side: side(&row.unit.provider),
+            side: match bills_for_models(&row.unit.provider, &used) {
+                true => CostSide::Models,
+                false => CostSide::Harness,
+            },
             line: &row.line,
             content: &row.content,
         })
@@ -84,11 +95,6 @@ pub fn of(
         by.insert(dimension.to_owned(), economics(&costs, &counts, dimension)?);
     }
     Ok(UnitCosts { month: month.to_string(), overall: overall(&costs, &counts)?, by })
-}
-
-/// Who has models in the price book bills for models; everybody else for what is around them.
-fn side(provider: &str) -> CostSide {
-    if bills_for_models(provider) { CostSide::Models } else { CostSide::Harness }
 }
 
 fn counts(outcomes: &[OutcomeEvent]) -> Result<Vec<OutcomeCount>, NightError> {
@@ -126,4 +132,59 @@ fn owner_of(outcome: &OutcomeEvent) -> BTreeMap<String, String> {
     ];
     let known = fields.into_iter().filter_map(|(name, value)| Some((name, value?)));
     known.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bill::{ChargeKind, Meter, Quantity};
+    use crate::ledger::{Content, LineId, UnitId};
+
+    fn row(provider: &str, estimated: &str, billed: &str) -> Revision {
+        let unit = UnitId {
+            workspace: "acme".into(),
+            day: "2026-11-20".into(),
+            provider: provider.into(),
+        };
+        let line = LineId {
+            account: String::new(),
+            model: "m".into(),
+            meter: Meter::Whole,
+            tier: "standard".into(),
+            kind: ChargeKind::Usage,
+            owner: BTreeMap::new(),
+        };
+        let (estimated, billed) = (estimated.parse().unwrap(), billed.parse().ok());
+        let content = Content {
+            estimated,
+            metered: Quantity::default(),
+            requests: 0,
+            billed,
+            billed_quantity: None,
+            quantity_variance: Usd::ZERO,
+            price_variance: Usd::ZERO,
+            provisional: false,
+            price_version: String::new(),
+            source: String::new(),
+            method: String::new(),
+        };
+        let (cause, run) = ("first".into(), String::new());
+        Revision { unit, line, rev: 1, seq: 1, cause, run, booked_in: None, content }
+    }
+
+    #[test]
+    fn what_the_gateway_uses_is_no_harness_listed_or_not() {
+        let rows = [
+            row("openai", "1", "1"),
+            row("openrouter", "10", "11"),
+            row("azure", "0", "100"),
+            row("vercel", "0", "1000"),
+        ];
+        let azure = ContextProvider { price_book: "azure".into(), credential_hint: None };
+        let providers = BTreeMap::from([("foundry".to_owned(), azure)]);
+        let month = Month::parse("2026-11").unwrap();
+        let overall = of(month, &providers, &rows, &[]).unwrap().overall;
+        let shown = [overall.models, overall.harness].map(|it| it.to_string());
+        assert_eq!(shown, ["112", "1000"]);
+    }
 }

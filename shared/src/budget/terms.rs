@@ -307,6 +307,16 @@ impl BudgetTerms {
         self.scope.value == EACH || fixed.is_none_or(|fixed| fixed == self.scope.value)
     }
 
+    /// Whether both count the same spending, in the same windows: then a change from one to the other goes on with the
+    /// count that there is. A budget without a limit counts no money.
+    pub fn counts_as(&self, other: &Self) -> bool {
+        let counted = |terms: &Self| {
+            let zone = (terms.time_zone.clone(), terms.fiscal_month_start_day);
+            (terms.scope.clone(), terms.window, zone, terms.limit_usd.is_some())
+        };
+        counted(self) == counted(other)
+    }
+
     /// The calendar of its windows.
     pub fn calendar(&self) -> Calendar {
         Calendar::new(
@@ -469,6 +479,28 @@ mod tests {
         assert_eq!(budget.at_cap.action, CapAction::Block);
         assert_eq!(budget.thresholds, vec![50, 80, 100]);
         assert_eq!(budget.overshoot(), Usd::ZERO);
+    }
+
+    #[test]
+    fn whom_when_and_whether_money_is_counted_make_a_count_and_the_limit_does_not() {
+        let base = serde_json::json!({
+            "scope": { "dimension": "team", "value": "*" }, "owner": "finance", "limit_usd": "100" });
+        let with = |field: &str, value: serde_json::Value| {
+            let mut changed = base.clone();
+            changed[field] = value;
+            terms(changed).counts_as(&terms(base.clone()))
+        };
+        let scope = serde_json::json!({ "dimension": "team", "value": "search" });
+        let others = [
+            with("scope", scope),
+            with("window", "week".into()),
+            with("time_zone", "Europe/Berlin".into()),
+            with("fiscal_month_start_day", 4.into()),
+            with("limit_usd", serde_json::Value::Null),
+        ];
+        assert_eq!(others, [false; 5]);
+        let same = [with("limit_usd", "7".into()), with("owner", "ann".into())];
+        assert_eq!(same, [true; 2]);
     }
 
     #[test]

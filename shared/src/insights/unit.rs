@@ -38,6 +38,8 @@ pub struct Bill {
     pub bucket: i64,
     /// Who bills.
     pub provider: String,
+    /// Whether they bill for models; else for what is around them.
+    pub models: bool,
     /// Whose.
     pub owner: Owner,
     /// What was estimated.
@@ -97,10 +99,12 @@ pub struct Unit {
     pub margin_usd: Usd,
 }
 
-/// Whether a provider bills for models. Everybody else bills for what is around them.
-pub fn bills_for_models(provider: &str) -> bool {
+/// Whether a provider bills for models: the gateway sends requests to it, or the price book lists it. Everybody else bills
+/// for what is around them. `used`: providers that the gateway is set up with, or has estimates of; what it charged for
+/// them is in the usage already, and their bill is no second cost beside it.
+pub fn bills_for_models(provider: &str, used: &BTreeSet<String>) -> bool {
     let book = PriceBook::built_in().map(PriceBook::rows).unwrap_or_default();
-    book.iter().any(|row| row.provider == provider)
+    used.contains(provider) || book.iter().any(|row| row.provider == provider)
 }
 
 /// Dimensions, beside the one asked for, by which bills of the harness must be shared: the usage must tell them apart.
@@ -113,9 +117,7 @@ pub fn sharing_dimensions<'b>(
 }
 
 fn is_shared(bill: &Bill, dimension: &str) -> bool {
-    !bill.owner.is_empty()
-        && !bill.owner.contains_key(dimension)
-        && !bills_for_models(&bill.provider)
+    !bill.models && !bill.owner.is_empty() && !bill.owner.contains_key(dimension)
 }
 
 /// The economics by name and bucket, sorted. They add up to what was charged and billed, to the last digit. `None` when
@@ -136,7 +138,7 @@ pub fn units(
     }
     for bill in bills {
         let open = bill.estimated.checked_sub(bill.estimated_of_billed)?;
-        if bills_for_models(&bill.provider) {
+        if bill.models {
             let unit = units.entry((bill.bucket, name_of(&bill.owner))).or_default();
             let difference = bill.billed.checked_sub(bill.estimated_of_billed)?;
             unit.models_usd = unit.models_usd.checked_add(difference)?;
@@ -251,6 +253,7 @@ mod tests {
         Bill {
             bucket: 0,
             provider: provider.to_owned(),
+            models: provider != "aws",
             owner: owner(names),
             estimated: usd(estimated),
             billed: usd(billed),
@@ -300,6 +303,14 @@ mod tests {
         assert_eq!((all[&()].total_usd, all[&()].requests), (usd("8.375"), 13));
     }
 
+    #[test]
+    fn who_is_used_or_listed_bills_for_models() {
+        let used = BTreeSet::from(["openrouter".to_owned()]);
+        let named = ["openai", "openrouter", "aws"].map(|name| bills_for_models(name, &used));
+        assert_eq!(named, [true, true, false]);
+        assert!(!bills_for_models("openrouter", &BTreeSet::new()));
+    }
+
     proptest! {
         #[test]
         fn units_add_up_to_what_was_charged_and_billed(
@@ -315,7 +326,8 @@ mod tests {
             }).collect();
             let bills: Vec<Bill> = lines.iter().map(|(bucket, models, x, a, billed, estimated)| Bill {
                 bucket: *bucket,
-                provider: if *models { "openai" } else { "aws" }.to_owned(),
+                provider: if *models { "openrouter" } else { "aws" }.to_owned(),
+                models: *models,
                 owner: named(x, a),
                 billed: Usd::from_nanos(*billed),
                 estimated: Usd::from_nanos(*estimated),
@@ -324,7 +336,7 @@ mod tests {
             let expected: i128 = usage.iter().map(|row| row.charged.pico()).sum::<i128>()
                 + bills.iter().map(|bill| {
                     let open = bill.estimated.pico() - bill.estimated_of_billed.pico();
-                    let less = if bill.provider == "openai" { bill.estimated_of_billed.pico() + open } else { 0 };
+                    let less = if bill.models { bill.estimated_of_billed.pico() + open } else { 0 };
                     bill.billed.pico() + open - less
                 }).sum::<i128>();
             let found = units("customer", &usage, &bills, &[]).unwrap();

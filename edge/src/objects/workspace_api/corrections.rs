@@ -1,8 +1,11 @@
 //! What bills made of budgets: each correction of the reconciler, kept when its Budgets have it, for a little more than
 //! a year. What says nothing new is not kept again: nights repeat themselves.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tallygate_shared::budget::terms::BudgetTerms;
 use tallygate_shared::feedback::BudgetCorrection;
 use tallygate_shared::money::Usd;
 use tallygate_shared::reconciliation_run::RUNS_KEPT_DAYS;
@@ -124,6 +127,55 @@ impl<S: Sql> WorkspaceObject<S> {
 }
 
 impl<S: Sql> Api<'_, S> {
+    /// Since when each of these budgets counts what it counts now: its creation, or the last change of its scope, window
+    /// or time zone ([`BudgetTerms::counts_as`]), as the audit log has them. The log is kept for good, so it knows of every budget.
+    pub(super) fn counting_since(
+        &self,
+        corrections: &[BudgetCorrection],
+    ) -> Result<BTreeMap<String, Timestamp>, SqlError> {
+        let named: BTreeSet<&String> = corrections.iter().map(|it| &it.budget).collect();
+        let mut since = BTreeMap::new();
+        for (name, terms) in &self.workspace.config().budgets {
+            if named.contains(name) {
+                since.extend(self.began(name, terms)?.map(|at| (name.clone(), at)));
+            }
+        }
+        Ok(since)
+    }
+
+    fn began(&self, name: &str, terms: &BudgetTerms) -> Result<Option<Timestamp>, SqlError> {
+        let select = "SELECT at, json_extract(body, '$.before') FROM audit WHERE path = ?
+            ORDER BY seq DESC";
+        let rows = self.workspace.exec(select, &[Some(&format!("budgets.{name}"))])?;
+        for row in &rows {
+            let before = row.get(1).and_then(Option::as_deref);
+            let before: Option<BudgetTerms> = before.and_then(|it| serde_json::from_str(it).ok());
+            if !before.is_some_and(|before| before.counts_as(terms)) {
+                return Ok(Timestamp::parse(text(row, 0)?));
+            }
+        }
+        Ok(None)
+    }
+
+    /// Whether a correction of a time that the budget does not count takes back what one took off in this window, when it
+    /// did count that time: what a bill that was not whole yet took off must not stay off. It can only take room.
+    pub(super) fn takes_back(
+        &self,
+        correction: &BudgetCorrection,
+        window: &str,
+    ) -> Result<bool, SqlError> {
+        let BudgetCorrection { budget, value, day, source, .. } = correction;
+        let select = format!(
+            "SELECT amount FROM budget_corrections WHERE {SAME} AND instr(' ' || windows || ' ', ?) > 0
+                ORDER BY revision DESC LIMIT 1"
+        );
+        let window = format!(" {window} ");
+        let params = [budget, value, day, source, &window].map(|it| Some(it.as_str()));
+        let known = self.workspace.exec(&select, &params)?;
+        let known = known.first().map(|row| integer(row, 0)).transpose()?.map(Usd::from_pico);
+        Ok(known.is_some_and(|known| known < correction.amount))
+    }
+
     /// What changed budgets, the newest first. What changed nothing is left out.
     pub(super) fn corrections(&self) -> Answer {
         let mut filter = Filter::default();

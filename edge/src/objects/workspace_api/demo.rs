@@ -72,7 +72,10 @@ impl<S: Sql> Api<'_, S> {
         if !made.findings.is_empty() {
             calls.push(to("ALERTS", demo.workspace.as_str(), "findings", json!(made.findings)));
         }
-        let (charged, corrections) = (self.budget_calls(charged)?, self.budget_calls(corrections)?);
+        // A demo's month lies before its budgets, and is in their count all the same.
+        let whole = BTreeMap::new();
+        let charged = self.budget_calls(charged, &whole)?;
+        let corrections = self.budget_calls(corrections, &whole)?;
         for correct in charged.calls.into_iter().chain(corrections.calls) {
             let (name, payload) = (correct.account, correct.payload);
             calls.push(Delivery { object: "BUDGET", name, method: "correct", payload });

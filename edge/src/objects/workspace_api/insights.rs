@@ -21,7 +21,7 @@ use crate::objects::ledger_insights::{
     ArchetypesQuery, ReviewQuery, SavingsQuery, UNIT_DIMENSIONS, UnitQuery,
 };
 use crate::objects::sql::Sql;
-use crate::providers::catalog::price_book_name;
+use crate::providers::catalog::{bill_name, price_book_name};
 
 /// Days that savings and archetypes look back by themselves.
 const DEFAULT_DAYS: u32 = 30;
@@ -48,6 +48,8 @@ impl<S: Sql> Api<'_, S> {
             }
         }
         (query.from_ms, query.to_ms) = (from.midnight().ms(), to.midnight().ms());
+        let providers = self.workspace.config().providers.values();
+        query.providers = providers.map(|it| bill_name(&it.kind).to_owned()).collect();
         let (from, to) = span(query.from_ms, query.to_ms)?;
         let names = self.billed_ledgers(from, to)?;
         Ok(Step::Ledgers { names, method: "unit_economics", payload: json!(query).to_string() })

@@ -12,8 +12,8 @@ use crate::admin::call::Step;
 use crate::admin::config::Config;
 use crate::admin::problem::Problem;
 use crate::objects::sql::{Sql, SqlError, text};
-use crate::objects::workspace_object::Refused;
-use crate::providers::catalog::price_book_name;
+use crate::objects::workspace_object::{Delivery, Refused};
+use crate::providers::catalog::{bill_name, price_book_name};
 
 impl<S: Sql> Api<'_, S> {
     pub(super) fn bring_price_corrections(&mut self) -> Answer {
@@ -33,18 +33,35 @@ impl<S: Sql> Api<'_, S> {
                 Some("applied") if holds() => continue,
                 _ => {}
             }
-            let done = apply && put_price(&mut config, correction, self.context.now).is_ok();
-            self.save_proposal(&id, if done { "applied" } else { "proposed" }, correction)?;
-            if done {
-                applied += 1;
-            } else {
-                proposed += 1;
+            let with_it = apply.then(|| self.with_price(&config, correction)).and_then(Result::ok);
+            let state = if with_it.is_some() { "applied" } else { "proposed" };
+            self.save_proposal(&id, state, correction)?;
+            match with_it {
+                Some(with_it) => {
+                    config = with_it;
+                    applied += 1;
+                }
+                None => proposed += 1,
             }
         }
-        let secrets = self.workspace.secrets().clone();
-        let delivery = self.workspace.change(config, secrets, self.principal, self.context)?;
+        let delivery = if applied > 0 {
+            let secrets = self.workspace.secrets().clone();
+            self.workspace.change(config, secrets, self.principal, self.context)?
+        } else {
+            Delivery::default()
+        };
         let body = json!({ "taken": corrections.len(), "proposed": proposed, "applied": applied });
         Ok(self.answered(&body, delivery))
+    }
+
+    /// The configuration with a billed price in it for every provider that it is for, checked: one that cannot be had as
+    /// a whole is left to a person, and stands in no other's way.
+    fn with_price(&self, config: &Config, correction: &PriceCorrection) -> Result<Config, Problem> {
+        let mut config = config.clone();
+        put_price(&mut config, correction, self.context.now)?;
+        config.validate()?;
+        self.workspace.check_plan_size(&config, self.workspace.secrets())?;
+        Ok(config)
     }
 
     pub(super) fn price_proposals(&self) -> Answer {
@@ -149,25 +166,21 @@ fn put_price(
     let day = || Day::try_from(from.clone()).ok();
     let book = PriceBook::built_in()
         .map_err(|error| Problem::new(500, "gateway_error", error.to_string()))?;
-    let names: Vec<String> = config
-        .providers
-        .iter()
-        .filter(|(_, provider)| {
-            price_book_name(&provider.kind).unwrap_or(&provider.kind) == correction.provider
-        })
-        .map(|(name, _)| name.clone())
-        .collect();
-    if names.is_empty() {
+    let providers = config.providers.iter();
+    let billed = providers.filter(|(_, provider)| bill_name(&provider.kind) == correction.provider);
+    let billed: Vec<(String, Option<&str>)> =
+        billed.map(|(name, it)| (name.clone(), price_book_name(&it.kind))).collect();
+    if billed.is_empty() {
         let remedy = "Configure a provider of this kind first.";
         return Err(Problem::field("provider", "is none of this workspace's", remedy));
     }
     let start = now.plus_ms(DAY_MS).date().midnight();
-    for name in names {
+    for (name, listed_as) in billed {
         let own = config.prices.iter().find(|(_, row)| {
             row.provider == name && row.model == correction.model && row.is_effective(start)
         });
         let own = own.map(|(key, row)| (key.clone(), row.clone()));
-        let listed = || book.find(&correction.provider, &correction.model, start).cloned();
+        let listed = || book.find(listed_as?, &correction.model, start).cloned();
         let base = own.as_ref().map(|(_, row)| row.clone()).or_else(listed);
         let mut row = base
             .unwrap_or_else(|| PriceRow { model: correction.model.clone(), ..PriceRow::default() });
@@ -180,6 +193,14 @@ fn put_price(
             earlier.effective_to = day();
         }
         row.effective_from = day();
+        // What is planned for a later day comes into force then, as it is.
+        let planned = config.prices.values().filter(|planned| {
+            planned.provider == row.provider
+                && planned.model == row.model
+                && planned.effective_from > row.effective_from
+        });
+        let planned = planned.filter_map(|planned| planned.effective_from).min();
+        row.effective_to = row.effective_to.into_iter().chain(planned).min();
         config.prices.insert(key, row);
     }
     Ok(())
@@ -255,6 +276,48 @@ mod tests {
         assert!(is_in_force(&config, &one, later) && !is_in_force(&config, &other, later));
         put_price(&mut config, &other, later).unwrap();
         assert!(!is_in_force(&config, &one, later) && is_in_force(&config, &other, later));
+    }
+
+    #[test]
+    fn a_price_ends_where_one_that_is_planned_begins() {
+        let mut config = config();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        let book = PriceBook::built_in().unwrap();
+        let listed = book.find("openai", "gpt-6-luna", now).unwrap().clone();
+        for start in ["2026-12-01", "2027-01-01"] {
+            let mut planned = PriceRow { provider: "eu".to_owned(), ..listed.clone() };
+            planned.effective_from = Day::try_from(start.to_owned()).ok();
+            planned.effective_to = Day::try_from("2027-01-01".to_owned()).ok();
+            planned.effective_to =
+                planned.effective_to.filter(|end| Some(*end) > planned.effective_from);
+            config.prices.insert(format!("eu/gpt-6-luna@{start}"), planned);
+        }
+        config.validate().unwrap();
+        let planned = config.prices.clone();
+        put_price(&mut config, &correction("input", "0.12"), now).unwrap();
+        config.validate().unwrap();
+        let row = config.prices.remove("eu/gpt-6-luna@2026-11-22").unwrap();
+        assert_eq!(row.effective_to, planned["eu/gpt-6-luna@2026-12-01"].effective_from);
+        assert_eq!(config.prices, planned);
+    }
+
+    #[test]
+    fn a_bill_of_one_seller_prices_no_other_that_the_book_lists_alike() {
+        let azure = json!({ "kind": "azure", "base_url": "https://acme.openai.azure.com" });
+        let providers = json!({ "eu": { "kind": "openai" }, "foundry": azure });
+        let known: Config = serde_json::from_value(json!({ "providers": providers })).unwrap();
+        let now = Timestamp::parse("2026-11-21T10:00:00Z").unwrap();
+        for (provider, priced) in [("openai", "eu"), ("azure", "foundry")] {
+            let mut config = known.clone();
+            let of =
+                PriceCorrection { provider: provider.to_owned(), ..correction("input", "0.12") };
+            put_price(&mut config, &of, now).unwrap();
+            let names: Vec<&String> = config.prices.keys().collect();
+            assert_eq!(names, [&format!("{priced}/gpt-6-luna@2026-11-22")]);
+            // The rest of the row is the book's.
+            let row = config.prices.values().next().unwrap();
+            assert_eq!(row.prices["standard"].output.unwrap().to_string(), "0.5");
+        }
     }
 
     #[test]

@@ -6,10 +6,10 @@ use serde_json::json;
 use tallygate_shared::budget::terms::{Dimension, EACH, account_name};
 use tallygate_shared::feedback::{
     BudgetCorrection, ContextProvider, MAX_ITEMS, ReconcilerContext, ReconcilerFinding,
-    ReconcilerSettings, TrueUp, noon,
+    ReconcilerSettings, TrueUp,
 };
 use tallygate_shared::money::{PICO_PER_NANO, Usd};
-use tallygate_shared::time::{DAY_MS, Date};
+use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
 use super::corrections::{Corrections, Kept, Record};
 use super::{Answer, Api};
@@ -19,7 +19,8 @@ use crate::dimensions::{TRUE_UP_DIMENSIONS, TRUE_UP_OWNER_DIMENSIONS};
 use crate::objects::budget_calls::{CorrectCall, LineCorrection, SyncCall};
 use crate::objects::ledger_true_ups::{ExportQuery, TrueUpsQuery};
 use crate::objects::sql::Sql;
-use crate::providers::catalog::price_book_name;
+use crate::objects::workspace_object::Refused;
+use crate::providers::catalog::bill_name;
 
 /// Tolerances beyond these switch the alert off in all but name.
 const MAX_TOLERANCE_PERCENT: u32 = 100;
@@ -52,7 +53,6 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn reconciler_context(&self) -> Answer {
         let config = self.workspace.config();
-        let book = |kind: &str| price_book_name(kind).unwrap_or(kind).to_owned();
         let context = ReconcilerContext {
             workspace: self.workspace.id()?.as_str().to_owned(),
             config_version: self.workspace.version(),
@@ -60,7 +60,7 @@ impl<S: Sql> Api<'_, S> {
                 .providers
                 .iter()
                 .map(|(name, provider)| {
-                    let price_book = book(&provider.kind);
+                    let price_book = bill_name(&provider.kind).to_owned();
                     let credential_hint = self.credential_hint(name);
                     (name.clone(), ContextProvider { price_book, credential_hint })
                 })
@@ -146,22 +146,27 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn correct_budgets(&self) -> Answer {
         let corrections: Vec<BudgetCorrection> = self.items()?;
-        let Corrections { calls, kept } = self.budget_calls(corrections)?;
+        let since = self.counting_since(&corrections)?;
+        let Corrections { calls, kept } = self.budget_calls(corrections, &since)?;
         let record = json!(Record { at: self.context.now, kept }).to_string();
         Ok(Step::Correct { calls, name: self.workspace.id()?.to_string(), record })
     }
 
-    /// What each Budget is to be told, and what is to be remembered of it.
+    /// What each Budget is to be told, and what is to be remembered of it. `since`: when budgets began to count. What was
+    /// spent before is in no budget's count, so the bill of that time corrects none: it would give room that the cap does
+    /// not have, or take room for money that was never counted. Neither does the bill of the day on which a budget began,
+    /// for nothing says how much of it came after.
     pub(super) fn budget_calls(
         &self,
         corrections: Vec<BudgetCorrection>,
-    ) -> Result<Corrections, Problem> {
+        since: &BTreeMap<String, Timestamp>,
+    ) -> Result<Corrections, Refused> {
         let mut kept = Vec::with_capacity(corrections.len());
         let workspace = self.workspace.id()?;
         let mut calls: BTreeMap<String, CorrectCall> = BTreeMap::new();
         for (place, correction) in corrections.into_iter().enumerate() {
             let field = |name: &str| format!("[{place}].{name}");
-            day_of(&field("day"), &correction.day)?;
+            let day = day_of(&field("day"), &correction.day)?.midnight();
             // A budget that was removed meanwhile has nothing to correct.
             let Some(terms) = self.workspace.config().budgets.get(&correction.budget) else {
                 kept.push(Kept::new(correction, Vec::new()));
@@ -176,7 +181,14 @@ impl<S: Sql> Api<'_, S> {
                 kept.push(Kept::new(correction, Vec::new()));
                 continue;
             }
-            let Some(noon) = noon(&correction.day) else { continue };
+            let noon = day.plus_ms(DAY_MS / 2);
+            let began = since.get(&correction.budget);
+            if began.is_some_and(|began| day < *began) {
+                let window = terms.calendar().key(terms.window, noon);
+                if !self.takes_back(&correction, &window)? {
+                    continue;
+                }
+            }
             let nanos =
                 tallygate_shared::money::div_half_even(correction.amount.pico(), PICO_PER_NANO);
             let units = i64::try_from(nanos).map_err(|_| {

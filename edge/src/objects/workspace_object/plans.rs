@@ -24,7 +24,7 @@ const MAX_PLAN_BYTES: usize = 1_900_000;
 
 impl<S: Sql> WorkspaceObject<S> {
     /// All keys share nearly all of their plans, so one is measured.
-    pub(super) fn check_plan_size(
+    pub(in crate::objects) fn check_plan_size(
         &self,
         config: &Config,
         secrets: &Secrets,

@@ -1,13 +1,25 @@
 //! Corrections of budgets: what is kept of them, who sees which, and what the page shows.
 
 use serde_json::{Value, json};
+use tallygate_shared::time::DAY_MS;
 
 use super::Acme;
-use crate::objects::test_shell::Shell;
+use crate::objects::test_shell::{NOW_MS, Shell};
 
 fn correction(budget: &str, value: &str, revision: u64, amount: &str) -> Value {
-    json!({ "budget": budget, "value": value, "day": "2026-11-19", "source": "openai", "revision": revision,
+    json!({ "budget": budget, "value": value, "day": "2026-11-21", "source": "openai", "revision": revision,
             "amount": amount, "by_quantity": "0.25", "by_price": "1" })
+}
+
+fn on(day: &str, budget: &str, value: &str, amount: &str) -> Value {
+    let mut made = correction(budget, value, 5, amount);
+    made["day"] = json!(day);
+    made
+}
+
+fn again(revision: u64, mut correction: Value) -> Value {
+    correction["revision"] = json!(revision);
+    correction
 }
 
 struct Night {
@@ -27,6 +39,8 @@ impl Night {
                 json!({ "scope": scope, "owner": owner, "limit_usd": "50", "window": "month" });
             acme.expect(200, "PUT", &format!("/budgets/{name}"), &terms);
         }
+        // Made on 20 November at ten: the 21st is the first day that they count whole.
+        acme.shell.now.set(NOW_MS + 2 * DAY_MS);
         let secret = acme.reconciler_secret();
         Self { acme, secret, calls: std::cell::Cell::new(0) }
     }
@@ -57,7 +71,12 @@ impl Night {
     }
 
     fn counted(&self) -> String {
-        let status = self.acme.get("/budgets/teams/status?value=search");
+        self.spent("teams", "search")
+    }
+
+    fn spent(&self, budget: &str, value: &str) -> String {
+        let named = if value.is_empty() { String::new() } else { format!("?value={value}") };
+        let status = self.acme.get(&format!("/budgets/{budget}/status{named}"));
         status["money"]["spent_usd"].as_str().unwrap().to_owned()
     }
 }
@@ -74,7 +93,7 @@ fn the_list_says_what_each_correction_changed_and_what_its_budget_counts() {
     assert_eq!(first["windows"], json!(["month:2026-11"]));
     assert_eq!(
         (&first["came_at"], &first["day"], &first["provider"], &first["owner"]),
-        (&json!("2026-11-20T10:00:00.000Z"), &json!("2026-11-19"), &json!("openai"), &json!("ann"))
+        (&json!("2026-11-22T10:00:00.000Z"), &json!("2026-11-21"), &json!("openai"), &json!("ann"))
     );
     assert_eq!((&first["by_quantity_usd"], &first["by_price_usd"]), (&json!("0.25"), &json!("1")));
     // The same again, with a newer number too, is the same correction.
@@ -105,13 +124,57 @@ fn what_changes_nothing_is_no_row_and_a_budget_that_is_gone_says_so() {
         correction("search", "ads", 5, "4"),
     ]));
     assert_eq!(night.states(), [row("4", "4", "0", "no_budget"), row("3", "3", "0", "no_budget")]);
-    // The budget comes back: from then on it counts, and all of it is new to it.
+    // The budget comes back, and counts from then on: what was spent before is nothing to it.
     let terms =
         json!({ "scope": { "dimension": "team", "value": "*" }, "owner": "ann", "limit_usd": "5" });
     night.acme.expect(200, "PUT", "/budgets/gone", &terms);
-    night.correct(json!([correction("gone", "x", 6, "3")]));
+    night.correct(json!([correction("gone", "x", 6, "3"), on("2026-11-22", "gone", "x", "3")]));
+    assert_eq!(night.states().len(), 2);
+    night.correct(json!([on("2026-11-23", "gone", "x", "3")]));
     assert_eq!(night.states()[0], row("3", "3", "3", "counts"));
-    assert_eq!(night.states()[2], row("3", "3", "0", "replaced"));
+    assert_eq!(night.spent("gone", "x"), "3");
+}
+
+#[test]
+fn a_budget_is_not_corrected_for_what_was_spent_before_it_counted() {
+    let night = Night::new();
+    // Made on the 22nd, when estimates of 10,000 are billed with 8,000.
+    let put = |terms: Value| night.acme.expect(200, "PUT", "/budgets/cap", &terms);
+    let scope = json!({ "dimension": "workspace" });
+    let terms = json!({ "scope": scope, "owner": "ann", "limit_usd": "500", "window": "month" });
+    put(terms.clone());
+    let days = ["2026-11-01", "2026-11-19", "2026-11-21", "2026-11-22"];
+    night.correct(days.map(|day| on(day, "cap", "", "-500")).into_iter().collect());
+    night.correct(json!([on("2026-11-05", "cap", "", "700")]));
+    assert_eq!((night.spent("cap", ""), night.list("")), ("0".to_owned(), vec![]));
+    night.correct(json!([on("2026-11-23", "cap", "", "-7")]));
+    assert_eq!(night.spent("cap", ""), "-7");
+    // What leaves the count as it is leaves the day's correction too; a higher limit does.
+    night.acme.shell.now.set(NOW_MS + 5 * DAY_MS);
+    let mut higher = terms.clone();
+    higher["limit_usd"] = json!("600");
+    put(higher.clone());
+    night.correct(json!([on("2026-11-24", "cap", "", "3")]));
+    assert_eq!(night.spent("cap", ""), "-4");
+    // Another window is a new count: of what came before, it is corrected by nothing.
+    higher["window"] = json!("week");
+    put(higher);
+    night.correct(json!([
+        on("2026-11-23", "cap", "", "-50"),
+        on("2026-11-24", "cap", "", "-50"),
+        on("2026-11-25", "cap", "", "-50"),
+        on("2026-11-26", "cap", "", "-1"),
+    ]));
+    assert_eq!(night.spent("cap", ""), "-1");
+    // Back in the month: what a correction gave there can still be taken back; it gives no more.
+    put(terms);
+    night.correct(json!([
+        again(6, on("2026-11-23", "cap", "", "-2")),
+        on("2026-11-20", "cap", "", "-50"),
+    ]));
+    assert_eq!(night.spent("cap", ""), "1");
+    night.correct(json!([again(7, on("2026-11-23", "cap", "", "-30"))]));
+    assert_eq!(night.spent("cap", ""), "1");
 }
 
 #[test]
@@ -133,8 +196,8 @@ fn corrections_come_in_pages_by_day_provider_and_budget() {
     assert_eq!(seen, ["search", "t4", "t3", "t2", "t1", "t0"]);
     let count = |query: &str| night.list(query).len();
     assert_eq!([count("?budget=search"), count("?provider=openai")], [1, 6]);
-    assert_eq!([count("?provider=other"), count("?from=2026-11-20")], [0, 0]);
-    assert_eq!([count("?from=2026-11-19&to=2026-11-20"), count("?to=2026-11-19")], [6, 0]);
+    assert_eq!([count("?provider=other"), count("?from=2026-11-22")], [0, 0]);
+    assert_eq!([count("?from=2026-11-21&to=2026-11-22"), count("?to=2026-11-21")], [6, 0]);
     for (query, field) in
         [("from=soon", "from"), ("to=x", "to"), ("limit=0", "limit"), ("cursor=x", "cursor")]
     {
@@ -172,9 +235,8 @@ fn corrections_of_more_than_400_days_ago_are_forgotten() {
     night.correct(json!([correction("teams", "search", 1, "1")]));
     let sql = night.acme.shell.workspace_sql("ws_acme");
     let workspace = crate::objects::workspace_object::WorkspaceObject::open(sql).unwrap();
-    let day = 86_400_000;
-    let at =
-        |days: i64| json!({ "at": crate::objects::test_shell::NOW_MS + days * day, "kept": [] });
+    let came = night.acme.shell.now().ms();
+    let at = |days: i64| json!({ "at": came + days * DAY_MS, "kept": [] });
     workspace.corrected(&at(399).to_string()).unwrap();
     assert_eq!(night.list("").len(), 1);
     workspace.corrected(&at(401).to_string()).unwrap();

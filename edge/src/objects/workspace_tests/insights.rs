@@ -76,6 +76,32 @@ fn two_weeks() -> Vec<Sent> {
 }
 
 #[test]
+fn a_bill_of_whom_the_gateway_uses_is_no_second_cost_beside_what_was_charged() {
+    let acme = Acme::new();
+    bring(&acme, &two_weeks());
+    let foundry = json!({ "name": "foundry", "kind": "azure", "credential": "sk-also-very-secret",
+                          "base_url": "https://acme.openai.azure.com" });
+    acme.expect(201, "POST", "/providers", &foundry);
+    let line = |provider: &str, estimated: &str, billed: &str| {
+        json!({ "day": "2026-11-17", "provider": provider, "line": "a", "revision": 1, "model": "m", "meter": "input",
+                "kind": "usage", "owner": {}, "estimated": estimated, "billed": billed,
+                "quantity_variance": "0", "price_variance": "0", "provisional": false })
+    };
+    let charged = |report: &Value| usd(&report["overall"]["models_usd"]);
+    let before = charged(&acme.get("/unit-economics?from=2026-11-01"));
+    // OpenRouter is used, as its estimates say; Azure, as the configuration says; Vercel is what runs around them.
+    let lines = json!([
+        line("openrouter", "0.2", "0.3"),
+        line("azure", "0", "7"),
+        line("vercel", "0", "40"),
+    ]);
+    acme.shell.ledger("ws_acme:2026-11").true_up(&lines.to_string()).unwrap();
+    let report = acme.get("/unit-economics?from=2026-11-01");
+    assert_eq!(charged(&report), before.saturating_add(Usd::from_nanos(7_100_000_000)));
+    assert_eq!(report["overall"]["harness_usd"], "40");
+}
+
+#[test]
 fn unit_costs_add_up_to_what_was_charged_billed_and_run_around_the_models() {
     let acme = Acme::new();
     bring(&acme, &two_weeks());
