@@ -83,6 +83,7 @@ fn line(unit: &UnitId, id: LineId, billed: Option<Usd>, tokens: Option<u64>) -> 
             requests: tokens.unwrap_or_default() / 900,
             billed,
             billed_quantity: billed.and(tokens).map(Quantity::whole),
+            list: None,
             quantity_variance: Usd::ZERO,
             price_variance,
             provisional: false,

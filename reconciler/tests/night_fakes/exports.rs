@@ -172,9 +172,7 @@ async fn what_is_paid_ahead_costs_when_it_is_used() {
 #[tokio::test]
 async fn seats_are_counted_and_list_prices_told_apart() {
     let world = World::new(2).await;
-    world
-        .drop_full("github_copilot/1", &line("seat,Copilot Business,,,12,228,252,,INV-C"))
-        .await;
+    world.drop_full("github_copilot/1", &line("seat,Copilot Business,,,12,228,252,,INV-C")).await;
     world.drop_full("github_copilot/2", &line("use,Premium requests,,,,0,40,,INV-C")).await;
     world.drop_full("aws/1", &line("use,Amazon OpenSearch Service,,,,90,100,,")).await;
     world.drop_full("openai/1", &line("use,API,a-model-of-ours,in,3000000,9,12,,INV-O")).await;
@@ -182,7 +180,8 @@ async fn seats_are_counted_and_list_prices_told_apart() {
     let (tables, _) = exported(&world, "2026-11").await;
     let said = |issuer, kind| {
         let [row] = tables.of(issuer, kind)[..] else { panic!("{issuer} {kind}") };
-        let columns = ["PricingQuantity", "PricingUnit", "ListCost", "ContractedCost", "BilledCost"];
+        let columns =
+            ["PricingQuantity", "PricingUnit", "ListCost", "ContractedCost", "BilledCost"];
         columns.map(|column| row[column].clone()).join(" ")
     };
     assert_eq!(said("GitHub", "Seat"), "12.0 Seats 252.0 228.0 228.0");

@@ -346,7 +346,9 @@ impl World {
     pub(crate) async fn export(&self, month: &str) -> Delivery {
         let directory = self.directory.path().join("export").join(self.watch.nonce());
         let (ledger, objects) = (self.ledger.as_ref(), self.objects.as_ref());
-        export("ws_a", month, self.watch.now(), &directory, ledger, objects).await.unwrap()
+        let accounts = self.config.workspaces[0].accounts_by_id();
+        let now = self.watch.now();
+        export("ws_a", month, now, &directory, &accounts, ledger, objects).await.unwrap()
     }
 
     /// Closes a month.

@@ -136,7 +136,7 @@ impl Across {
     }
 }
 
-fn digest(parts: &[&str]) -> [u8; 16] {
+pub(super) fn digest(parts: &[&str]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());
