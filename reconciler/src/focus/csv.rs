@@ -101,7 +101,7 @@ mod tests {
         row.costs.billed = "-1".parse().unwrap();
         let columns = cost_and_usage(Version::V1_4);
         let at = |name: &str| columns.iter().position(|column| column.name == name).unwrap();
-        let places = ["x_Principal", "x_Consumer", "BillingAccountId", "BilledCost"].map(at);
+        let places = ["x_PrincipalId", "x_ConsumerId", "BillingAccountId", "BilledCost"].map(at);
         let mut table = CsvTable::new(Vec::new(), columns).unwrap();
         table.push(&row).unwrap();
         let file = table.finish().unwrap();

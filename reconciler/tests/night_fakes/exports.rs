@@ -9,6 +9,7 @@ use tallygate_reconciler::focus::invoices::{BillingPeriodRow, InvoiceDetailRow, 
 use tallygate_reconciler::focus::month::Month;
 use tallygate_reconciler::focus::row::Category;
 use tallygate_reconciler::night::export::Delivery;
+use tallygate_shared::focus_export::FocusTable;
 use tallygate_shared::money::Usd;
 
 use crate::world::{DAY, World};
@@ -129,6 +130,24 @@ async fn charges_without_an_invoice_are_put_on_nobody_elses() {
     };
     assert_eq!(invoices("Usage"), ["", ""], "either could be on it");
     assert_eq!(invoices("Tax"), ["INV-9"]);
+}
+
+#[tokio::test]
+async fn a_month_is_exported_whole_and_its_billing_periods_last() {
+    let world = World::new(2).await;
+    world.drop_full("openai/1", &line("use,API,gpt-5,in,100,1,,,INV-1")).await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    exported(&world, "2026-11").await;
+    let (_, second) = exported(&world, "2026-11").await;
+    assert!(second.parts.iter().all(|part| part.key.contains("/part-r00002-")));
+    // Queries take an export for made when its billing periods are there.
+    for folder in ["focus_1_4/", "focus_1_4_csv/"] {
+        let of = second.parts.iter().filter(|part| part.key.contains(folder));
+        let tables: Vec<FocusTable> = of.map(|part| part.table).collect();
+        let order =
+            [FocusTable::CostAndUsage, FocusTable::InvoiceDetail, FocusTable::BillingPeriod];
+        assert_eq!(tables, order, "{folder}");
+    }
 }
 
 #[tokio::test]

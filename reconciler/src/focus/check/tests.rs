@@ -224,7 +224,8 @@ fn charges_that_do_not_add_up_to_their_invoice_are_caught() {
             world.invoices.add(&line(kind, amount), Month::parse("2026-11").unwrap()).unwrap();
         }
         let details = world.invoices.details(&BTreeMap::new());
-        let rows = world.rows(&[revision("a", Some("39.9"), 8_400_000)], "2026-11");
+        let mut rows = world.rows(&[revision("a", Some("39.9"), 8_400_000)], "2026-11");
+        rows[0].invoice = Some("INV-1".into());
         check_rows(&rows, version, Some(&details))
     };
     for version in [Version::V1_2, Version::V1_4] {
@@ -247,6 +248,8 @@ fn other_tables_are_checked_column_by_column() {
     let good = String::from_utf8(table.finish().unwrap()).unwrap();
     let check = |text: &str| check_table::<BillingPeriodRow>(text.as_bytes(), Version::V1_4);
     assert!(check(&good).is_clean());
+    let (_, line) = good.split_once('\n').unwrap();
+    assert_eq!(check(&format!("{good}{line}")).problems[0].rule, Rule::Unique);
     assert_eq!(check(&good.replace("Closed", "Done")).problems[0].rule, Rule::AllowedValue);
     assert_eq!(check(&good.replace("OpenAI", "")).problems[0].rule, Rule::NotNull);
 }
