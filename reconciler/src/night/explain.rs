@@ -110,8 +110,8 @@ struct Explaining<'a> {
 impl Explaining<'_> {
     fn run(&mut self) -> Result<(), NightError> {
         let sum = |amount: fn(&BillLine) -> Usd| {
-            let amounts = self.lines().map(amount);
-            amounts.fold(Some(0_i128), |sum, amount| sum?.checked_add(amount.pico()))
+            let mut amounts = self.lines().map(amount);
+            amounts.try_fold(0_i128, |sum, amount| sum.checked_add(amount.pico()))
         };
         let billed = fits(sum(|line| line.amount), "billed")?;
         let list = fits(sum(BillLine::before_discounts), "list amounts")?;

@@ -189,6 +189,36 @@ async fn what_is_paid_ahead_costs_when_it_is_used() {
 }
 
 #[tokio::test]
+async fn use_of_a_configured_balance_is_not_billed_again() {
+    let world = World::new(2).await;
+    world
+        .drop_full(
+            "vertex/1",
+            &[
+                line("bought,Credit,,,,50,,prepaid,INV-1"),
+                line("use,Vertex AI,gemini-3-pro,in,100,3,,,"),
+            ]
+            .concat(),
+        )
+        .await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    let (tables, _) = exported(&world, "2026-11").await;
+    let said = |kind| {
+        let [row] = tables.of("Google", kind)[..] else { panic!("{kind}") };
+        let columns = [
+            "BillingAccountName",
+            "CommitmentDiscountId",
+            "BilledCost",
+            "EffectiveCost",
+            "InvoiceId",
+        ];
+        columns.map(|column| row[column].clone()).join(" ")
+    };
+    assert_eq!(said("Purchase"), "Acme balance-1 50.0 0.0 INV-1");
+    assert_eq!(said("Usage"), "Acme balance-1 0.0 3.0 ");
+}
+
+#[tokio::test]
 async fn seats_are_counted_and_list_prices_told_apart() {
     let world = World::new(2).await;
     world.drop_full("github_copilot/1", &line("seat,Copilot Business,,,12,228,252,,INV-C")).await;

@@ -249,7 +249,10 @@ impl World {
         let config = json!({
             "storage": { "local": { "directory": directory.path() } },
             "lookback_days": lookback, "reread_days": lookback, "scratch": directory.path(),
-            "workspaces": [{ "id": "ws_a", "accounts": { "gg": "acme" },
+            "workspaces": [{ "id": "ws_a", "billed_accounts": [{ "provider": "vertex",
+                    "account": "acme", "name": "Acme",
+                    "prepaid": { "id": "balance-1", "name": "Acme's balance" } }],
+                "accounts": { "gg": "acme" },
                 "edge": { "url": server.uri(), "key_id": "k", "secret": "0123456789abcdef0123456789abcdef" },
                 "sources": [{ "connector": "inbox",
                     "mapping": { "files": rules } }] }] });
