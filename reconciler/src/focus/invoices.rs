@@ -11,11 +11,12 @@ use super::providers::seller;
 use super::row::{Category, category_of};
 use crate::bill::BillLine;
 
-/// An invoice: provider, account and the provider's number.
+/// An invoice: issuer, account and the issuer's number. Providers of one issuer (a cloud and its models) are on the same
+/// invoices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvoiceKey {
-    /// The provider, as the ledger names it.
-    pub provider: String,
+    /// Who sent it.
+    pub issuer: String,
     /// The billed account.
     pub account: String,
     /// The number.
@@ -63,7 +64,7 @@ pub struct InvoiceIndex {
     amounts: BTreeMap<(InvoiceKey, Month), BTreeMap<Category, Usd>>,
     by_month: BTreeMap<(String, String, Month), BTreeSet<String>>,
     open: BTreeSet<InvoiceKey>,
-    // What lies on no invoice yet, or on one that the bill does not name: provider, account, month, category.
+    // What lies on no invoice yet, or on one that the bill does not name: issuer, account, month, category.
     loose: BTreeSet<(String, String, Month, Category)>,
 }
 
@@ -81,26 +82,24 @@ impl InvoiceIndex {
     /// found: it could be any charge.
     pub fn add(&mut self, line: &BillLine, month: Month) -> Result<(), ExportError> {
         let category = category_of(line.kind, line.tier.as_deref().unwrap_or_default());
+        let (issuer, account) = (issuer(&line.provider), line.account.clone());
         let Some(invoice) = line.invoice_id.as_ref().filter(|id| !id.is_empty()) else {
             if line.amount != Usd::ZERO {
-                let (provider, account) = (line.provider.clone(), line.account.clone());
-                self.loose.insert((provider, account, month, category));
+                self.loose.insert((issuer, account, month, category));
             }
             return Ok(());
         };
-        let key = InvoiceKey {
-            provider: line.provider.clone(),
-            account: line.account.clone(),
-            invoice: invoice.clone(),
-        };
+        self.by_month
+            .entry((issuer.clone(), account.clone(), month))
+            .or_default()
+            .insert(invoice.clone());
+        let key = InvoiceKey { issuer, account, invoice: invoice.clone() };
         let of_invoice = self.amounts.entry((key.clone(), month)).or_default();
         let sum = of_invoice.entry(category).or_default();
         *sum = sum.checked_add(line.amount).ok_or(ExportError::Overflow { what: "an invoice" })?;
         if line.provisional {
             self.open.insert(key);
         }
-        let of_month = (line.provider.clone(), line.account.clone(), month);
-        self.by_month.entry(of_month).or_default().insert(invoice.clone());
         Ok(())
     }
 
@@ -113,18 +112,18 @@ impl InvoiceIndex {
         month: Month,
         category: Category,
     ) -> Option<Found> {
-        let of_month = (provider.to_owned(), account.to_owned(), month);
+        let of_month = (issuer(provider), account.to_owned(), month);
         let invoices = self.by_month.get(&of_month)?;
+        let (issuer, account, _) = &of_month;
         let has = |invoice: &&String| {
             let key = InvoiceKey {
-                provider: provider.to_owned(),
-                account: account.to_owned(),
+                issuer: issuer.clone(),
+                account: account.clone(),
                 invoice: (*invoice).clone(),
             };
             self.amounts.get(&(key, month)).is_some_and(|sums| sums.contains_key(&category))
         };
-        let (provider, account, month) = of_month;
-        if self.loose.contains(&(provider, account, month, category)) {
+        if self.loose.contains(&(issuer.clone(), account.clone(), month, category)) {
             return None;
         }
         let mut having = invoices.iter().filter(has);
@@ -149,7 +148,7 @@ impl InvoiceIndex {
             rows.extend(sums.iter().map(|(category, billed)| InvoiceDetailRow {
                 billing: *month,
                 account: key.account.clone(),
-                issuer: seller(&key.provider, &key.provider).issuer.to_owned(),
+                issuer: key.issuer.clone(),
                 invoice: key.invoice.clone(),
                 detail: detail_id(&key.invoice, *month, *category),
                 category: *category,
@@ -160,6 +159,10 @@ impl InvoiceIndex {
         rows.sort_by_key(|row| row.billing);
         rows
     }
+}
+
+fn issuer(provider: &str) -> String {
+    seller(provider, provider).issuer.to_owned()
 }
 
 fn detail_id(invoice: &str, month: Month, category: Category) -> String {

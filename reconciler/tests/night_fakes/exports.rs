@@ -263,3 +263,49 @@ async fn a_corrected_month_adds_up_to_its_invoices_before_and_after() {
         .collect();
     assert_eq!(invoices, [("Reversal", ""), ("Restatement", ""), ("", "INV-11")]);
 }
+
+#[tokio::test]
+async fn all_that_a_month_has_is_exported_for_others_to_read() {
+    let world = World::new(40).await;
+    world.event(DAY, 1, "a", 100, "0.01");
+    world.event(DAY, 2, "b", 200, "0.02");
+    world.drop("google/1", &format!("{DAY},{DAY},m,in,400,0.0400000001\n")).await;
+    let october = "2026-10-15,2026-10-15,use,API,gpt-5,in,100,";
+    world.drop_full("openai/1", &format!("{october}10,,,INV-10\n")).await;
+    let november = [
+        line("bought,API credit,,,,100,,prepaid,INV-11"),
+        line("use,API,gpt-5,in,3000000,10,,,INV-11"),
+        line("use,API,a-model-of-ours,in,3000000,9,12,batch,INV-11"),
+        line("credit,API credit drawn,,,,-10,,prepaid,INV-11"),
+        line("credit,Promotion,,,,-1,,,INV-11"),
+        line("discount,Volume,,,,-0.5,,,INV-11"),
+        line("tax,VAT,,,,7,,,INV-11"),
+    ];
+    world.drop_full("openai/2", &november.concat()).await;
+    let seats = line("seat,Copilot Business,,,12,228,252,,INV-C");
+    let requests = line("use,Premium requests,,,,0,40,,INV-C");
+    world.drop_full("github_copilot/1", &format!("{seats}{requests}")).await;
+    world.drop_full("aws/1", &line("use,Amazon OpenSearch Service,,,,90,100,,INV-A")).await;
+    world.drop_full("bedrock/1", &line("use,Amazon Bedrock,nova-pro,in,100,3,,,INV-A")).await;
+    let balance = line("bought,Credit,,,,50,,prepaid,INV-V");
+    let drawn = line("use,Vertex AI,gemini-3-pro,in,100,3,,,");
+    world.drop_full("vertex/1", &format!("{balance}{drawn}")).await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    world.close("2026-10").await;
+    world.drop_full("openai/3", &format!("{october}0.5,,,INV-10\n")).await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    let (tables, delivery) = exported(&world, "2026-11").await;
+    let split = tables.charges.iter().filter(|row| !row["AllocatedMethodId"].is_empty());
+    assert_eq!((split.count(), tables.periods.len()), (2, 4));
+    // For the public validators.
+    let Some(keep) = std::env::var_os("TALLYGATE_KEEP_EXPORT") else { return };
+    let keep = std::path::Path::new(&keep);
+    for (folder, file) in [
+        ("focus_1_4_csv/cost_and_usage", "cost_and_usage_focus_1_4.csv"),
+        ("focus_1_4_csv/invoice_detail", "invoice_detail_focus_1_4.csv"),
+        ("focus_1_4_csv/billing_period", "billing_period_focus_1_4.csv"),
+        ("focus_1_2_csv/cost_and_usage", "cost_and_usage_focus_1_2.csv"),
+    ] {
+        std::fs::write(keep.join(file), whole(&delivery.parts, folder)).unwrap();
+    }
+}
