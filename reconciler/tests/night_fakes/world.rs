@@ -246,12 +246,18 @@ impl World {
         };
         let mut rules = vec![rule("google"), rule("groq")];
         rules.extend(FULL.map(full));
+        let named = |provider: &str| {
+            let mut known = json!({ "provider": provider, "account": "acme", "name": "Acme" });
+            if provider == "vertex" {
+                known["prepaid"] = json!({ "id": "balance-1", "name": "Acme's balance" });
+            }
+            known
+        };
+        let known: Vec<Value> = ["google", "groq"].into_iter().chain(FULL).map(named).collect();
         let config = json!({
             "storage": { "local": { "directory": directory.path() } },
             "lookback_days": lookback, "reread_days": lookback, "scratch": directory.path(),
-            "workspaces": [{ "id": "ws_a", "billed_accounts": [{ "provider": "vertex",
-                    "account": "acme", "name": "Acme",
-                    "prepaid": { "id": "balance-1", "name": "Acme's balance" } }],
+            "workspaces": [{ "id": "ws_a", "billed_accounts": known,
                 "accounts": { "gg": "acme" },
                 "edge": { "url": server.uri(), "key_id": "k", "secret": "0123456789abcdef0123456789abcdef" },
                 "sources": [{ "connector": "inbox",
