@@ -437,6 +437,18 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn other_words_for_an_account_are_another_export() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut app, _edge) = app(directory.path()).await;
+        charge(&app).await;
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 1)]);
+        let known = json!({ "provider": "openai", "account": "org-1", "name": "Acme" });
+        app.config.workspaces[0].billed_accounts = vec![serde_json::from_value(known).unwrap()];
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
+        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+    }
+
+    #[tokio::test]
     async fn what_the_edge_did_not_take_is_handed_over_later_and_not_exported_again() {
         let directory = tempfile::tempdir().unwrap();
         let app_down = app_at(directory.path(), "http://127.0.0.1:9").await;
