@@ -37,7 +37,7 @@ locals {
     year  = "c.workspace = '${local.query_workspace}' AND c.billing_period >= date_format(date_add('month', -11, current_date), '%Y-%m')"
   }
 
-  # `(SELECT ... )` of a dataset's rows as they stand, one export of each partition.
+  # `(SELECT ... )` of a dataset's rows as they stand, one export of each month.
   newest = {
     for key, source in {
       charges_of_month = { dataset = "cost_and_usage", filter = local.query_filters.month }
@@ -47,10 +47,9 @@ locals {
       all_invoices     = { dataset = "invoice_detail", filter = "true" }
       all_periods      = { dataset = "billing_period", filter = "true" }
       } : key => templatefile("${path.module}/queries/newest.sql", {
-        database   = local.database
-        dataset    = source.dataset
-        filter     = source.filter
-        partitions = local.datasets[source.dataset].partitions
+        database = local.database
+        dataset  = source.dataset
+        filter   = source.filter
     })
   }
 
@@ -84,7 +83,7 @@ resource "aws_athena_named_query" "view" {
   for_each = local.views
 
   name        = "${var.name}-create-view-${replace(each.key, "_", "-")}"
-  description = "Makes the view ${each.key}: the newest export of each partition"
+  description = "Makes the view ${each.key}: the newest export of each month"
   workgroup   = aws_athena_workgroup.books.name
   database    = aws_glue_catalog_database.focus.name
   query       = "CREATE OR REPLACE VIEW ${local.database}.${each.key} AS\nSELECT * FROM ${trimspace(each.value)}\n"

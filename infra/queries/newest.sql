@@ -1,30 +1,21 @@
 (
-  -- Exports are written once and a partition may be exported again: part-r00003-... belongs to its third export, and only
-  -- the highest number counts. Of files without a number the one that was written last counts.
+  -- Exports are written once, and a month may be exported again: part-r00003-... belongs to its third export. An export holds
+  -- the whole month, so only its newest counts, also for the days and tables in which that one has nothing: they have no
+  -- file of its number. Billing Period has rows in every export, and its file comes last.
   SELECT c.*
   FROM ${database}.${dataset} c
   JOIN (
     SELECT
-      path,
-      ${join(", ", partitions)},
-      dense_rank() OVER (
-        PARTITION BY ${join(", ", partitions)}
-        ORDER BY
-          export_number DESC,
-          CASE WHEN export_number = 0 THEN written END DESC,
-          CASE WHEN export_number = 0 THEN path END
-      ) AS place
-    FROM (
-      SELECT DISTINCT
-        "$path" AS path,
-        "$file_modified_time" AS written,
-        coalesce(try_cast(regexp_extract("$path", '/part-r([0-9]+)-[^/]*$', 1) AS bigint), 0) AS export_number,
-        ${join(", ", partitions)}
-      FROM ${database}.${dataset} c
-      WHERE ${filter}
-    )
-  ) export
+      workspace,
+      billing_period,
+      max(coalesce(cast(regexp_extract("$path", '/part-r([0-9]+)-[^/]*$', 1) AS bigint), 0)) AS export_number
+    FROM ${database}.billing_period c
+    WHERE ${filter}
+    GROUP BY workspace, billing_period
+  ) newest
     -- The partitions are compared as well, so that a filter on the outside prunes both sides.
-    ON c."$path" = export.path AND ${join(" AND ", [for key in partitions : "c.${key} = export.${key}"])}
-  WHERE export.place = 1 AND ${filter}
+    ON c.workspace = newest.workspace
+    AND c.billing_period = newest.billing_period
+    AND coalesce(cast(regexp_extract(c."$path", '/part-r([0-9]+)-[^/]*$', 1) AS bigint), 0) = newest.export_number
+  WHERE ${filter}
 )

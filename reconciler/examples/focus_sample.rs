@@ -83,6 +83,7 @@ fn line(unit: &UnitId, id: LineId, billed: Option<Usd>, tokens: Option<u64>) -> 
             requests: tokens.unwrap_or_default() / 900,
             billed,
             billed_quantity: billed.and(tokens).map(Quantity::whole),
+            list: None,
             quantity_variance: Usd::ZERO,
             price_variance,
             provisional: false,
@@ -272,7 +273,7 @@ fn days() -> impl Iterator<Item = Date> {
 }
 
 /// What the providers' invoices would say of these lines.
-fn invoices(months: [Month; 2], teams: u64) -> Fallible<InvoiceIndex> {
+fn invoices(teams: u64) -> Fallible<InvoiceIndex> {
     let mut index = InvoiceIndex::default();
     for day in days() {
         for unit in day_units(day, teams) {
@@ -281,19 +282,12 @@ fn invoices(months: [Month; 2], teams: u64) -> Fallible<InvoiceIndex> {
                 if revision.unit.provider == "anthropic" {
                     continue;
                 }
-                let Some(mut amount) = revision.content.billed else { continue };
-                let month = match &revision.booked_in {
-                    None => Month::of(day),
-                    Some(_) => {
-                        // An invoice shows what changed.
-                        let before = unit
-                            .iter()
-                            .find(|other| other.line == revision.line && other.booked_in.is_none());
-                        let before = before.and_then(|before| before.content.billed);
-                        amount = amount.checked_sub(before.unwrap_or_default()).unwrap_or_default();
-                        months[1]
-                    }
+                // Nobody says which invoice a correction is on.
+                let Some(amount) = revision.content.billed.filter(|_| revision.booked_in.is_none())
+                else {
+                    continue;
                 };
+                let month = Month::of(day);
                 index.add(&bill_line(revision, day, month, amount), month)?;
             }
         }
@@ -387,7 +381,7 @@ fn main() -> Fallible<()> {
     std::fs::create_dir_all(directory)?;
     let october = Month::parse("2026-10").ok_or("no month")?;
     let november = Month::parse("2026-11").ok_or("no month")?;
-    let index = invoices([october, november], teams)?;
+    let index = invoices(teams)?;
     let details = index.details(&BTreeMap::new());
     let accounts = accounts();
     let context = Context {

@@ -173,6 +173,13 @@ pub struct BillLine {
     pub tags: BTreeMap<String, String>,
 }
 
+impl BillLine {
+    /// What it comes to before discounts; what is billed, where the provider states nothing else.
+    pub fn before_discounts(&self) -> Usd {
+        self.list_amount.unwrap_or(self.amount)
+    }
+}
+
 /// What a provider measured, without money: it tells quantity from price when the bill names no quantity.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -77,7 +77,7 @@ pub async fn deliver(app: &App, months: &[String]) -> Result<Delivered, AppError
     for workspace in &app.config.workspaces {
         for month in months {
             let of = Of { app, workspace, month };
-            let state = state(&workspace.id, month, app.ledger.as_ref()).await?;
+            let state = state(workspace, month, app.ledger.as_ref()).await?;
             let last = of.last_of(&state).await?;
             if let Some(number) = last
                 && of.handed_over().await?.is_some_and(|known| known >= number)
@@ -123,7 +123,7 @@ pub async fn one_to(
     month: &str,
     directory: &Path,
 ) -> Result<(Delivery, Exported), AppError> {
-    let state = state(&workspace.id, month, app.ledger.as_ref()).await?;
+    let state = state(workspace, month, app.ledger.as_ref()).await?;
     Of { app, workspace, month }.export(&state, directory).await
 }
 
@@ -174,7 +174,8 @@ impl Of<'_> {
     ) -> Result<(Delivery, Exported), AppError> {
         let (ledger, objects) = (self.app.ledger.as_ref(), self.app.objects.as_ref());
         let (id, now) = (&self.workspace.id, self.app.clock.now());
-        let delivery = export(id, self.month, now, directory, ledger, objects).await?;
+        let accounts = self.workspace.accounts_by_id();
+        let delivery = export(id, self.month, now, directory, &accounts, ledger, objects).await?;
         let mark = format!("{state} {}", delivery.number);
         // Noted before the edge is told: whoever is cut off there need not export again.
         set_mark(ledger, &self.exported_mark(), &mark).await?;
@@ -204,9 +205,10 @@ impl Of<'_> {
 }
 
 /// All that a month's export follows from, hashed: what its days were settled with, whether it is closed, and what the
-/// days of closed months before it were settled with, for their corrections may be booked in it.
+/// days of closed months before it were settled with, for their corrections may be booked in it; and what the
+/// configuration says of billed accounts.
 async fn state(
-    workspace: &str,
+    WorkspaceConfig { id: workspace, billed_accounts, .. }: &WorkspaceConfig,
     month: &str,
     ledger: &dyn LedgerStore,
 ) -> Result<String, StoreError> {
@@ -226,6 +228,10 @@ async fn state(
         .try_collect()
         .await?;
     let mut hash = Sha256::new();
+    if !billed_accounts.is_empty() {
+        // Plain texts: serialising them cannot fail.
+        hash.update(serde_json::to_vec(billed_accounts).unwrap_or_default());
+    }
     for (name, mark) in names.iter().zip(marks) {
         for text in [name.as_str(), &books(mark)] {
             hash.update(u64::try_from(text.len()).unwrap_or(0).to_be_bytes());
@@ -427,6 +433,18 @@ mod tests {
         }
         let csv = "focus_1_4-cost_and_usage-2026-11-19.csv";
         assert!(files.iter().any(|(name, _)| name == csv));
+        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+    }
+
+    #[tokio::test]
+    async fn other_words_for_an_account_are_another_export() {
+        let directory = tempfile::tempdir().unwrap();
+        let (mut app, _edge) = app(directory.path()).await;
+        charge(&app).await;
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 1)]);
+        let known = json!({ "provider": "openai", "account": "org-1", "name": "Acme" });
+        app.config.workspaces[0].billed_accounts = vec![serde_json::from_value(known).unwrap()];
+        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
         assert_eq!(numbers(&app, &["2026-11"]).await, []);
     }
 

@@ -87,6 +87,9 @@ pub struct Content {
     pub billed: Option<Usd>,
     /// The owner's part of what the provider measured.
     pub billed_quantity: Option<Quantity>,
+    /// The owner's part of what the bill comes to before discounts, where the provider states it. `None`: as billed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub list: Option<Usd>,
     /// The part of `billed - estimated` that other quantities explain.
     pub quantity_variance: Usd,
     /// The part that other prices explain. The two parts add up to the whole.
@@ -147,6 +150,17 @@ mod tests {
             kind: ChargeKind::Usage,
             owner: owner.iter().map(|(name, value)| ((*name).into(), (*value).into())).collect(),
         }
+    }
+
+    #[test]
+    fn a_content_without_a_list_amount_is_what_it_was_before_there_was_one() {
+        let before = r#"{"estimated":"1","metered":"7","requests":3,"billed":"2","billed_quantity":null,"quantity_variance":"0","price_variance":"1","provisional":false,"price_version":"v1","source":"s","method":"direct"}"#;
+        let mut content: Content = serde_json::from_str(before).unwrap();
+        assert_eq!(content.list, None);
+        assert_eq!(serde_json::to_string(&content).unwrap(), before);
+        let hash = content.hash();
+        content.list = Some("3".parse().unwrap());
+        assert_ne!(content.hash(), hash);
     }
 
     #[test]

@@ -51,6 +51,7 @@ fn row(number: u64) -> Revision {
             requests: number,
             billed: None,
             billed_quantity: None,
+            list: None,
             quantity_variance: Usd::from_pico(0),
             price_variance: Usd::from_pico(0),
             provisional: false,

@@ -1,7 +1,8 @@
 """The FOCUS export before the public validators: focus-data-toolkit for 1.4, focus-validator for 1.2.
 
-Neither proves much by itself (the reconciler's own checks, which the sample runs on every row and file, catch what they
-miss); together they say that others can read the files.
+Neither proves much by itself (the reconciler's own checks, which run on every row and file beforehand, catch what they
+miss); together they say that others can read the files. They see a sample with all that FOCUS can say, and a month that
+a night exported.
 """
 
 from __future__ import annotations
@@ -87,6 +88,18 @@ def sample(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
+def night(tmp_path_factory):
+    """The tables of a month that a night exported, after the project's own checks."""
+    home = tmp_path_factory.mktemp("night")
+    test = "exports::all_that_a_month_has_is_exported_for_others_to_read"
+    run = ["cargo", "test", "--quiet", "-p", "tallygate-reconciler", "--test", "night_fakes", test]
+    keep = os.environ | {"TALLYGATE_KEEP_EXPORT": str(home)}
+    done = subprocess.run(run, cwd=ROOT, env=keep, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home
+
+
+@pytest.fixture(scope="session")
 def toolkit():
     assert sys.version_info >= (3, 11), "focus-data-toolkit needs Python 3.11: use a newer python3"
     return environment(sys.executable, ".venv-focus") / "bin/focus-toolkit"
@@ -115,6 +128,13 @@ def lint(toolkit: Path, dataset: str, file: Path) -> subprocess.CompletedProcess
 def test_the_1_4_tables_pass_the_public_lint(sample, toolkit, dataset, extension):
     file = sample / f"{dataset.replace('-', '_')}_focus_1_4.{extension}"
     done = lint(toolkit, dataset, file)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "SEMANTIC_VALID" in done.stdout
+
+
+@pytest.mark.parametrize("dataset", ["cost-and-usage", "invoice-detail", "billing-period"])
+def test_what_a_night_exports_passes_the_public_lint(night, toolkit, dataset):
+    done = lint(toolkit, dataset, night / f"{dataset.replace('-', '_')}_focus_1_4.csv")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "SEMANTIC_VALID" in done.stdout
 
@@ -164,6 +184,12 @@ def test_the_1_2_table_passes_the_public_validator(sample, validator, tmp_path):
     assert failures(validator, invoiced) == {NULL_WANTED: count, SEATS: seats}
     found = failures(validator, not_invoiced)
     assert found.keys() == {NULL_UNWANTED}
+
+
+def test_what_a_night_exports_passes_the_public_validator(night, validator, tmp_path):
+    invoiced, not_invoiced, count, seats = split(night / "cost_and_usage_focus_1_2.csv", tmp_path)
+    assert failures(validator, invoiced) == {NULL_WANTED: count, SEATS: seats}
+    assert failures(validator, not_invoiced).keys() == {NULL_UNWANTED}
 
 
 def test_the_1_2_parquet_says_what_the_csv_says(sample, validator):

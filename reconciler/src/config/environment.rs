@@ -147,6 +147,7 @@ fn workspaces(
         key.insert("url".into(), url.clone().into());
         let edge: EdgeConfig = serde_json::from_value(Value::Object(key)).map_err(|_| wrong())?;
         found.push(WorkspaceConfig {
+            billed_accounts: Vec::new(),
             id,
             edge,
             sources: Vec::new(),

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
 use tallygate_shared::money::Usd;
 use tallygate_shared::pricing::PriceBook;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
@@ -27,6 +28,8 @@ use crate::ledger::{LineId, Revision, UNMETERED, UnitId};
 
 /// The ledger's word for a charge that was split by use.
 const PROPORTIONAL: &str = "proportional";
+/// A dollar, as a price.
+const DOLLAR_MILLIONTHS: i128 = 1_000_000;
 /// The documented method behind it: the parts follow the owners' estimated costs, by largest remainder.
 pub const ALLOCATION_METHOD: &str = "tallygate:proportional-to-estimates:v1";
 
@@ -42,7 +45,8 @@ pub enum Estimates {
 }
 
 /// A balance that was paid ahead.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Prepaid {
     /// Its id.
     pub id: String,
@@ -132,6 +136,8 @@ pub(super) struct Groups<'a> {
 struct Part<'a> {
     revision: &'a Revision,
     amount: Usd,
+    /// The same before discounts.
+    list: Usd,
     basis: Basis,
 }
 
@@ -139,6 +145,8 @@ struct Part<'a> {
 struct Priced {
     measure: Measure,
     price: i128,
+    /// What it comes to before discounts.
+    list_price: i128,
     millionths: Vec<i128>,
     consumed: Vec<Quantity>,
     measured_by_provider: bool,
@@ -175,7 +183,8 @@ impl Maker<'_> {
             } else {
                 (*line).clone()
             };
-            parts.entry((name, split)).or_default().push(Part { revision, amount, basis });
+            let list = content.list.unwrap_or(amount);
+            parts.entry((name, split)).or_default().push(Part { revision, amount, list, basis });
         }
         let mut rows = BTreeMap::new();
         for (name, parts) in parts {
@@ -205,6 +214,7 @@ impl Maker<'_> {
             };
             let share = shares.get(place).copied();
             let measure = priced.as_ref().map(|priced| priced.measure);
+            let measure = measure.filter(|measure| *measure != DOLLARS);
             rows.push(self.row(part, pricing, (list, contracted), (share, measure))?);
         }
         Ok(rows)
@@ -218,22 +228,25 @@ impl Maker<'_> {
         let seats = line.kind == ChargeKind::Seat;
         let measure = if seats { Some(SEATS) } else { prices::measure(line.meter) };
         let category = category_of(line.kind, &line.tier);
-        let Some(measure) = measure.filter(|_| is_priced(category)) else { return Ok(None) };
+        if !is_priced(category) {
+            return Ok(None);
+        }
+        let Some(measure) = measure else { return by_list(parts) };
         let measured: Option<Vec<Quantity>> =
             parts.iter().map(|part| part.revision.content.billed_quantity).collect();
         let measured_by_provider = measured.is_some();
         let consumed = match measured {
             Some(measured) => measured,
-            None if seats => return Ok(None),
+            None if seats => return by_list(parts),
             None => parts.iter().map(|part| part.revision.content.metered).collect(),
         };
         let millionths = prices::in_millionths(&measure, &consumed).ok_or_else(overflow)?;
-        let mut amount = Usd::ZERO;
-        for part in parts {
-            amount = amount.checked_add(part.amount).ok_or_else(overflow)?;
-        }
-        let price = prices::billed_price(amount, millionths.iter().sum());
-        Ok(price.map(|price| Priced { measure, price, millionths, consumed, measured_by_provider }))
+        let counted = millionths.iter().sum();
+        let (amount, list) = sums(parts).ok_or_else(overflow)?;
+        let Some(price) = prices::billed_price(amount, counted) else { return by_list(parts) };
+        // A list amount of the other sign is no price.
+        let list_price = prices::billed_price(list, counted).unwrap_or(price);
+        Ok(Some(Priced { measure, price, list_price, millionths, consumed, measured_by_provider }))
     }
 
     /// A row's pricing with its list and contracted cost; `None` for charges that have no SKU.
@@ -276,8 +289,8 @@ impl Maker<'_> {
         };
         let overflow = || ExportError::Overflow { what: "price times quantity" };
         let millionths = priced.millionths.get(place).copied().unwrap_or_default();
-        let known = self.list_price(line);
-        let list = known.map_or(priced.price, prices::price_millionths);
+        let known = self.list_price(line).filter(|_| priced.measure != DOLLARS);
+        let list = known.map_or(priced.list_price, prices::price_millionths);
         let (sku, sku_price) = named(&priced.measure);
         let consumed = priced.consumed.get(place).copied().unwrap_or_default();
         let pricing = Pricing {
@@ -317,14 +330,16 @@ impl Maker<'_> {
         let (costs, commitment) = self.costs(part, (list, contracted), account)?;
         let estimated = part.basis == Basis::Estimated;
         let drawn = commitment.as_ref().is_some_and(|commitment| commitment.used);
-        let found = if estimated || drawn {
+        // A bill that is stated anew does not say which invoice the difference is on.
+        let corrects = Month::of(self.start.date()) != self.billing;
+        let found = if estimated || drawn || corrects {
             None
         } else {
             let provider = &self.unit.provider;
             self.context.invoices.find(provider, &line.account, self.billing, category)
         };
         let (invoice, invoice_detail) =
-            found.map_or((None, None), |Found { invoice, detail }| (Some(invoice), detail));
+            found.map(|Found { invoice, detail }| (invoice, detail)).unzip();
         let unmetered = line.owner.get(UNMETERED);
         Ok(FocusRow {
             billing: self.billing,
@@ -461,6 +476,35 @@ impl Maker<'_> {
     fn charge_name(&self, line: &LineId) -> String {
         format!("{}/{}/{}", self.unit.day, self.unit.provider, line.digest())
     }
+}
+
+/// What a charge comes to as it is billed, and before discounts.
+fn sums(parts: &[Part<'_>]) -> Option<(Usd, Usd)> {
+    parts.iter().try_fold((Usd::ZERO, Usd::ZERO), |(amount, list), part| {
+        Some((amount.checked_add(part.amount)?, list.checked_add(part.list)?))
+    })
+}
+
+/// The price of a charge without a quantity whose bill states it before discounts too: that is what it is counted in,
+/// and what is billed of each dollar is the agreed price. `None` where the bill states one amount.
+fn by_list(parts: &[Part<'_>]) -> Result<Option<Priced>, ExportError> {
+    let overflow = || ExportError::Overflow { what: "the list amounts of a charge" };
+    if parts.iter().all(|part| part.list == part.amount) {
+        return Ok(None);
+    }
+    let lists: Vec<Quantity> =
+        parts.iter().map(|part| Quantity::from_pico(part.list.pico())).collect();
+    let millionths = prices::in_millionths(&DOLLARS, &lists).ok_or_else(overflow)?;
+    let (amount, _) = sums(parts).ok_or_else(overflow)?;
+    let Some(price) = prices::billed_price(amount, millionths.iter().sum()) else {
+        return Ok(None);
+    };
+    let counted = millionths.iter().map(|millionths| prices::as_quantity(*millionths));
+    let consumed = counted.collect::<Option<Vec<_>>>().ok_or_else(overflow)?;
+    let list_price = DOLLAR_MILLIONTHS;
+    let measured_by_provider = false;
+    let measure = DOLLARS;
+    Ok(Some(Priced { measure, price, list_price, millionths, consumed, measured_by_provider }))
 }
 
 /// Only use and purchases have a SKU, a price and a quantity.

@@ -3,6 +3,8 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::charges::*;
+use super::check::check_rows;
+use super::columns::Version;
 use super::invoices::InvoiceIndex;
 use super::month::Month;
 use super::row::*;
@@ -64,6 +66,7 @@ pub(crate) fn revision(team: &str, billed: Option<&str>, tokens: u64) -> Revisio
             requests: 7,
             billed: billed.map(|billed| billed.parse().unwrap()),
             billed_quantity: billed.map(|_| Quantity::whole(tokens)),
+            list: None,
             quantity_variance: Usd::ZERO,
             price_variance: Usd::ZERO,
             provisional: false,
@@ -281,8 +284,36 @@ fn charges_find_their_invoice_in_the_month_they_are_billed_in() {
     }
     let invoice = |month| world.rows(&corrected(), month)[0].invoice.clone();
     assert_eq!(invoice("2026-11").as_deref(), Some("INV-11"));
-    assert_eq!(invoice("2026-12").as_deref(), Some("INV-12"));
-    assert_eq!(invoice("2027-01"), None);
+    assert_eq!(invoice("2026-12"), None, "a correction is on no invoice that is known");
+}
+
+#[test]
+fn a_list_amount_of_the_bill_is_the_list_price_where_the_book_has_none() {
+    let of = |team: &str, billed, list: Option<&str>, model: &str, tokens| {
+        with(split(team, billed, tokens), |r| {
+            r.line.model = model.into();
+            r.content.list = list.map(|list| list.parse().unwrap());
+        })
+    };
+    let told = |parts: &[Revision]| -> Vec<String> {
+        let row = |row: &FocusRow| {
+            let pricing = row.pricing.as_ref().unwrap();
+            let [list, contracted, ..] = texts(&row.costs);
+            let unit = pricing.contracted_price;
+            format!("{} {} at {}: {list}, {contracted}", pricing.quantity, pricing.unit, unit)
+        };
+        World::new().rows(parts, "2026-11").iter().map(row).collect()
+    };
+    let known = [of("a", "39.9", Some("50"), "gpt-5", 8_400_000)];
+    assert_eq!(told(&known), ["8.4 1000000 Tokens at 4.75: 42, 39.9"]);
+    let ours = [of("a", "39.9", Some("50.4"), "ours", 8_400_000)];
+    assert_eq!(told(&ours), ["8.4 1000000 Tokens at 4.75: 50.4, 39.9"]);
+    // Nothing was counted: dollars before discounts are.
+    let whole = [of("a", "9", Some("10"), "ours", 0), of("b", "18", Some("20"), "ours", 0)];
+    assert_eq!(told(&whole), ["10 USD at 0.9: 10, 9", "20 USD at 0.9: 20, 18"]);
+    assert_eq!(told(&[of("a", "0", Some("40"), "ours", 0)]), ["40 USD at 0: 40, 0"]);
+    // A list amount of the other sign is no price.
+    assert_eq!(told(&[of("a", "1", Some("-1"), "ours", 0)]), ["1 USD at 1: 1, 1"]);
 }
 
 #[test]
@@ -308,15 +339,21 @@ fn damaged_ledger_rows_are_refused_by_name() {
 proptest! {
     #[test]
     fn billed_costs_always_add_up_to_the_ledger_and_identities_hold(
-        lines in prop::collection::vec((0_i128..10_i128.pow(16), 0_i128..10_i128.pow(20), any::<bool>()), 1..20),
+        lines in prop::collection::vec((
+            0_i128..10_i128.pow(16), 0_i128..10_i128.pow(20), any::<[bool; 3]>(), 0_i128..10_i128.pow(16)
+        ), 1..20),
     ) {
         let revisions: Vec<_> = lines
             .iter()
             .enumerate()
-            .map(|(place, (billed, quantity, split))| {
+            .map(|(place, (billed, quantity, [split, whole, discounted], list))| {
                 with(revision(&format!("t{place}"), Some("0"), 0), |r| {
                     r.content.billed = Some(Usd::from_pico(*billed));
                     r.content.billed_quantity = Some(Quantity::from_pico(*quantity));
+                    r.content.list = discounted.then(|| Usd::from_pico(*list));
+                    if *whole {
+                        r.line.meter = Meter::Whole;
+                    }
                     if *split {
                         r.content.method = "proportional".into();
                     }
@@ -326,10 +363,12 @@ proptest! {
         let rows = World::new().rows(&revisions, "2026-11");
         let billed: i128 = rows.iter().map(|row| row.costs.billed.pico()).sum();
         prop_assert_eq!(billed, lines.iter().map(|line| line.0).sum::<i128>());
+        let found = check_rows(&rows, Version::V1_4, None);
+        prop_assert!(found.is_clean(), "{:?}", found.problems);
         for row in &rows {
             let pricing = row.pricing.as_ref().unwrap();
             let micro = |pico: i128| { assert_eq!(pico % 1_000_000, 0); pico / 1_000_000 };
-            if pricing.unit != "USD" {
+            if pricing.unit != "USD" || pricing.list_price != pricing.contracted_price {
                 let quantity = micro(pricing.quantity.pico());
                 prop_assert_eq!(micro(pricing.list_price.pico()) * quantity, row.costs.list.pico());
                 prop_assert_eq!(micro(pricing.contracted_price.pico()) * quantity, row.costs.contracted.pico());

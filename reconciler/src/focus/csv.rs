@@ -1,9 +1,15 @@
 //! Rows as CSV: one at a time, nothing held back. Null is an empty field; no text is empty.
+//!
+//! A text that a spreadsheet would take for a formula gets an apostrophe in front of it. Users of the gateway and the
+//! providers choose some of the texts. Parquet has them as they are.
 
+use std::borrow::Cow;
 use std::io::Write;
 
+use tallygate_shared::money::Usd;
+
 use super::ExportError;
-use super::cell::Column;
+use super::cell::{Cell, Column};
 
 /// Writes rows with the given columns.
 #[derive(Debug)]
@@ -29,6 +35,7 @@ impl<W: Write, R> CsvTable<W, R> {
                 return Err(ExportError::Overflow { what: column.name });
             }
             let text = cell.written().unwrap_or_default();
+            let text = if matches!(cell, Cell::Text(_)) { guarded(text) } else { text };
             self.out.write_field(text.as_bytes()).map_err(failed)?;
         }
         self.out.write_record(None::<&[u8]>).map_err(failed)
@@ -38,6 +45,13 @@ impl<W: Write, R> CsvTable<W, R> {
     pub fn finish(self) -> Result<W, ExportError> {
         self.out.into_inner().map_err(|error| failed(csv::Error::from(error.into_error())))
     }
+}
+
+/// The text, no formula. A number may begin like one and is none.
+fn guarded(text: Cow<'_, str>) -> Cow<'_, str> {
+    let formula =
+        text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<Usd>().is_err();
+    if formula { Cow::Owned(format!("'{text}")) } else { text }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
@@ -76,6 +90,25 @@ mod tests {
             let text = String::from_utf8(table.finish().unwrap()).unwrap();
             assert_eq!(text, golden, "{version:?}:\n{text}");
         }
+    }
+
+    #[test]
+    fn no_text_is_a_formula_and_every_number_stays_one() {
+        let mut row = golden_rows().remove(0);
+        row.custom.principal = Some("=HYPERLINK(\"https://x\")".into());
+        row.custom.consumer = Some("@cmd".into());
+        row.names.account = "-12".into();
+        row.costs.billed = "-1".parse().unwrap();
+        let columns = cost_and_usage(Version::V1_4);
+        let at = |name: &str| columns.iter().position(|column| column.name == name).unwrap();
+        let places = ["x_PrincipalId", "x_ConsumerId", "BillingAccountId", "BilledCost"].map(at);
+        let mut table = CsvTable::new(Vec::new(), columns).unwrap();
+        table.push(&row).unwrap();
+        let file = table.finish().unwrap();
+        let mut reader = csv::Reader::from_reader(file.as_slice());
+        let written = reader.records().next().unwrap().unwrap();
+        let expected = ["'=HYPERLINK(\"https://x\")", "'@cmd", "-12", "-1.0"];
+        assert_eq!(places.map(|place| &written[place]), expected);
     }
 
     #[test]

@@ -11,11 +11,12 @@ use super::providers::seller;
 use super::row::{Category, category_of};
 use crate::bill::BillLine;
 
-/// An invoice: provider, account and the provider's number.
+/// An invoice: issuer, account and the issuer's number. Providers of one issuer (a cloud and its models) are on the same
+/// invoices.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct InvoiceKey {
-    /// The provider, as the ledger names it.
-    pub provider: String,
+    /// Who sent it.
+    pub issuer: String,
     /// The billed account.
     pub account: String,
     /// The number.
@@ -63,6 +64,8 @@ pub struct InvoiceIndex {
     amounts: BTreeMap<(InvoiceKey, Month), BTreeMap<Category, Usd>>,
     by_month: BTreeMap<(String, String, Month), BTreeSet<String>>,
     open: BTreeSet<InvoiceKey>,
+    // What lies on no invoice yet, or on one that the bill does not name: issuer, account, month, category.
+    loose: BTreeSet<(String, String, Month, Category)>,
 }
 
 /// The invoice of a charge.
@@ -70,36 +73,38 @@ pub struct InvoiceIndex {
 pub struct Found {
     /// The number.
     pub invoice: String,
-    /// Its row of Invoice Detail, where the invoice has a line of this category.
-    pub detail: Option<String>,
+    /// Its row of Invoice Detail.
+    pub detail: String,
 }
 
 impl InvoiceIndex {
-    /// Adds a line that is billed in `month`: the month of its day, or the open month that a correction is booked in.
-    /// Lines without an invoice are passed over.
+    /// Adds a line that is billed in `month`. One that names no invoice has none of its account's month and category
+    /// found: it could be any charge.
     pub fn add(&mut self, line: &BillLine, month: Month) -> Result<(), ExportError> {
+        let category = category_of(line.kind, line.tier.as_deref().unwrap_or_default());
+        let (issuer, account) = (issuer(&line.provider), line.account.clone());
         let Some(invoice) = line.invoice_id.as_ref().filter(|id| !id.is_empty()) else {
+            if line.amount != Usd::ZERO {
+                self.loose.insert((issuer, account, month, category));
+            }
             return Ok(());
         };
-        let key = InvoiceKey {
-            provider: line.provider.clone(),
-            account: line.account.clone(),
-            invoice: invoice.clone(),
-        };
-        let category = category_of(line.kind, line.tier.as_deref().unwrap_or_default());
+        self.by_month
+            .entry((issuer.clone(), account.clone(), month))
+            .or_default()
+            .insert(invoice.clone());
+        let key = InvoiceKey { issuer, account, invoice: invoice.clone() };
         let of_invoice = self.amounts.entry((key.clone(), month)).or_default();
         let sum = of_invoice.entry(category).or_default();
         *sum = sum.checked_add(line.amount).ok_or(ExportError::Overflow { what: "an invoice" })?;
         if line.provisional {
             self.open.insert(key);
         }
-        let of_month = (line.provider.clone(), line.account.clone(), month);
-        self.by_month.entry(of_month).or_default().insert(invoice.clone());
         Ok(())
     }
 
-    /// The invoice of a charge: the only one of the account's month that has its category, or the only one at all.
-    /// `None` where none is known, or several could be meant.
+    /// The invoice of a charge: the one of the account's month that all of the category is on. `None` where none is
+    /// known, or a charge of the category could be on another, or on none.
     pub fn find(
         &self,
         provider: &str,
@@ -107,22 +112,24 @@ impl InvoiceIndex {
         month: Month,
         category: Category,
     ) -> Option<Found> {
-        let of_month = (provider.to_owned(), account.to_owned(), month);
+        let of_month = (issuer(provider), account.to_owned(), month);
         let invoices = self.by_month.get(&of_month)?;
+        let (issuer, account, _) = &of_month;
         let has = |invoice: &&String| {
             let key = InvoiceKey {
-                provider: provider.to_owned(),
-                account: account.to_owned(),
+                issuer: issuer.clone(),
+                account: account.clone(),
                 invoice: (*invoice).clone(),
             };
             self.amounts.get(&(key, month)).is_some_and(|sums| sums.contains_key(&category))
         };
-        if let Some(invoice) = only(invoices.iter().filter(has)) {
-            let detail = Some(detail_id(invoice, month, category));
-            return Some(Found { invoice: invoice.clone(), detail });
+        if self.loose.contains(&(issuer.clone(), account.clone(), month, category)) {
+            return None;
         }
-        let invoice = only(invoices.iter())?;
-        Some(Found { invoice: invoice.clone(), detail: None })
+        let mut having = invoices.iter().filter(has);
+        let invoice = having.next().filter(|_| having.next().is_none())?;
+        let detail = detail_id(invoice, month, category);
+        Some(Found { invoice: invoice.clone(), detail })
     }
 
     /// The invoices, and whether the provider may still change one.
@@ -141,7 +148,7 @@ impl InvoiceIndex {
             rows.extend(sums.iter().map(|(category, billed)| InvoiceDetailRow {
                 billing: *month,
                 account: key.account.clone(),
-                issuer: seller(&key.provider, &key.provider).issuer.to_owned(),
+                issuer: key.issuer.clone(),
                 invoice: key.invoice.clone(),
                 detail: detail_id(&key.invoice, *month, *category),
                 category: *category,
@@ -154,9 +161,8 @@ impl InvoiceIndex {
     }
 }
 
-fn only<'a>(mut invoices: impl Iterator<Item = &'a String>) -> Option<&'a String> {
-    let first = invoices.next()?;
-    invoices.next().is_none().then_some(first)
+fn issuer(provider: &str) -> String {
+    seller(provider, provider).issuer.to_owned()
 }
 
 fn detail_id(invoice: &str, month: Month, category: Category) -> String {
@@ -275,12 +281,14 @@ mod tests {
         };
         assert_eq!(
             find(&index, Category::Usage),
-            Some(("INV-1".into(), Some("INV-1:2026-11:Usage".into())))
+            Some(("INV-1".into(), "INV-1:2026-11:Usage".into()))
         );
-        assert_eq!(find(&index, Category::Adjustment), Some(("INV-1".into(), None)));
+        assert_eq!(find(&index, Category::Adjustment), None, "the invoice has none");
         index.add(&line("INV-2", ChargeKind::Purchase, "1"), november).unwrap();
-        assert_eq!(find(&index, Category::Adjustment), None);
+        index.add(&line("", ChargeKind::Purchase, "0"), november).unwrap();
         assert_eq!(find(&index, Category::Purchase).unwrap().0, "INV-2");
+        index.add(&line("", ChargeKind::Purchase, "9"), november).unwrap();
+        assert_eq!(find(&index, Category::Purchase), None, "some of it is on no invoice");
         index.add(&line("INV-2", ChargeKind::Usage, "1"), november).unwrap();
         assert_eq!(find(&index, Category::Usage), None);
         assert_eq!(index.find("openai", "org-1", month("2026-12"), Category::Usage), None);

@@ -6,9 +6,10 @@
 //! - **Rows.** One for each ledger line: model, meter, tier, kind of charge, owner. The owner is in `Tags`.
 //! - **Costs.** `BilledCost` and `EffectiveCost` are the ledger's, never rounded. Prices have six decimal places a pricing
 //!   unit, quantities six: `ListCost` and `ContractedCost` are their products exactly. What that leaves to the effective
-//!   cost is in `x_CostResidual`. List prices are the price book's (`x_ListPriceSource` `PriceBook`), or else the billed
-//!   ones (`Bill`).
-//! - **Costs without a quantity** are a SKU of their own, counted in dollars at a dollar each.
+//!   cost is in `x_CostResidual`. List prices are the price book's (`x_ListPriceSource` `PriceBook`), or else those of
+//!   the bill: what it states before discounts, or the billed ones (`Bill`).
+//! - **Costs without a quantity** are a SKU of their own, counted in dollars at a dollar each; where the bill states the cost
+//!   before discounts too, in dollars of that, to six places.
 //! - **Days without a bill** are left out, or exported as `x_CostBasis` `Estimated` with nothing billed.
 //! - **Split charges.** Lines that the ledger allocated in proportion to use, more than one of a charge: they share the
 //!   charge's price, and their ratios, quantities and costs add up to it. `AllocatedTags` equal `Tags`: the provider's
@@ -18,9 +19,13 @@
 //!   draw is an `Adjustment` that is billed and costs nothing.
 //! - **Discounts, refunds, minimum fees, rounding** are `Adjustment`s; `x_ChargeKind` tells them apart.
 //! - **Corrections.** An open month is delivered anew as a whole, with `ChargeClass` null. A closed month stays as it is:
-//!   the open month gets reversal and restatement, `ChargeClass` `Correction`, on the open month's invoice.
+//!   the open month gets reversal and restatement, `ChargeClass` `Correction`, on no invoice: a bill that is stated anew does
+//!   not say which one the difference is on.
+//! - **Invoices.** A charge has one where all of its account, month and category is on a single one. Where several, or
+//!   none, could be meant, nobody guesses.
 //! - **Parts** are named by their content and cut by billing month and charge day. A new delivery of an open month may
 //!   name other parts: readers take those of the newest delivery, not all that lie there.
+//! - **Formulas.** In CSV a text that a spreadsheet would run begins with an apostrophe; Parquet has it as it is.
 
 pub mod cell;
 pub mod charges;

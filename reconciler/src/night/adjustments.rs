@@ -3,11 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use tallygate_shared::money::Usd;
-
-use super::allocate::allocate;
+use super::allocate::divide;
 use super::explain::Extra;
 use super::outcome::Options;
+use super::units::tier_name;
 use super::{NightError, fits};
 use crate::bill::{BillLine, ChargeKind, Meter};
 use crate::ledger::LineId;
@@ -24,6 +23,15 @@ fn tagged_owner(line: &BillLine, options: &Options) -> Owner {
     named.collect()
 }
 
+/// What lines of one row add up to.
+#[derive(Default)]
+struct Sum {
+    billed: i128,
+    list: i128,
+    seats: Option<i128>,
+    provisional: bool,
+}
+
 /// Rows for lines that no estimate is behind: an owner's where tags name one; else shared among `owners` in proportion
 /// to what was billed to each, where the kind is one of those; else nobody's.
 pub(super) fn adjust(
@@ -31,7 +39,7 @@ pub(super) fn adjust(
     owners: &BTreeMap<Owner, u128>,
     options: &Options,
 ) -> Result<Vec<Extra>, NightError> {
-    let mut sums: BTreeMap<(LineId, bool), (i128, bool)> = BTreeMap::new();
+    let mut sums: BTreeMap<(LineId, bool), Sum> = BTreeMap::new();
     for line in lines {
         let owner = tagged_owner(line, options);
         // Use is never shared out: what it belongs to is a matter of matching.
@@ -42,27 +50,39 @@ pub(super) fn adjust(
             account: line.account.clone(),
             model: line.model.clone().unwrap_or_else(|| line.service.clone()),
             meter: Meter::Whole,
-            tier: "standard".to_owned(),
+            tier: tier_name(line.tier.as_deref().unwrap_or("")).to_owned(),
             kind: line.kind,
             owner,
         };
-        let (sum, provisional) = sums.entry((id, shared)).or_default();
-        *sum = fits(sum.checked_add(line.amount.pico()), "billed")?;
-        *provisional |= line.provisional;
+        let sum = sums.entry((id, shared)).or_default();
+        sum.billed = fits(sum.billed.checked_add(line.amount.pico()), "billed")?;
+        let list = line.before_discounts().pico();
+        sum.list = fits(sum.list.checked_add(list), "list amounts")?;
+        // Of what is counted beside use only seats have a unit that is known.
+        if let Some(seats) = line.quantity.filter(|_| line.kind == ChargeKind::Seat) {
+            let counted = sum.seats.unwrap_or(0).checked_add(seats.pico());
+            sum.seats = Some(fits(counted, "seats")?);
+        }
+        sum.provisional |= line.provisional;
     }
     let weights: Vec<u128> = owners.values().copied().collect();
     let mut rows = Vec::new();
-    for ((line, shared), (sum, provisional)) in sums {
-        let parts = if shared { allocate(Usd::from_pico(sum), &weights) } else { None };
-        let Some(parts) = parts else {
+    for ((line, shared), sum) in sums {
+        let Sum { billed, list, seats, provisional } = sum;
+        let split = |total: i128| if shared { divide(total, &weights) } else { None };
+        let Some((parts, lists)) = split(billed).zip(split(list)) else {
             let method = if line.owner.is_empty() { "unowned" } else { "tag" };
-            rows.push(Extra { line, billed: sum, quantity: None, method, provisional });
+            rows.push(Extra { line, billed, list, quantity: seats, method, provisional });
             continue;
         };
-        for (owner, part) in owners.keys().zip(parts).filter(|(_, part)| *part != Usd::ZERO) {
-            let line = LineId { owner: owner.clone(), ..line.clone() };
-            let method = "proportional";
-            rows.push(Extra { line, billed: part.pico(), quantity: None, method, provisional });
+        let seats = seats.and_then(split);
+        for (at, ((owner, billed), list)) in owners.keys().zip(parts).zip(lists).enumerate() {
+            let quantity = seats.as_ref().and_then(|seats| seats.get(at)).copied();
+            if (billed, list, quantity.unwrap_or(0)) != (0, 0, 0) {
+                let line = LineId { owner: owner.clone(), ..line.clone() };
+                let method = "proportional";
+                rows.push(Extra { line, billed, list, quantity, method, provisional });
+            }
         }
     }
     Ok(rows)
@@ -71,8 +91,10 @@ pub(super) fn adjust(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bill::Quantity;
     use proptest::prelude::*;
     use serde_json::json;
+    use tallygate_shared::money::Usd;
 
     fn line(kind: &str, amount: &str, tags: serde_json::Value) -> BillLine {
         serde_json::from_value(
@@ -133,6 +155,35 @@ mod tests {
             ]
         );
         assert_eq!(told(&[line("tax", "3", none)], &[("ann", 0)]), ["Tax  unowned 3"]);
+    }
+
+    #[test]
+    fn a_row_keeps_the_tier_the_seats_and_what_came_before_discounts() {
+        let none = json!({});
+        let mut seats = line("seat", "19", none.clone());
+        seats.quantity = Some(Quantity::whole(2));
+        seats.list_amount = Some("21".parse().unwrap());
+        let mut bought = line("purchase", "100", none.clone());
+        (bought.tier, bought.quantity) = (Some("prepaid".into()), Some(Quantity::whole(9)));
+        let lines = [seats, bought, line("purchase", "5", none)];
+        let shared = Options { shared_kinds: [ChargeKind::Seat].into(), ..Options::default() };
+        let owners = BTreeMap::from([(owner("ann"), 3), (owner("bob"), 1)]);
+        let rows = adjust(&lines.iter().collect::<Vec<_>>(), &owners, &shared).unwrap();
+        let told = |row: &Extra| {
+            let quantity = row.quantity.map(|seats| Quantity::from_pico(seats).to_string());
+            let amounts = [row.billed, row.list].map(|pico| Usd::from_pico(pico).to_string());
+            (row.line.tier.clone(), amounts.join(" "), quantity.unwrap_or_default())
+        };
+        let expected = [
+            ("prepaid", "100 100", ""),
+            ("standard", "5 5", ""),
+            ("standard", "14.25 15.75", "1.5"),
+            ("standard", "4.75 5.25", "0.5"),
+        ];
+        let text = |(tier, amounts, seats): (&str, &str, &str)| {
+            (tier.to_owned(), amounts.to_owned(), seats.to_owned())
+        };
+        assert_eq!(rows.iter().map(told).collect::<Vec<_>>(), expected.map(text));
     }
 
     proptest! {

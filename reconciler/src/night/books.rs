@@ -22,6 +22,7 @@ struct Row {
     metered: Quantity,
     requests: u64,
     billed: Option<i128>,
+    list: Option<i128>,
     quantity: Option<i128>,
     quantity_variance: i128,
     provisional: bool,
@@ -60,6 +61,7 @@ impl<'a, 'b> Books<'a, 'b> {
             metered: estimate.metered,
             requests: estimate.requests,
             billed: None,
+            list: None,
             quantity: None,
             quantity_variance: 0,
             provisional: true,
@@ -91,6 +93,7 @@ impl<'a, 'b> Books<'a, 'b> {
                 metered: estimate.metered,
                 requests: estimate.requests,
                 billed: Some(part.billed),
+                list: Some(part.list),
                 quantity: part.quantity,
                 quantity_variance: part.quantity_variance,
                 provisional: provisional(cell, pool, self.bill),
@@ -157,6 +160,7 @@ impl<'a, 'b> Books<'a, 'b> {
             requests: row.requests,
             billed: row.billed.map(Usd::from_pico),
             billed_quantity: row.quantity.map(Quantity::from_pico),
+            list: row.list.filter(|list| Some(*list) != row.billed).map(Usd::from_pico),
             quantity_variance: Usd::from_pico(row.quantity_variance),
             price_variance: Usd::from_pico(fits(price_variance, "price variance")?),
             provisional: row.provisional,
@@ -214,6 +218,7 @@ impl<'a, 'b> Books<'a, 'b> {
                 metered: Quantity::default(),
                 requests: 0,
                 billed: billed.map(|_| 0),
+                list: None,
                 quantity: None,
                 quantity_variance: 0,
                 provisional: self.bill.provisional || billed.is_none(),
@@ -279,6 +284,7 @@ fn merged<'e>(
             continue;
         };
         sum.billed = fits(sum.billed.checked_add(extra.billed), "billed")?;
+        sum.list = fits(sum.list.checked_add(extra.list), "list amounts")?;
         let both = sum.quantity.zip(extra.quantity);
         sum.quantity = both.and_then(|(one, other)| one.checked_add(other));
         sum.provisional |= extra.provisional;
@@ -295,6 +301,7 @@ impl Row {
             metered: Quantity::default(),
             requests: 0,
             billed: Some(extra.billed),
+            list: Some(extra.list),
             quantity: extra.quantity,
             quantity_variance: extra.billed,
             provisional: extra.provisional,
@@ -305,6 +312,8 @@ impl Row {
     fn take(&mut self, extra: &Extra) -> Result<(), NightError> {
         let billed = self.billed.unwrap_or(0).checked_add(extra.billed);
         self.billed = Some(fits(billed, "billed")?);
+        let list = self.list.unwrap_or(0).checked_add(extra.list);
+        self.list = Some(fits(list, "list amounts")?);
         let variance = self.quantity_variance.checked_add(extra.billed);
         self.quantity_variance = fits(variance, "variance")?;
         self.provisional |= extra.provisional;

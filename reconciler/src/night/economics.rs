@@ -218,6 +218,7 @@ mod tests {
             requests,
             billed: billed.map(|usd| usd.parse().unwrap()),
             billed_quantity: None,
+            list: None,
             quantity_variance: Usd::ZERO,
             price_variance: Usd::ZERO,
             provisional: false,

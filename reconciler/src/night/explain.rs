@@ -25,6 +25,7 @@ use crate::ledger::{LineId, UNMETERED};
 pub(super) struct CellPlan {
     pub(super) keys: Vec<usize>,
     pub(super) billed: i128,
+    pub(super) list: i128,
     pub(super) quantity: Option<i128>,
     pub(super) quantity_variance: i128,
     pub(super) provisional: bool,
@@ -35,6 +36,8 @@ pub(super) struct CellPlan {
 pub(super) struct Extra {
     pub(super) line: LineId,
     pub(super) billed: i128,
+    /// The same before discounts.
+    pub(super) list: i128,
     pub(super) quantity: Option<i128>,
     pub(super) method: &'static str,
     pub(super) provisional: bool,
@@ -49,6 +52,8 @@ pub(super) struct Pool {
     account: String,
     left: i128,
     pub(super) taken: i128,
+    /// The same before discounts.
+    pub(super) list: i128,
     pub(super) provisional: bool,
 }
 
@@ -84,6 +89,7 @@ pub(super) fn explain(facts: &Facts<'_>) -> Result<Explained, NightError> {
         account: counted.account.clone(),
         left: counted.uncertain,
         taken: 0,
+        list: 0,
         provisional: facts.provisional,
     });
     let mut explained = Explained { pools: pools.collect(), ..Explained::default() };
@@ -103,15 +109,21 @@ struct Explaining<'a> {
 
 impl Explaining<'_> {
     fn run(&mut self) -> Result<(), NightError> {
-        let amounts = self.lines().map(|line| line.amount.pico());
-        let billed =
-            fits(amounts.into_iter().try_fold(0_i128, |sum, a| sum.checked_add(a)), "billed")?;
+        let sum = |amount: fn(&BillLine) -> Usd| {
+            let mut amounts = self.lines().map(amount);
+            amounts.try_fold(0_i128, |sum, amount| sum.checked_add(amount.pico()))
+        };
+        let billed = fits(sum(|line| line.amount), "billed")?;
+        let list = fits(sum(BillLine::before_discounts), "list amounts")?;
         let provisional = self.facts.provisional || self.lines().any(|line| line.provisional);
         let mut tallies = tallies(self.group, self.facts.counted)?;
         if tallies.is_empty() {
             tallies.push(Tally::empty());
         }
         let mut parts = parts_of(&tallies);
+        // By the same weights: of a bill that discounts make nothing, the billed parts tell nothing.
+        share_out(list, &tallies, &mut parts)?;
+        parts.iter_mut().for_each(|part| part.list = part.amount);
         share_out(billed, &tallies, &mut parts)?;
         self.give_to_owners(billed, &tallies, &parts, provisional)?;
         for part in &parts {
@@ -135,10 +147,11 @@ impl Explaining<'_> {
         parts: &[Part],
         provisional: bool,
     ) -> Result<(), NightError> {
-        let mut given: Vec<i128> = tallies.iter().map(|_| 0).collect();
+        let mut given: Vec<(i128, i128)> = tallies.iter().map(|_| (0, 0)).collect();
         for part in parts.iter().filter(|part| part.whose == Whose::Counted) {
-            if let Some(sum) = given.get_mut(part.cell) {
+            if let Some((sum, list)) = given.get_mut(part.cell) {
                 *sum = fits(sum.checked_add(part.amount), "billed")?;
+                *list = fits(list.checked_add(part.list), "list amounts")?;
             }
         }
         let known = tallies.iter().filter(|tally| tally.metered > 0);
@@ -146,7 +159,7 @@ impl Explaining<'_> {
         let (used, metered) = sums.fold((0_i128, 0_i128), |sum, of| {
             (sum.0.saturating_add(of.0), sum.1.saturating_add(of.1))
         });
-        for ((cell, tally), given) in self.group.cells.iter().zip(tallies).zip(given) {
+        for ((cell, tally), (given, list)) in self.group.cells.iter().zip(tallies).zip(given) {
             if cell.keys.is_empty() {
                 continue;
             }
@@ -192,6 +205,7 @@ impl Explaining<'_> {
             self.to.cells.push(CellPlan {
                 keys: cell.keys.clone(),
                 billed: given,
+                list,
                 quantity: tally.used.filter(|_| meter != Meter::Whole),
                 quantity_variance: variance,
                 provisional,
@@ -251,6 +265,7 @@ impl Explaining<'_> {
         let amounts = beyond.iter().map(|part| part.amount);
         let whole = fits(amounts.clone().try_fold(0_i128, i128::checked_add), "beyond")?;
         let mut taken = 0_i128;
+        let mut takers: Vec<(usize, u128)> = Vec::new();
         for at in 0..self.to.pools.len() {
             let fits = self.to.pools.get(at).is_some_and(|pool| self.pool_fits(pool));
             if let Some(pool) = self.to.pools.get_mut(at).filter(|_| fits) {
@@ -259,12 +274,16 @@ impl Explaining<'_> {
                 pool.taken += take;
                 pool.provisional |= provisional && take > 0;
                 taken += take;
+                takers.push((at, take.unsigned_abs()));
             }
         }
         let weights: Vec<u128> =
             amounts.map(|amount| u128::try_from(amount).unwrap_or(0)).collect();
         let takes = divide(taken, &weights).unwrap_or_else(|| weights.iter().map(|_| 0).collect());
+        let mut listed = 0_i128;
         for (part, take) in beyond.into_iter().zip(takes) {
+            let list = share_of(part.list, take, part.amount);
+            listed = fits(listed.checked_add(list), "list amounts")?;
             let explained = part.quantity.map(|quantity| {
                 let grain = grain(quantity);
                 let units = (quantity / grain).unsigned_abs();
@@ -282,15 +301,21 @@ impl Explaining<'_> {
                 });
             }
             let quantity = part.quantity.map(|quantity| quantity - explained.unwrap_or(0));
-            let amount = part.amount - take;
-            if amount == 0 && quantity.unwrap_or(0) == 0 {
+            let (amount, list) = (part.amount - take, part.list - list);
+            if amount == 0 && list == 0 && quantity.unwrap_or(0) == 0 {
                 continue;
             }
             let keyed = tallies.get(part.cell).is_some_and(|tally| tally.keyed);
             let reason =
                 if keyed { UnmeteredReason::BeyondMetered } else { UnmeteredReason::NeverSeen };
-            let left = Part { cell: part.cell, whose: Whose::Beyond, quantity, amount };
+            let left = Part { cell: part.cell, whose: Whose::Beyond, quantity, amount, list };
             self.unmetered(&left, self.label(), reason, provisional);
+        }
+        let weights: Vec<u128> = takers.iter().map(|(_, take)| *take).collect();
+        for ((at, _), list) in takers.iter().zip(divide(listed, &weights).unwrap_or_default()) {
+            if let Some(pool) = self.to.pools.get_mut(*at) {
+                pool.list = fits(pool.list.checked_add(list), "list amounts")?;
+            }
         }
         Ok(())
     }
@@ -335,8 +360,9 @@ impl Explaining<'_> {
             quantity: part.quantity.map(Quantity::from_pico),
             amount: Usd::from_pico(part.amount),
         }));
-        let (billed, quantity) = (part.amount, part.quantity);
-        self.to.extras.push(Extra { line, billed, quantity, method: "direct", provisional });
+        let Part { amount: billed, list, quantity, .. } = *part;
+        let method = "direct";
+        self.to.extras.push(Extra { line, billed, list, quantity, method, provisional });
     }
 
     /// The account, where there is a single one.
@@ -362,6 +388,13 @@ impl Explaining<'_> {
         let service = || self.lines().map(|line| line.service.as_str()).min().unwrap_or_default();
         name.map_or_else(service, String::as_str).to_owned()
     }
+}
+
+/// The part of `list` that goes with `take` of `amount`.
+fn share_of(list: i128, take: i128, amount: i128) -> i128 {
+    let (share, _) =
+        mul_div(list.unsigned_abs(), take.unsigned_abs(), amount.unsigned_abs().max(1));
+    i128::try_from(share).unwrap_or(0) * list.signum()
 }
 
 /// The only name that is not empty.

@@ -9,13 +9,15 @@ use tallygate_shared::pricing::{PriceBook, PriceBookError};
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
 use super::run::month_mark;
+use super::units::tier_name;
 use crate::bill::{BillLine, ChargeKind, Meter};
 use crate::focus::ExportError;
-use crate::focus::charges::{Context, Estimates, rows_of_unit};
+use crate::focus::charges::{Account, Context, Estimates, rows_of_unit};
 use crate::focus::columns::Version;
 use crate::focus::export::{Exporter, Format, Part, Record};
 use crate::focus::invoices::{BillingPeriodRow, InvoiceIndex};
 use crate::focus::month::Month;
+use crate::focus::providers::seller;
 use crate::focus::row::FocusRow;
 use crate::ledger::{Revision, UnitId};
 use crate::ports::{LedgerStore, ObjectStore, StoreError};
@@ -65,6 +67,7 @@ pub async fn export(
     month: &str,
     now: Timestamp,
     directory: &Path,
+    accounts: &BTreeMap<(String, String), Account>,
     ledger: &dyn LedgerStore,
     objects: &dyn ObjectStore,
 ) -> Result<Delivery, ExportFailed> {
@@ -73,11 +76,10 @@ pub async fn export(
     let units = units_of(workspace, billing, ledger).await?;
     let closed = ledger.mark(&month_mark(workspace, month)).await?.is_some();
     let index = invoices(&units, billing, ledger).await?;
-    let accounts = BTreeMap::new();
     let context = Context {
         prices: PriceBook::built_in().map_err(|error| error.clone())?,
         invoices: &index,
-        accounts: &accounts,
+        accounts,
         estimates: Estimates::LeaveOut,
     };
     let mut rows: Vec<FocusRow> = Vec::new();
@@ -89,11 +91,13 @@ pub async fn export(
     }
     rows.sort_by_key(|row| (row.billing, row.start));
     let details = index.details(&BTreeMap::new());
-    let mut issuers: Vec<&str> = units.keys().map(|unit| unit.provider.as_str()).collect();
-    issuers.sort_unstable();
-    issuers.dedup();
+    // Several providers may have one issuer.
+    let issuers: BTreeMap<&str, &str> = units
+        .keys()
+        .map(|unit| (seller(&unit.provider, &unit.provider).issuer, unit.provider.as_str()))
+        .collect();
     let periods: Vec<BillingPeriodRow> = issuers
-        .into_iter()
+        .into_values()
         .map(|provider| BillingPeriodRow::new(billing, provider, closed, now))
         .collect();
     for (version, format) in EDITIONS {
@@ -190,7 +194,7 @@ fn earlier(month: Month) -> Month {
 pub struct Invoiced {
     /// The billed account.
     pub account: String,
-    /// The invoice.
+    /// The invoice. Empty for what the bill puts on none.
     pub invoice: String,
     /// The kind of charge.
     pub kind: ChargeKind,
@@ -202,12 +206,13 @@ pub struct Invoiced {
     pub provisional: bool,
 }
 
-/// The invoices that a unit's charges name, summed by what Invoice Detail tells apart. `None` when a sum does not fit.
+/// The invoices that a unit's charges name, summed by what Invoice Detail tells apart, and what names none. `None` when
+/// a sum does not fit.
 pub fn invoiced(lines: &[BillLine]) -> Option<Vec<Invoiced>> {
     let mut sums: BTreeMap<(String, String, ChargeKind, String), (Usd, bool)> = BTreeMap::new();
     for line in lines {
-        let Some(invoice) = line.invoice_id.clone().filter(|id| !id.is_empty()) else { continue };
-        let tier = line.tier.clone().unwrap_or_default();
+        let invoice = line.invoice_id.clone().unwrap_or_default();
+        let tier = tier_name(line.tier.as_deref().unwrap_or_default()).to_owned();
         let sum = sums.entry((line.account.clone(), invoice, line.kind, tier)).or_default();
         *sum = (sum.0.checked_add(line.amount)?, sum.1 || line.provisional);
     }
@@ -234,8 +239,10 @@ async fn invoices(
 ) -> Result<InvoiceIndex, ExportFailed> {
     let mut index = InvoiceIndex::default();
     for unit in units.keys() {
+        let Some(day) = Date::parse(&unit.day).filter(|day| Month::of(*day) == billing) else {
+            continue;
+        };
         let Some(text) = ledger.mark(&invoice_mark(unit)).await? else { continue };
-        let Some(day) = Date::parse(&unit.day) else { continue };
         let noted: Vec<Invoiced> = serde_json::from_str(&text).map_err(|e| {
             StoreError::Damaged { store: "ledger", key: invoice_mark(unit), reason: e.to_string() }
         })?;

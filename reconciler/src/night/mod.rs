@@ -99,6 +99,8 @@ pub(crate) fn fits<T>(sum: Option<T>, what: &'static str) -> Result<T, NightErro
 }
 
 #[cfg(test)]
+mod list_tests;
+#[cfg(test)]
 mod model_tests;
 #[cfg(test)]
 mod settle_tests;

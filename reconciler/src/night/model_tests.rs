@@ -211,7 +211,11 @@ proptest! {
     #[test]
     fn the_books_agree_with_any_bill_and_find_the_leak(world in world(), turn in any::<usize>()) {
         let mut estimates = world.estimates();
-        let mut input = UnitInput { bill: bill(world.lines(), world.usage()), estimates: estimates.clone() };
+        let mut lines = world.lines();
+        for line in lines.iter_mut().skip(turn % 3).step_by(3) {
+            line.list_amount = Some(Usd::from_pico(line.amount.pico() / 3 * 4 + 7));
+        }
+        let mut input = UnitInput { bill: bill(lines, world.usage()), estimates: estimates.clone() };
         let options = world.options();
         let outcome = settled(&input, &options);
 

@@ -30,6 +30,8 @@ pub(super) struct Part {
     pub(super) whose: Whose,
     pub(super) quantity: Option<i128>,
     pub(super) amount: i128,
+    /// Its part of the bill before discounts.
+    pub(super) list: i128,
 }
 
 /// A group's cells in numbers.
@@ -92,7 +94,7 @@ impl Tally {
 pub(super) fn parts_of(tallies: &[Tally]) -> Vec<Part> {
     let mut parts = Vec::new();
     for (cell, tally) in tallies.iter().enumerate() {
-        let part = |whose, quantity| Part { cell, whose, quantity, amount: 0 };
+        let part = |whose, quantity| Part { cell, whose, quantity, amount: 0, list: 0 };
         if tally.keyed {
             parts.push(part(Whose::Counted, Some(tally.used.unwrap_or(tally.metered))));
         }
@@ -104,7 +106,8 @@ pub(super) fn parts_of(tallies: &[Tally]) -> Vec<Part> {
         }
     }
     if parts.is_empty() {
-        parts.push(Part { cell: 0, whose: Whose::Beyond, quantity: None, amount: 0 });
+        let whose = Whose::Beyond;
+        parts.push(Part { cell: 0, whose, quantity: None, amount: 0, list: 0 });
     }
     parts
 }

@@ -62,7 +62,7 @@ fn tiered(tier: &str, estimate: Estimate) -> Estimate {
     Estimate { line: LineId { tier: tier.into(), ..estimate.line }, ..estimate }
 }
 
-fn uncertain(user: &str, model: &str, charged: &str, bound: &str) -> Estimate {
+pub(super) fn uncertain(user: &str, model: &str, charged: &str, bound: &str) -> Estimate {
     let whole = estimate(user, model, Meter::Whole, charged, 0);
     Estimate { uncertain: bound.parse().unwrap(), ..tiered(UNCERTAIN_TIER, whole) }
 }
@@ -92,6 +92,13 @@ pub(super) fn settled(input: &UnitInput, options: &Options) -> UnitOutcome {
     for (line, row) in &outcome.rows {
         let parts = row.quantity_variance.checked_add(row.price_variance).unwrap();
         assert_eq!(parts, difference(row).unwrap_or(Usd::ZERO), "{line:?}");
+    }
+    let list = |row: &crate::ledger::Content| row.list.or(row.billed);
+    let lists: Option<Vec<i128>> =
+        outcome.rows.iter().map(|(_, row)| Some(list(row)?.pico())).collect();
+    if let Some(lists) = lists.filter(|lists| !lists.is_empty()) {
+        let stated = input.bill.lines.iter().map(|line| line.before_discounts().pico());
+        assert_eq!(lists.iter().sum::<i128>(), stated.sum::<i128>(), "before discounts");
     }
     outcome
 }

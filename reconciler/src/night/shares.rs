@@ -80,6 +80,8 @@ impl Dividing {
 struct Divided {
     last_key: usize,
     billed: Dividing,
+    /// `None`: as billed.
+    list: Option<Dividing>,
     quantity: Option<Dividing>,
     quantity_variance: Dividing,
 }
@@ -88,6 +90,7 @@ struct Divided {
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Part {
     pub(super) billed: i128,
+    pub(super) list: i128,
     pub(super) quantity: Option<i128>,
     pub(super) quantity_variance: i128,
 }
@@ -135,8 +138,8 @@ impl Division {
             if let Some(divided) = place.and_then(|place| division.divided.get_mut(place)) {
                 divided.billed.see(estimate);
                 divided.quantity_variance.see(estimate);
-                if let Some(quantity) = &mut divided.quantity {
-                    quantity.see(estimate);
+                for more in [&mut divided.list, &mut divided.quantity].into_iter().flatten() {
+                    more.see(estimate);
                 }
             }
             Ok(())
@@ -152,8 +155,8 @@ impl Division {
         };
         divided.billed.finish();
         divided.quantity_variance.finish();
-        if let Some(quantity) = &mut divided.quantity {
-            quantity.finish();
+        for more in [&mut divided.list, &mut divided.quantity].into_iter().flatten() {
+            more.finish();
         }
         false
     }
@@ -177,7 +180,7 @@ impl Division {
             (0, 1..) => (By::Quantity, metered),
             (0, 0) => (By::Requests, requests),
         };
-        if weights == 0 && cell.billed != 0 {
+        if weights == 0 && (cell.billed != 0 || cell.list != 0) {
             self.unowned.extend(sums.first().map(|counted| Extra {
                 line: LineId {
                     account: counted.account.clone(),
@@ -188,6 +191,7 @@ impl Division {
                     owner: std::collections::BTreeMap::new(),
                 },
                 billed: cell.billed,
+                list: cell.list,
                 quantity: None,
                 method: "unowned",
                 provisional: cell.provisional,
@@ -200,6 +204,7 @@ impl Division {
         self.divided.push(Divided {
             last_key: cell.keys.iter().copied().max().unwrap_or(0),
             billed: Dividing::new(cell.billed, 1, by, weights),
+            list: (cell.list != cell.billed).then(|| Dividing::new(cell.list, 1, by, weights)),
             quantity,
             quantity_variance: Dividing::new(cell.quantity_variance, 1, by, weights),
         });
@@ -215,6 +220,8 @@ impl Division {
         self.divided.push(Divided {
             last_key: pool.key,
             billed: Dividing::new(pool.taken, 1, By::Uncertain, weights),
+            list: (pool.list != pool.taken)
+                .then(|| Dividing::new(pool.list, 1, By::Uncertain, weights)),
             quantity: None,
             // A row of unknown use has no other variance.
             quantity_variance: Dividing::new(0, 1, By::Uncertain, weights),
@@ -236,8 +243,10 @@ impl Division {
         let Some(divided) = place.and_then(|place| self.divided.get_mut(place)) else {
             return Part::default();
         };
+        let billed = divided.billed.next(estimate);
         Part {
-            billed: divided.billed.next(estimate),
+            billed,
+            list: divided.list.as_mut().map_or(billed, |list| list.next(estimate)),
             quantity: divided.quantity.as_mut().map(|quantity| quantity.next(estimate)),
             quantity_variance: divided.quantity_variance.next(estimate),
         }

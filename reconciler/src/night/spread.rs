@@ -7,7 +7,7 @@ use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use super::NightError;
 use super::allocate::{divide, grain};
-use crate::bill::{BillLine, Quantity};
+use crate::bill::{BillLine, ChargeKind, Quantity};
 
 /// What the gateway estimated, by the first moment of each day.
 pub type DailyEstimates = BTreeMap<Timestamp, Usd>;
@@ -48,7 +48,9 @@ pub fn spread_over_days(
     let amounts = share(line.amount.pico());
     let lists = line.list_amount.map(|list| share(list.pico()));
     let quantities = line.quantity.map(|quantity| {
-        let grain = grain(quantity.pico());
+        // Tokens and calls are whole things. A seat of a month is a part of one on each of its days.
+        let seats = line.kind == ChargeKind::Seat;
+        let grain = if seats { 1 } else { grain(quantity.pico()) };
         let parts = share(quantity.pico() / grain);
         parts.into_iter().map(|part| part.saturating_mul(grain)).collect::<Vec<_>>()
     });
@@ -67,7 +69,7 @@ pub fn spread_over_days(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bill::{ChargeKind, Meter};
+    use crate::bill::Meter;
     use proptest::prelude::*;
 
     fn line(start_ms: i64, end_ms: i64, amount: i128, tokens: u64) -> BillLine {
@@ -109,6 +111,13 @@ mod tests {
         let text = |parts: [(i128, &str); 3]| parts.map(|(a, q)| (a, q.to_owned()));
         assert_eq!(days(&[]), text([(34, "4"), (33, "3"), (33, "3")]));
         assert_eq!(days(&[(0, 1), (2, 3), (9, 50)]), text([(25, "3"), (0, "0"), (75, "7")]));
+    }
+
+    #[test]
+    fn a_month_of_seats_has_a_part_of_each_on_every_day() {
+        let seats = BillLine { kind: ChargeKind::Seat, ..line(0, 4 * DAY_MS, 100, 3) };
+        let days = spread_over_days(&seats, &estimates(&[])).unwrap();
+        assert!(days.iter().all(|l| l.quantity.unwrap().to_string() == "0.75"), "{days:?}");
     }
 
     #[test]

@@ -123,8 +123,9 @@ fn take(to: &mut Explained, line: &BillLine, label: &str, provisional: bool) {
         amount: line.amount,
     }));
     let provisional = provisional || line.provisional;
-    let (billed, method) = (line.amount.pico(), "direct");
-    to.extras.push(Extra { line: id, billed, quantity, method, provisional });
+    let (billed, list) = (line.amount.pico(), line.before_discounts().pico());
+    let method = "direct";
+    to.extras.push(Extra { line: id, billed, list, quantity, method, provisional });
 }
 
 /// What measured usage shows before there is a bill: use that the gateway never saw, not yet priced.

@@ -159,6 +159,13 @@ fn add(to: &mut Content, other: &Content) -> Option<()> {
     to.estimated = to.estimated.checked_add(other.estimated)?;
     to.metered = to.metered.checked_add(other.metered)?;
     to.requests = to.requests.checked_add(other.requests)?;
+    to.list = match (to.list, other.list) {
+        (None, None) => None,
+        (one, another) => {
+            let one = one.or(to.billed).unwrap_or_default();
+            Some(one.checked_add(another.or(other.billed).unwrap_or_default())?)
+        }
+    };
     to.billed = match (to.billed, other.billed) {
         (Some(one), Some(other)) => Some(one.checked_add(other)?),
         (one, other) => one.or(other),
@@ -402,6 +409,7 @@ fn nothing(before: &Content, source: &str) -> Content {
         requests: 0,
         billed: before.billed.map(|_| Usd::ZERO),
         billed_quantity: before.billed_quantity.map(|_| crate::bill::Quantity::default()),
+        list: None,
         quantity_variance: Usd::ZERO,
         price_variance: Usd::ZERO,
         provisional: false,

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use tallygate_reconciler::bill::Quantity;
-use tallygate_reconciler::night::run::Clock;
 use tallygate_reconciler::ports::Appended;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::DAY_MS;
@@ -192,18 +191,7 @@ async fn an_edge_that_does_not_export_a_day_is_said_and_the_day_taken_up() {
 
 /// What an export says was billed, by file of charges.
 async fn exported(world: &World, month: &str) -> Usd {
-    let directory = world.directory.path().join("export").join(month);
-    let (ledger, objects) = (world.ledger.as_ref(), world.objects.as_ref());
-    let made = tallygate_reconciler::night::export::export(
-        "ws_a",
-        month,
-        world.watch.now(),
-        &directory,
-        ledger,
-        objects,
-    )
-    .await
-    .unwrap();
+    let made = world.export(month).await;
     let mut sum = Usd::ZERO;
     for part in made.parts.iter().filter(|part| part.key.contains("focus_1_4_csv/cost_and_usage")) {
         let mut rows = csv::Reader::from_path(&part.path).unwrap();
@@ -223,8 +211,7 @@ async fn a_closed_month_changes_by_correction_in_the_open_one_only() {
     world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.01\n").await;
     world.night().await;
     assert_eq!(exported(&world, "2026-11").await, usd("0.01"));
-    let name = tallygate_reconciler::night::run::month_mark("ws_a", "2026-11");
-    assert!(world.ledger.set_mark(&name, None, "closed").await.unwrap());
+    world.close("2026-11").await;
     // In December the bill of November grows, by more for what there was and by a model that was not there.
     world.watch.now_ms.fetch_add(12 * DAY_MS, Ordering::SeqCst);
     world

@@ -14,8 +14,9 @@ use tallygate_reconciler::config::{Config, from_value};
 use tallygate_reconciler::connectors::http::Patience;
 use tallygate_reconciler::edge::Signing;
 use tallygate_reconciler::ledger::{Revision, UnitId, hex};
+use tallygate_reconciler::night::export::{Delivery, export};
 use tallygate_reconciler::night::run::{
-    Again, Clock, Ended, Night, Progress, Steps, backfill, nightly, run,
+    Again, Clock, Ended, Night, Progress, Steps, backfill, month_mark, nightly, run,
 };
 use tallygate_reconciler::ports::{LedgerStore, ObjectMeta, ObjectStore, Put, StoreError};
 use tallygate_reconciler::report::WorkspaceReport;
@@ -206,6 +207,9 @@ pub(crate) struct World {
 
 const CSV: &str = "From,To,Model,Item,Tokens,Cost\n";
 
+/// Providers whose files say all that a bill can say.
+const FULL: [&str; 5] = ["openai", "aws", "bedrock", "github_copilot", "vertex"];
+
 impl World {
     pub(crate) async fn new(lookback: u32) -> Self {
         let directory = tempfile::tempdir().unwrap();
@@ -223,13 +227,41 @@ impl World {
                     "meter": { "column": { "name": "Item", "values": { "in": "input" } } },
                     "quantity": { "column": "Tokens", "unit": { "fixed": "Tokens" } } } } })
         };
+        let full = |name: &str| {
+            let column = |name: &str| json!({ "column": name });
+            let kinds = json!({ "use": "usage", "bought": "purchase", "seat": "seat",
+                "tax": "tax", "credit": "credit", "discount": "discount" });
+            json!({ "path": format!("{name}/*.csv"), "provider": name, "account": "acme",
+                "format": { "csv": {
+                    "period": { "range": { "start": "From", "end": "To", "format": "%Y-%m-%d",
+                        "end_is_last_day": true } },
+                    "amount": { "column": "Cost", "unit": "dollars", "currency": { "fixed": "USD" } },
+                    "list_amount": "List", "model": column("Model"), "tier": column("Tier"),
+                    "invoice_id": column("Invoice"), "service": column("Service"),
+                    "kind": { "column": { "name": "Kind", "values": kinds } },
+                    "meter": { "column": { "name": "Item", "values": { "in": "input" },
+                        "otherwise": "whole" } },
+                    "quantity": { "column": "Count", "unit": { "column": { "name": "Kind",
+                        "values": { "seat": "Seats" }, "otherwise": "Tokens" } } } } } })
+        };
+        let mut rules = vec![rule("google"), rule("groq")];
+        rules.extend(FULL.map(full));
+        let named = |provider: &str| {
+            let mut known = json!({ "provider": provider, "account": "acme", "name": "Acme" });
+            if provider == "vertex" {
+                known["prepaid"] = json!({ "id": "balance-1", "name": "Acme's balance" });
+            }
+            known
+        };
+        let known: Vec<Value> = ["google", "groq"].into_iter().chain(FULL).map(named).collect();
         let config = json!({
             "storage": { "local": { "directory": directory.path() } },
             "lookback_days": lookback, "reread_days": lookback, "scratch": directory.path(),
-            "workspaces": [{ "id": "ws_a", "accounts": { "gg": "acme" },
+            "workspaces": [{ "id": "ws_a", "billed_accounts": known,
+                "accounts": { "gg": "acme" },
                 "edge": { "url": server.uri(), "key_id": "k", "secret": "0123456789abcdef0123456789abcdef" },
                 "sources": [{ "connector": "inbox",
-                    "mapping": { "files": [rule("google"), rule("groq")] } }] }] });
+                    "mapping": { "files": rules } }] }] });
         let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap().ms();
         Self {
             objects: Arc::new(Switched { inner: objects, off: off.clone() }),
@@ -274,6 +306,12 @@ impl World {
         self.objects.put_once(&format!("inbox/{name}.csv"), body.into()).await.unwrap();
     }
 
+    /// Drops a bill of one of [`FULL`]: rows of `From,To,Kind,Service,Model,Item,Count,Cost,List,Tier,Invoice`.
+    pub(crate) async fn drop_full(&self, name: &str, rows: &str) {
+        let body = format!("From,To,Kind,Service,Model,Item,Count,Cost,List,Tier,Invoice\n{rows}");
+        self.objects.put_once(&format!("inbox/{name}.csv"), body.into()).await.unwrap();
+    }
+
     pub(crate) async fn run(&self, backfilled: Option<(&str, &str)>) -> WorkspaceReport {
         let (ended, report) = self.invoke(backfilled).await;
         assert_eq!(ended, Ended::Done);
@@ -311,6 +349,20 @@ impl World {
     pub(crate) async fn rows(&self, day: &str, provider: &str) -> Vec<Revision> {
         let unit = UnitId { workspace: "ws_a".into(), day: day.into(), provider: provider.into() };
         self.ledger.newest(&unit).await.unwrap()
+    }
+
+    /// Exports a month as it stands.
+    pub(crate) async fn export(&self, month: &str) -> Delivery {
+        let directory = self.directory.path().join("export").join(self.watch.nonce());
+        let (ledger, objects) = (self.ledger.as_ref(), self.objects.as_ref());
+        let accounts = self.config.workspaces[0].accounts_by_id();
+        let now = self.watch.now();
+        export("ws_a", month, now, &directory, &accounts, ledger, objects).await.unwrap()
+    }
+
+    /// Closes a month.
+    pub(crate) async fn close(&self, month: &str) {
+        assert!(self.ledger.set_mark(&month_mark("ws_a", month), None, "closed").await.unwrap());
     }
 
     /// What the books say was billed, on all days of two months.

@@ -1,6 +1,6 @@
 //! What only several rows together say. It remembers a few words of each charge, never the rows.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use sha2::{Digest, Sha256};
 use tallygate_shared::money::Usd;
@@ -19,6 +19,8 @@ type DetailKey = (String, String, String, String);
 pub(super) struct Across {
     details: Option<BTreeMap<DetailKey, (Usd, String)>>,
     billed: BTreeMap<DetailKey, i128>,
+    // Issuer, month and category of charges that name no invoice.
+    loose: BTreeSet<(String, String, String)>,
     services: HashMap<String, String>,
     sku_of_price: HashMap<String, String>,
     // 128 bits of each charge's hash: a million rows are 40 MB, and a false alarm is not to be expected.
@@ -39,6 +41,7 @@ impl Across {
         Self {
             details: details.map(|rows| rows.iter().map(named).collect()),
             billed: BTreeMap::new(),
+            loose: BTreeSet::new(),
             services: HashMap::new(),
             sku_of_price: HashMap::new(),
             charges: HashSet::new(),
@@ -87,8 +90,14 @@ impl Across {
     fn invoice(&mut self, row: &Fields<'_>) -> Option<Found> {
         let details = self.details.as_ref()?;
         let billed = row.get("BilledCost").and_then(decimal)?;
-        let invoice = row.get("InvoiceId")?;
         let text = |name| row.get(name).unwrap_or_default().to_owned();
+        let Some(invoice) = row.get("InvoiceId") else {
+            if billed != 0 {
+                let (month, category) = (text("BillingPeriodStart"), text("ChargeCategory"));
+                self.loose.insert((text("InvoiceIssuerName"), month, category));
+            }
+            return None;
+        };
         let key = (
             text("InvoiceIssuerName"),
             invoice.to_owned(),
@@ -125,7 +134,13 @@ impl Across {
             }
         }
         for (key, (amount, id)) in self.details.unwrap_or_default() {
-            let sum = self.billed.get(&key).copied().unwrap_or_default();
+            let sum = self.billed.get(&key).copied();
+            // It may be among the charges that could be on one invoice or another.
+            let of_loose = (key.0.clone(), key.2.clone(), key.3.clone());
+            if sum.is_none() && self.loose.contains(&of_loose) {
+                continue;
+            }
+            let sum = sum.unwrap_or_default();
             if sum != amount.pico() {
                 let (sum, there) = (cell::decimal(sum), cell::decimal(amount.pico()));
                 let what = format!("charges of `{id}` of {} sum to {sum}, not {there}", key.0);
@@ -136,7 +151,7 @@ impl Across {
     }
 }
 
-fn digest(parts: &[&str]) -> [u8; 16] {
+pub(super) fn digest(parts: &[&str]) -> [u8; 16] {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update((part.len() as u64).to_be_bytes());

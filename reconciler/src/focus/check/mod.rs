@@ -8,6 +8,7 @@ mod field;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashSet;
 use std::fmt;
 use std::io::Read;
 
@@ -59,7 +60,7 @@ pub enum Rule {
     Allocation,
     /// Ratios of a split charge that do not sum to 1.
     RatioSum,
-    /// The same charge twice.
+    /// The same charge or row twice.
     Unique,
     /// Charges that do not add up to their invoice.
     InvoiceSum,
@@ -213,13 +214,19 @@ pub fn check_csv(
     checker.finish()
 }
 
-/// Checks a finished CSV file of any table, each column for itself.
+/// Checks a finished CSV file of any table, each column for itself, and that no row is there twice.
 pub fn check_table<R: Record>(from: impl Read, version: Version) -> Findings {
     let specs = Spec::all::<R>(version);
     let mut findings = Findings::default();
+    let mut seen = HashSet::new();
     let read = read_csv(from, &specs, |values| {
         findings.rows += 1;
         let row = findings.rows;
+        let texts: Vec<&str> = values.iter().map(|value| value.unwrap_or_default()).collect();
+        if !seen.insert(across::digest(&texts)) {
+            let what = "the row is there twice".to_owned();
+            findings.add(Problem { row, column: "", rule: Rule::Unique, what });
+        }
         for (column, rule, what) in field::check(&specs, values) {
             findings.add(Problem { row, column, rule, what });
         }

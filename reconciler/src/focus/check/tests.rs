@@ -217,18 +217,24 @@ fn charges_that_do_not_add_up_to_their_invoice_are_caught() {
         ))
         .unwrap()
     };
-    let check = |amount: &str, kinds: &[&str], version| {
+    let check_of = |amount: &str, kinds: &[&str], invoice: Option<&str>, version| {
         let mut world = World::new();
         world.invoices = InvoiceIndex::default();
         for kind in kinds {
             world.invoices.add(&line(kind, amount), Month::parse("2026-11").unwrap()).unwrap();
         }
         let details = world.invoices.details(&BTreeMap::new());
-        let rows = world.rows(&[revision("a", Some("39.9"), 8_400_000)], "2026-11");
+        let mut rows = world.rows(&[revision("a", Some("39.9"), 8_400_000)], "2026-11");
+        rows[0].invoice = invoice.map(str::to_owned);
         check_rows(&rows, version, Some(&details))
     };
+    let check =
+        |amount: &str, kinds: &[&str], version| check_of(amount, kinds, Some("INV-1"), version);
     for version in [Version::V1_2, Version::V1_4] {
         assert!(check("39.9", &["usage"], version).is_clean());
+        // A charge that names no invoice could be the invoice's use, and is no tax.
+        assert!(check_of("9", &["usage"], None, version).is_clean());
+        assert_eq!(check_of("9", &["tax"], None, version).total, 1);
         let short = check("39.900000000001", &["usage"], version);
         assert_eq!(short.problems[0].rule, Rule::InvoiceSum);
         // An invoice that has a tax only, and a charge of use on it.
@@ -247,6 +253,8 @@ fn other_tables_are_checked_column_by_column() {
     let good = String::from_utf8(table.finish().unwrap()).unwrap();
     let check = |text: &str| check_table::<BillingPeriodRow>(text.as_bytes(), Version::V1_4);
     assert!(check(&good).is_clean());
+    let (_, line) = good.split_once('\n').unwrap();
+    assert_eq!(check(&format!("{good}{line}")).problems[0].rule, Rule::Unique);
     assert_eq!(check(&good.replace("Closed", "Done")).problems[0].rule, Rule::AllowedValue);
     assert_eq!(check(&good.replace("OpenAI", "")).problems[0].rule, Rule::NotNull);
 }

@@ -22,6 +22,7 @@ use crate::night::{
     Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, export, fits,
     settle_stream,
 };
+use crate::ports::{LedgerStore, StoreError};
 
 /// How long a batch of lines takes: 2,000 at 16 at once and 20 ms each, or a call of the edge.
 const BATCH_MS: i64 = 5_000;
@@ -161,7 +162,9 @@ impl Workspace<'_> {
             }
             let noted = fits(export::invoiced(&bill.lines), "an invoice")?;
             let (ledger, name) = (self.night.ledger.as_ref(), export::invoice_mark(&unit));
-            if !noted.is_empty() || ledger.mark(&name).await?.is_some() {
+            let closed = is_closed(&unit, ledger).await?;
+            // The invoices of a closed month are those that were exported with it.
+            if !closed && (!noted.is_empty() || ledger.mark(&name).await?.is_some()) {
                 let text = serde_json::to_string(&noted).unwrap_or_default();
                 set_mark(ledger, &name, &text).await?;
             }
@@ -192,8 +195,7 @@ impl Workspace<'_> {
         if at.stage == Stage::Telling {
             return Ok(true);
         }
-        let month = unit.day.get(..7).unwrap_or_default();
-        let closed = ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some();
+        let closed = is_closed(unit, ledger).await?;
         let open = Month::of(self.night.clock.now().date()).to_string();
         let booked_in = closed.then_some(open.as_str());
         let run = held.run.0.clone();
@@ -287,4 +289,10 @@ impl Workspace<'_> {
         let findings = alerts.into_iter().chain(over).collect();
         Feedback { corrections, prices, findings }
     }
+}
+
+/// Whether the unit's month is closed.
+async fn is_closed(unit: &UnitId, ledger: &dyn LedgerStore) -> Result<bool, StoreError> {
+    let month = unit.day.get(..7).unwrap_or_default();
+    Ok(ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some())
 }

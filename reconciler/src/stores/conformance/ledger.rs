@@ -103,6 +103,7 @@ fn row(unit: &UnitId, name: &str, cents: i128, seq: u64) -> Revision {
             requests: 3,
             billed: Some(Usd::from_pico(cents * 10_000_000_000)),
             billed_quantity: None,
+            list: Some(Usd::from_pico(cents * 11_000_000_000)),
             quantity_variance: Usd::from_pico(-1),
             price_variance: Usd::from_pico(2),
             provisional: false,

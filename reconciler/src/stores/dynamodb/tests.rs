@@ -46,6 +46,7 @@ fn row(cents: i128, seq: u64) -> Revision {
             requests: 1,
             billed: None,
             billed_quantity: None,
+            list: None,
             quantity_variance: Usd::default(),
             price_variance: Usd::default(),
             provisional: true,
