@@ -4,4 +4,5 @@
 
 mod cut;
 mod nights;
+mod taken_up;
 mod world;
