@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tallygate_reconciler::app::{App, SystemClock};
 use tallygate_reconciler::connectors::http::Patience;
-use tallygate_reconciler::night::run::{Again, Clock, Ended};
+use tallygate_reconciler::night::run::{Again, Ended};
 use tallygate_reconciler::stores::local;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Timestamp};
