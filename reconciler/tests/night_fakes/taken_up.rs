@@ -69,18 +69,20 @@ async fn the_edge_listens_to_books_that_begin_anew() {
     world.drop("google/1", "2026-11-20,2026-11-20,m,in,100,0.03\n").await;
     let before = world.night().await.seq;
     assert_eq!(world.night().await.seq, before + 1, "two pulls of one moment are two");
+    world.drop("google/2", "2026-11-20,2026-11-20,m,in,0,0.07\n").await;
+    world.night().await;
     let (ledger, _) = local::open(&world.directory.path().join("new-books")).await.unwrap();
     world.ledger = Arc::new(ledger);
     world.watch.now_ms.fetch_add(DAY_MS / 24, Ordering::SeqCst);
-    world.drop("google/2", "2026-11-20,2026-11-20,m,in,0,0.5\n").await;
+    world.drop("google/3", "2026-11-20,2026-11-20,m,in,0,0.5\n").await;
     let report = world.night().await;
     assert_eq!(report.missing, BTreeMap::new());
     let told = world.edge.0.lock().unwrap().true_ups.clone();
     let billed = told.values().filter_map(|(_, billed)| Some(usd(billed.as_deref()?)));
     let sum = billed.fold(Usd::ZERO, |sum, one| sum.checked_add(one).unwrap());
-    assert_eq!(sum, usd("0.53"));
+    assert_eq!(sum, usd("0.6"));
     let [correction] = &world.corrections()[..] else { panic!("{:?}", world.corrections()) };
-    assert!(correction.ends_with(" 0.52"), "{correction}");
+    assert!(correction.ends_with(" 0.59"), "{correction}");
     // A clock that is put back brings no pull before those that were made.
     world.watch.now_ms.fetch_sub(DAY_MS / 24, Ordering::SeqCst);
     assert_eq!(world.night().await.seq, report.seq + 1);
