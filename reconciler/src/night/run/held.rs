@@ -95,11 +95,12 @@ pub(super) async fn take(
                 let mut report = report_of(run, &state, days)?;
                 if state.report.is_none() {
                     state.done.extend(kept);
-                    report.paid_calls = paid_calls;
+                    (report.paid_calls, report.paid_calls_told) = (paid_calls, paid_calls);
                 } else if !is_of(&report, days) {
-                    let paid_calls = report.paid_calls;
+                    let Report { paid_calls, paid_calls_told, .. } = report;
                     state = RunState { done: whatever_the_days(state), report: None };
-                    report = Report { paid_calls, ..report_of(run, &state, days)? };
+                    let fresh = report_of(run, &state, days)?;
+                    report = Report { paid_calls, paid_calls_told, ..fresh };
                 }
                 let run = run.clone();
                 let held = Held { run, token, state, report, noted_at: now, advanced: false };
