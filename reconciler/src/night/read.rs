@@ -204,18 +204,26 @@ fn place<'a>(
     let attempt = event.attempts.last();
     let name = event.provider.as_deref().or(attempt.map(|last| last.provider.as_str()));
     let model = event.model.as_deref().or(attempt.map(|last| last.model.as_str()));
-    let known = name.and_then(|name| providers.get(name)).or_else(|| {
+    let known = name.and_then(|name| providers.get_key_value(name)).or_else(|| {
         // With a single provider there is nowhere else that a request can have gone.
-        let only = providers.values().next();
+        let only = providers.iter().next();
         only.filter(|_| name.is_none() && providers.len() == 1)
     });
     let (mut provider, account) =
-        known.map_or((name.unwrap_or(""), ""), |(p, a)| (p.as_str(), a.as_str()));
+        known.map_or((name.unwrap_or(""), ""), |(_, (p, a))| (p.as_str(), a.as_str()));
     let mut place_model = model.unwrap_or("");
     let mut tier = "standard";
     if let Some(cost) = &event.cost {
         if let Some((row_provider, row_model)) = cost.price.row.split_once('/') {
-            (provider, place_model) = (row_provider, row_model);
+            match known {
+                // The price book's row, or the workspace's own, which goes by its name for the provider.
+                Some((own, (listed, _))) if row_provider == own || row_provider == listed => {
+                    place_model = row_model;
+                }
+                // The default price, which says nothing of where the request went.
+                Some(_) => {}
+                None => (provider, place_model) = (row_provider, row_model),
+            }
         }
         // A stated cost has no tier of its own: the provider's statement covers whatever it was.
         if !cost.price.tier.is_empty() && cost.price.tier != "stated" {

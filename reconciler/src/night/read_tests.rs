@@ -190,16 +190,31 @@ fn other_models_and_stated_costs_keep_their_tokens() {
         ]
     );
     let cost = json!({"total": "0.006", "parts": {"stated": "0.006"},
-        "price": {"row": "openrouter/openai/gpt-5", "tier": "stated"}});
+        "price": {"row": "oa/openai/gpt-5", "tier": "stated"}});
     let stated = event(json!({"cost": cost}));
     assert_eq!(
         told(&[stated]),
         [
-            "openrouter org-1 openai/gpt-5 Input standard: 0 100 1 0",
-            "openrouter org-1 openai/gpt-5 Output standard: 0 50 0 0",
-            "openrouter org-1 openai/gpt-5 Whole standard: 0.006 0 0 0",
+            "openai org-1 openai/gpt-5 Input standard: 0 100 1 0",
+            "openai org-1 openai/gpt-5 Output standard: 0 50 0 0",
+            "openai org-1 openai/gpt-5 Whole standard: 0.006 0 0 0",
         ]
     );
+}
+
+#[test]
+fn a_request_stays_with_its_provider_whoever_priced_it() {
+    let priced = |provider: &str, row: &str| {
+        let cost = json!({"total": "0.006", "parts": {"output": "0.006"}, "price": {"row": row}});
+        let usage = json!({"source": "reported", "tally": {"tokens": {"output": 50}}});
+        told(&[event(json!({"provider": provider, "cost": cost, "usage": usage}))])
+    };
+    let line = |place: &str| [format!("{place} Output standard: 0.006 50 1 0")];
+    assert_eq!(priced("oa", "openai/gpt-5"), line("openai org-1 gpt-5"), "the price book's");
+    assert_eq!(priced("oa", "oa/gpt-5"), line("openai org-1 gpt-5"), "the workspace's own");
+    assert_eq!(priced("oa", "any/model"), line("openai org-1 gpt"), "the default price");
+    // A provider that the configuration has no more: the row is all there is to tell whose it was.
+    assert_eq!(priced("gone", "openai/gpt-5"), line("openai  gpt-5"));
 }
 
 #[test]

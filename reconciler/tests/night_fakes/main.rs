@@ -5,4 +5,7 @@
 mod cut;
 mod exports;
 mod nights;
+#[cfg(feature = "aws")]
+mod paid_calls;
+mod taken_up;
 mod world;

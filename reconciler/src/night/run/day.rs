@@ -21,7 +21,7 @@ use crate::ports::StoreError;
 /// So often a day is looked at whose books another worker writes into.
 const LOOKS: u32 = 3;
 /// A change here has every unit settled anew.
-const ALGORITHM: &str = "1";
+pub(super) const ALGORITHM: &str = "2";
 
 /// How a look at a day ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

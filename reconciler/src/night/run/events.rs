@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
+use super::day::ALGORITHM;
 use super::held::{Held, checkpoint, is_late, keep_lease};
 use super::workspace::{Given, Workspace};
 use super::{RunError, Stop};
@@ -227,7 +228,7 @@ impl Workspace<'_> {
 
     /// What a day's sums follow from.
     fn summed_from(&self, given: &Given<'_>, list: &str, before: Option<&str>) -> String {
-        let text = format!("{:?}", (list, before, &given.places));
+        let text = format!("{:?}", (ALGORITHM, list, before, &given.places));
         hex(Sha256::digest(text.as_bytes()).as_slice())
     }
 
