@@ -10,22 +10,35 @@ use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
+use super::run::INBOX;
 use super::spread::DAYS_MAX;
+use super::write::is_billed;
 use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
 use crate::config::Source;
 use crate::connectors::Days;
-use crate::ledger::UnitId;
+use crate::ledger::{Content, UnitId};
 
 /// What one provider billed.
 #[derive(Clone, Debug, Default)]
 struct OfProvider {
-    lines: Vec<BillLine>,
+    /// Charges of sources that were asked for a range of days.
+    asked: Vec<BillLine>,
+    /// Charges of dropped files: all that they have on each of their days, in the range or not.
+    filed: Vec<BillLine>,
     usage: Vec<MeasuredUsage>,
     manifests: BTreeSet<String>,
     complete_until: Option<Timestamp>,
     resolution: Option<Usd>,
-    /// Some of it comes from a source that was asked for a range of days only.
-    ranged: bool,
+}
+
+impl OfProvider {
+    fn lines(&self) -> impl Iterator<Item = &BillLine> + Clone {
+        self.asked.iter().chain(&self.filed)
+    }
+
+    fn lines_on(&self, day: Date) -> impl Iterator<Item = &BillLine> {
+        self.lines().filter(move |line| line.start.date() == day && !is_long(line))
+    }
 }
 
 /// The bills of a workspace.
@@ -37,8 +50,32 @@ pub struct Bills {
     missing: BTreeSet<String>,
     /// A source that may have anybody's bill could not be had.
     anybody_missing: bool,
+    /// Providers of whom a dropped file waits for a person.
+    waiting: BTreeSet<String>,
     /// Providers with a source of their own.
     own: BTreeSet<String>,
+}
+
+/// What cannot be told of a unit's bill now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Nothing: it is known.
+    Nothing,
+    /// What dropped files say of it.
+    Files,
+    /// All of it.
+    All,
+}
+
+impl Lack {
+    /// Whether a line of the books says what cannot be told now: then the books stay as they are.
+    pub fn keeps(self, content: &Content) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Files => is_billed(content) && content.source.contains(INBOX),
+            Self::All => is_billed(content),
+        }
+    }
 }
 
 /// One unit's part.
@@ -59,9 +96,9 @@ fn days_of(start: Timestamp, end: Timestamp) -> (i64, i64) {
 }
 
 /// In what unit a bill rounds metered use. Taxes, credits and adjustments have digits of their own, and say nothing of it.
-fn resolution_of(lines: &[BillLine]) -> Option<Usd> {
+fn resolution_of<'a>(lines: impl Iterator<Item = &'a BillLine>) -> Option<Usd> {
     let metered = |line: &&BillLine| line.kind == ChargeKind::Usage && line.meter != Meter::Whole;
-    let metered: Vec<BillLine> = lines.iter().filter(metered).cloned().collect();
+    let metered: Vec<BillLine> = lines.filter(metered).cloned().collect();
     (!metered.is_empty()).then(|| bill_resolution(&metered))
 }
 
@@ -73,28 +110,36 @@ fn is_long(line: &BillLine) -> bool {
 impl Bills {
     /// Takes a source's bill in.
     pub fn add(&mut self, source: &Source, pulled: Pulled) {
-        let ranged = source.providers().is_some();
-        self.own.extend(source.providers().unwrap_or_default());
+        let own = source.providers();
         let bill = pulled.bill;
         let mut seen = BTreeSet::new();
         for line in bill.lines {
             seen.insert(line.provider.clone());
-            self.providers.entry(line.provider.clone()).or_default().lines.push(line);
+            let provider = self.providers.entry(line.provider.clone()).or_default();
+            if own.is_some() { provider.asked.push(line) } else { provider.filed.push(line) }
         }
         for usage in bill.usage {
             seen.insert(usage.provider.clone());
             self.providers.entry(usage.provider.clone()).or_default().usage.push(usage);
         }
+        for name in &seen {
+            let provider = self.providers.entry(name.clone()).or_default();
+            provider.manifests.insert(pulled.manifest.clone());
+            provider.resolution = resolution_of(provider.lines());
+        }
+        if let Some(names) = own {
+            self.own.extend(seen.iter().cloned());
+            self.own.extend(names.iter().cloned());
+            seen.extend(names);
+        }
         for name in seen {
             let provider = self.providers.entry(name).or_default();
-            provider.manifests.insert(pulled.manifest.clone());
-            provider.resolution = resolution_of(&provider.lines);
-            provider.ranged |= ranged;
             provider.complete_until = match (provider.complete_until, bill.complete_until) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (one, other) => one.or(other),
             };
         }
+        self.waiting.extend(pulled.held.into_iter().flat_map(|held| held.providers));
         self.credentials.extend(bill.credentials);
     }
 
@@ -109,25 +154,42 @@ impl Bills {
         }
     }
 
-    /// Whether some of the provider's bill could not be had.
+    /// Whether some of the provider's bill could not be had. Dropped files only add to what a source of its own says.
     pub fn is_missing(&self, provider: &str) -> bool {
-        self.missing.contains(provider) || (self.anybody_missing && !self.own.contains(provider))
+        self.missing.contains(provider)
+            || (self.lacks_files(provider) && !self.own.contains(provider))
     }
 
-    /// Whether a source that may have anybody's bill could not be had.
-    pub const fn is_anybody_missing(&self) -> bool {
-        self.anybody_missing
+    fn lacks_files(&self, provider: &str) -> bool {
+        self.anybody_missing || self.waiting.contains(provider)
+    }
+
+    /// What cannot be told of a unit's bill. That nothing is billed is told by a line of 0, and not by none: a source
+    /// that was taken away, or forgets a day, has no line either.
+    pub fn lack(&self, unit: &UnitId) -> Lack {
+        if self.is_missing(&unit.provider) || !self.has_line(unit) {
+            Lack::All
+        } else if self.lacks_files(&unit.provider) {
+            Lack::Files
+        } else {
+            Lack::Nothing
+        }
+    }
+
+    /// Whether anything is charged on the unit's day.
+    pub fn has_line(&self, unit: &UnitId) -> bool {
+        let (provider, day) = (self.providers.get(&unit.provider), Date::parse(&unit.day));
+        provider.zip(day).is_some_and(|(of, day)| of.lines_on(day).next().is_some())
     }
 
     /// Whether any charge covers more than a day.
     pub fn has_long_lines(&self) -> bool {
-        self.providers.values().any(|provider| provider.lines.iter().any(is_long))
+        self.providers.values().any(|provider| provider.lines().any(is_long))
     }
 
     /// The days that long charges cover.
     pub fn long_days(&self) -> Vec<Date> {
-        let long =
-            self.providers.values().flat_map(|p| p.lines.iter().filter(|line| is_long(line)));
+        let long = self.providers.values().flat_map(|p| p.lines().filter(|line| is_long(line)));
         let mut days = BTreeSet::new();
         for line in long {
             let (first, last) = days_of(line.start, line.end);
@@ -149,13 +211,21 @@ impl Bills {
         let mut failed = Vec::new();
         for (name, provider) in &mut self.providers {
             let days = estimates.get(name).unwrap_or(&none);
-            let spread = provider.lines.iter().map(|line| {
-                if is_long(line) { spread_over_days(line, days) } else { Ok(vec![line.clone()]) }
-            });
-            match spread.collect::<Result<Vec<_>, _>>() {
-                Ok(lines) => provider.lines = lines.into_iter().flatten().collect(),
+            let spread = |lines: &[BillLine]| -> Result<Vec<BillLine>, NightError> {
+                let parts = lines.iter().map(|line| {
+                    if is_long(line) {
+                        spread_over_days(line, days)
+                    } else {
+                        Ok(vec![line.clone()])
+                    }
+                });
+                Ok(parts.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+            };
+            match spread(&provider.asked).and_then(|asked| Ok((asked, spread(&provider.filed)?))) {
+                Ok((asked, filed)) => (provider.asked, provider.filed) = (asked, filed),
                 Err(error) => {
-                    provider.lines.clear();
+                    provider.asked.clear();
+                    provider.filed.clear();
                     provider.usage.clear();
                     self.missing.insert(name.clone());
                     failed.push((name.clone(), error));
@@ -168,8 +238,8 @@ impl Bills {
     /// Days outside of the range that charges lie on, of providers whose bill is whole there.
     pub fn days_outside(&self, range: Days) -> BTreeSet<Date> {
         let (from, to) = (range.start(), range.end());
-        let whole = self.providers.values().filter(|provider| !provider.ranged);
-        let lines = whole.flat_map(|provider| &provider.lines);
+        let whole = self.providers.iter().filter(|(name, _)| !self.own.contains(*name));
+        let lines = whole.flat_map(|(_, provider)| provider.lines());
         let outside = lines.filter(|line| line.start < from || line.start >= to);
         outside.map(|line| line.start.date()).collect()
     }
@@ -178,8 +248,8 @@ impl Bills {
     /// only a run over those days books them.
     pub fn days_left_out(&self, range: Days) -> BTreeMap<&str, BTreeSet<Date>> {
         let mut found: BTreeMap<&str, BTreeSet<Date>> = BTreeMap::new();
-        for (name, provider) in self.providers.iter().filter(|(_, provider)| provider.ranged) {
-            let before = provider.lines.iter().filter(|line| line.start < range.start());
+        for (name, provider) in self.providers.iter().filter(|(name, _)| self.own.contains(*name)) {
+            let before = provider.lines().filter(|line| line.start < range.start());
             let days: BTreeSet<Date> = before.map(|line| line.start.date()).collect();
             if !days.is_empty() {
                 found.insert(name, days);
@@ -188,27 +258,30 @@ impl Bills {
         found
     }
 
-    /// Whether all of the provider's charges are known outside of the range too.
-    pub fn is_whole_outside(&self, provider: &str) -> bool {
-        self.providers.get(provider).is_some_and(|provider| !provider.ranged)
+    /// Whether all of the unit's charges are known although its day is outside of the range.
+    pub fn is_whole_outside(&self, unit: &UnitId) -> bool {
+        !self.own.contains(&unit.provider) && self.has_line(unit)
     }
 
     /// Providers with a charge or use on this day.
     pub fn providers_on(&self, day: Date) -> Vec<String> {
         let on = |(name, provider): (&String, &OfProvider)| {
-            let lines = provider.lines.iter().any(|line| line.start.date() == day);
+            let lines = provider.lines().any(|line| line.start.date() == day);
             let usage = provider.usage.iter().any(|usage| usage.start.date() == day);
             (lines || usage).then(|| name.clone())
         };
         self.providers.iter().filter_map(on).collect()
     }
 
-    /// What of the bills is a unit's.
+    /// What of the bills is a unit's: nothing while a part is missing, which would be taken for the whole.
     pub fn of(&self, unit: &UnitId) -> OfUnit {
-        let Some(provider) = self.providers.get(&unit.provider) else { return OfUnit::default() };
+        let provider = self.providers.get(&unit.provider);
+        let Some(provider) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
+            return OfUnit::default();
+        };
         let Some(day) = Date::parse(&unit.day) else { return OfUnit::default() };
         let end = day.midnight().plus_ms(DAY_MS);
-        let lines = provider.lines.iter().filter(|line| line.start.date() == day && !is_long(line));
+        let lines = provider.lines_on(day);
         let usage = provider.usage.iter().filter(|usage| usage.start.date() == day);
         OfUnit {
             lines: lines.cloned().collect(),
@@ -232,7 +305,7 @@ impl Bills {
             texts.sort();
             texts.iter().for_each(|text| part(text));
         }
-        self.missing.iter().for_each(|name| part(name));
+        self.missing.iter().chain(&self.waiting).for_each(|name| part(name));
     }
 
     /// The unit in which a provider's bill shows amounts, before charges were spread.

@@ -25,7 +25,7 @@ use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use self::mapping::{BadRows, FileRule, Format, Mapping};
 use self::table::{BadRow, Rows};
-use super::{Connector, Days, PullError, RawPage};
+use super::{Connector, Days, HeldPart, PullError, RawPage};
 use crate::bill::{Bill, BillLine};
 use crate::ledger::hex;
 use crate::ports::{ObjectStore, StoreError};
@@ -68,7 +68,7 @@ pub struct Sorted {
     /// What the good files say.
     pub bill: Bill,
     /// Files that wait for a person: which, where in them, and why.
-    pub held: Vec<PullError>,
+    pub held: Vec<HeldPart>,
 }
 
 /// Who is billed for which days by which file: two files for one are doubtful.
@@ -103,13 +103,13 @@ impl Inbox {
                 } else {
                     "went away while the inbox was read".into()
                 };
-                held.push(finding(&listed.key, "file", reason));
+                held.push(waiting(rule, finding(&listed.key, "file", reason)));
                 continue;
             };
             let body = match unpacked(&page.body, MAX_UNPACKED) {
                 Ok(body) => body,
                 Err(reason) => {
-                    sorted.held.push(finding(&listed.key, "file", reason));
+                    sorted.held.push(waiting(rule, finding(&listed.key, "file", reason)));
                     continue;
                 }
             };
@@ -178,7 +178,7 @@ fn take<'a>(
     (key, rule, rows): (&'a str, &FileRule, Rows),
 ) {
     if waits(rule, &rows) {
-        sorted.held.push(bad_file(key, &rows));
+        sorted.held.push(waiting(rule, bad_file(key, &rows)));
         return;
     }
     let empty = rows.lines.is_empty();
@@ -286,6 +286,10 @@ fn bad_file(key: &str, rows: &Rows) -> PullError {
     finding(key, field, reason)
 }
 
+fn waiting(rule: &FileRule, why: PullError) -> HeldPart {
+    HeldPart { why, providers: rule.providers() }
+}
+
 fn finding(key: &str, field: impl Into<String>, reason: impl Into<String>) -> PullError {
     PullError::Unreadable {
         source_name: NAME.into(),
@@ -365,7 +369,7 @@ impl Connector for Inbox {
         self.sort(days, pages).map(|sorted| sorted.bill)
     }
 
-    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
+    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<HeldPart>, PullError> {
         self.sort(days, pages).map(|sorted| sorted.held)
     }
 }

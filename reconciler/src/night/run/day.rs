@@ -325,7 +325,11 @@ impl Workspace<'_> {
             }
         }
         if outside {
-            providers.retain(|provider| given.bills.is_whole_outside(provider));
+            providers.retain(|provider| {
+                let (workspace, day) = (self.config.id.clone(), day.to_string());
+                let unit = UnitId { workspace, day, provider: provider.clone() };
+                given.bills.is_whole_outside(&unit)
+            });
         }
         Ok(providers)
     }

@@ -8,7 +8,7 @@ use tallygate_shared::money::Usd;
 use super::day::others_note;
 use super::held::{Held, is_late, keep_lease};
 use super::workspace::{Given, Workspace};
-use super::{INBOX, NIGHT, Stop};
+use super::{NIGHT, Stop};
 use crate::focus::month::Month;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
@@ -51,10 +51,11 @@ impl Workspace<'_> {
             let mut sums = known.cloned().unwrap_or_default();
             let provider = &mut sums;
             let mut of_unit = Usd::ZERO;
-            let mut of_inbox = false;
+            let (lack, mut kept) = (bills.lack(&unit), false);
             let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
             while let Some(row) = pages.next().await? {
                 let content = &row.content;
+                kept |= lack.keeps(content);
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
                 sum(&mut provider.quantity_variance, content.quantity_variance)?;
@@ -63,7 +64,6 @@ impl Workspace<'_> {
                     provider.unbilled_rows += 1;
                     continue;
                 };
-                of_inbox |= content.source.contains(INBOX);
                 sum(&mut provider.estimated_of_billed, content.estimated)?;
                 sum(&mut of_unit, billed)?;
                 if feed_back::is_unmetered(&row.line) {
@@ -71,9 +71,9 @@ impl Workspace<'_> {
                 }
             }
             sum(&mut provider.ledger, of_unit)?;
-            let kept = bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox);
-            if kept || held.state.done.contains_key(&others_note(&self.config.id, &unit.day)) {
-                // A source is down, and the books keep what it said last; or they are another run's.
+            let others = held.state.done.contains_key(&others_note(&self.config.id, &unit.day));
+            if kept || others {
+                // The books keep what was said last; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
             } else {
                 for line in &bills.of(&unit).lines {

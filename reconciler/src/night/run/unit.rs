@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use super::held::{Held, is_late, keep_lease, say, set_mark};
 use super::workspace::{Given, Workspace};
-use super::{INBOX, RunError, month_mark};
+use super::{RunError, month_mark};
 use crate::focus::month::Month;
 use crate::ledger::{Content, LineId, UnitId};
+use crate::night::bills::Lack;
 use crate::night::day_mark::Told;
 use crate::night::feed_back::{self, Corrections, Feedback};
 use crate::night::in_force::is_in_force;
@@ -72,22 +73,18 @@ pub(super) struct Settled {
 }
 
 impl Workspace<'_> {
-    /// Whether a unit stays as it is, because a source that has a part of its bill could not be had.
+    /// Whether a unit stays as it is, because what its books say of the bill cannot be told now.
     pub(super) async fn keeps_books(
         &self,
         given: &Given<'_>,
         unit: &UnitId,
     ) -> Result<bool, RunError> {
-        let bills = given.bills;
-        if !bills.is_missing(&unit.provider) && !bills.is_anybody_missing() {
+        let lack = given.bills.lack(unit);
+        if lack == Lack::Nothing {
             return Ok(false);
         }
         let mut pages = Pages::of(unit, self.night.ledger.as_ref());
-        let is_missing = bills.is_missing(&unit.provider);
-        let kept = pages.find(|row| {
-            row.content.billed.is_some() && (is_missing || row.content.source.contains(INBOX))
-        });
-        Ok(kept.await?.is_some())
+        Ok(pages.find(|row| lack.keeps(&row.content)).await?.is_some())
     }
 
     pub(super) fn unit_bill(
