@@ -6,17 +6,20 @@ use tallygate_shared::feedback::ReconcilerContext;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
-use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
 use super::run::INBOX;
 use super::spread::DAYS_MAX;
 use super::write::is_billed;
-use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
-use crate::config::Source;
+use super::{NightError, fits};
+use crate::bill::{Before, BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
+use crate::config::{Habits, Source};
 use crate::connectors::Days;
 use crate::ledger::{Content, UnitId};
+
+/// How long a day may be without a charge that its source has not finished, or is known to be slow with: two nights.
+const GRACE_MS: i64 = 2 * DAY_MS;
 
 /// What one provider billed.
 #[derive(Clone, Debug, Default)]
@@ -29,6 +32,7 @@ struct OfProvider {
     manifests: BTreeSet<String>,
     complete_until: Option<Timestamp>,
     resolution: Option<Usd>,
+    habits: Habits,
 }
 
 impl OfProvider {
@@ -52,8 +56,45 @@ pub struct Bills {
     anybody_missing: bool,
     /// Providers of whom a dropped file waits for a person.
     waiting: BTreeSet<String>,
+    /// What dropped files have on days before the range.
+    before: Vec<Before>,
     /// Providers with a source of their own.
     own: BTreeSet<String>,
+}
+
+/// What dropped files charge on some days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filed {
+    /// Who charges.
+    pub provider: String,
+    /// The first day.
+    pub first: Date,
+    /// The last day.
+    pub last: Date,
+    /// How much.
+    pub amount: Usd,
+}
+
+impl Filed {
+    /// Its days.
+    pub fn days(&self) -> impl Iterator<Item = Date> + use<> {
+        (self.first.days()..=self.last.days()).map(Date::from_days)
+    }
+}
+
+impl From<&Before> for Filed {
+    fn from(of: &Before) -> Self {
+        let (first, last) = days_of(of.start, of.end);
+        let (first, last) = (Date::from_days(first), Date::from_days(last));
+        Self { provider: of.provider.clone(), first, last, amount: of.amount }
+    }
+}
+
+impl From<&BillLine> for Filed {
+    fn from(line: &BillLine) -> Self {
+        let day = line.start.date();
+        Self { provider: line.provider.clone(), first: day, last: day, amount: line.amount }
+    }
 }
 
 /// What cannot be told of a unit's bill now.
@@ -110,13 +151,14 @@ fn is_long(line: &BillLine) -> bool {
 impl Bills {
     /// Takes a source's bill in.
     pub fn add(&mut self, source: &Source, pulled: Pulled) {
-        let own = source.providers();
+        let names = source.providers();
+        let own = names.is_some();
         let bill = pulled.bill;
         let mut seen = BTreeSet::new();
         for line in bill.lines {
             seen.insert(line.provider.clone());
             let provider = self.providers.entry(line.provider.clone()).or_default();
-            if own.is_some() { provider.asked.push(line) } else { provider.filed.push(line) }
+            if own { provider.asked.push(line) } else { provider.filed.push(line) }
         }
         for usage in bill.usage {
             seen.insert(usage.provider.clone());
@@ -127,18 +169,20 @@ impl Bills {
             provider.manifests.insert(pulled.manifest.clone());
             provider.resolution = resolution_of(provider.lines());
         }
-        if let Some(names) = own {
+        if let Some(names) = names {
             self.own.extend(seen.iter().cloned());
             self.own.extend(names.iter().cloned());
             seen.extend(names);
         }
         for name in seen {
             let provider = self.providers.entry(name).or_default();
+            provider.habits = if own { source.habits() } else { provider.habits };
             provider.complete_until = match (provider.complete_until, bill.complete_until) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (one, other) => one.or(other),
             };
         }
+        self.before.extend(bill.before);
         self.waiting.extend(pulled.held.into_iter().flat_map(|held| held.providers));
         self.credentials.extend(bill.credentials);
     }
@@ -174,6 +218,28 @@ impl Bills {
         } else {
             Lack::Nothing
         }
+    }
+
+    /// Whether the provider's own source answered without a charge for the unit's day, and should have one by now. Of a
+    /// day that it has not finished that is said when the grace is over.
+    pub fn is_late(&self, unit: &UnitId, now: Timestamp) -> bool {
+        if !self.own.contains(&unit.provider) || self.is_missing(&unit.provider) {
+            return false;
+        }
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = of else { return false };
+        let end = day.midnight().plus_ms(DAY_MS);
+        let unfinished = provider.complete_until.map_or(provider.habits.is_slow, |at| at < end);
+        !self.has_line(unit) && (!unfinished || now >= end.plus_ms(GRACE_MS))
+    }
+
+    /// Whether a bill that the books have is gone, although its source answered or there is none any more.
+    pub fn is_gone(&self, unit: &UnitId, now: Timestamp) -> bool {
+        let name = &unit.provider;
+        let forgets = self.providers.get(name).and_then(|of| of.habits.forgets_after);
+        let age = Date::parse(&unit.day).map(|day| now.date().days() - day.days());
+        let is_forgotten = forgets.zip(age).is_some_and(|(after, age)| age > after);
+        !self.is_missing(name) && !self.lacks_files(name) && !self.has_line(unit) && !is_forgotten
     }
 
     /// Whether anything is charged on the unit's day.
@@ -244,18 +310,42 @@ impl Bills {
         outside.map(|line| line.start.date()).collect()
     }
 
-    /// Days before the range that charges lie on of providers whose bill is not whole there, when long ones were spread:
-    /// only a run over those days books them.
-    pub fn days_left_out(&self, range: Days) -> BTreeMap<&str, BTreeSet<Date>> {
-        let mut found: BTreeMap<&str, BTreeSet<Date>> = BTreeMap::new();
-        for (name, provider) in self.providers.iter().filter(|(name, _)| self.own.contains(*name)) {
-            let before = provider.lines().filter(|line| line.start < range.start());
-            let days: BTreeSet<Date> = before.map(|line| line.start.date()).collect();
-            if !days.is_empty() {
-                found.insert(name, days);
+    /// What dropped files charge before the range, when long charges were spread, by provider and days: a day, or the days
+    /// of charges that overlap.
+    pub fn filed_before(&self, range: Days) -> Result<Vec<Filed>, NightError> {
+        let mut all: Vec<Filed> = self.before.iter().map(Filed::from).collect();
+        for provider in self.providers.values() {
+            let before = provider.filed.iter().filter(|line| line.start < range.start());
+            all.extend(before.map(Filed::from));
+        }
+        all.retain(|filed| !self.is_missing(&filed.provider));
+        all.sort_by(|a, b| (&a.provider, a.first).cmp(&(&b.provider, b.first)));
+        let mut merged: Vec<Filed> = Vec::new();
+        for next in all {
+            let same =
+                |last: &&mut Filed| last.provider == next.provider && next.first <= last.last;
+            match merged.last_mut().filter(same) {
+                Some(last) => {
+                    last.last = last.last.max(next.last);
+                    last.amount = fits(last.amount.checked_add(next.amount), "dropped files")?;
+                }
+                None => merged.push(next),
             }
         }
-        found
+        Ok(merged)
+    }
+
+    /// What dropped files charge on the unit's day, if they do.
+    pub fn filed_on(&self, unit: &UnitId) -> Result<Option<Usd>, NightError> {
+        let provider = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
+            return Ok(None);
+        };
+        let mut lines = provider.filed.iter().filter(|line| line.start.date() == day);
+        lines.try_fold(None, |sum: Option<Usd>, line| {
+            let sum = sum.unwrap_or_default().checked_add(line.amount);
+            Ok(Some(fits(sum, "dropped files")?))
+        })
     }
 
     /// Whether all of the unit's charges are known although its day is outside of the range.

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date};
 
 use super::events::sums_note;
@@ -21,7 +22,7 @@ use crate::ports::StoreError;
 /// So often a day is looked at whose books another worker writes into.
 const LOOKS: u32 = 3;
 /// A change here has every unit settled anew.
-const ALGORITHM: &str = "1";
+const ALGORITHM: &str = "2";
 
 /// How a look at a day ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +63,8 @@ struct Writing {
     at: DayAt,
     /// What the books say, by provider.
     books: BTreeMap<String, String>,
+    /// What of it dropped files charge, by provider.
+    filed: BTreeMap<String, Usd>,
     told: Told,
     place: Place,
 }
@@ -167,7 +170,7 @@ impl Workspace<'_> {
         let at = noted.and_then(|text| serde_json::from_str(text).ok());
         let at = at.filter(|at: &DayAt| at.input == input);
         let at = at.unwrap_or_else(|| DayAt { input, ..DayAt::default() });
-        let mut books = Writing { at, books: mark.books, told, place };
+        let mut books = Writing { at, books: mark.books, filed: mark.filed, told, place };
         for provider in self.providers_of(given, &summed.read, day, outside).await? {
             if books.at.done.contains(&provider) {
                 continue;
@@ -190,7 +193,8 @@ impl Workspace<'_> {
             if cut || is_late(self.night, 0) {
                 // What was told so far is noted where the next worker looks, be it of another run.
                 let told = books.told.keep(&id, objects).await?;
-                let mark = DayMark { told, books: books.books.clone(), ..books.place.mark.clone() };
+                let (told_books, filed) = (books.books.clone(), books.filed.clone());
+                let mark = DayMark { told, books: told_books, filed, ..books.place.mark.clone() };
                 if !books.place.set(mark, ledger).await? {
                     return Ok(Looked::Overtaken);
                 }
@@ -201,13 +205,13 @@ impl Workspace<'_> {
                 return Err(Stop::Time);
             }
         }
-        let Writing { at, books, told, mut place } = books;
+        let Writing { at, books, filed, told, mut place } = books;
         if !at.as_wanted {
             held.state.done.remove(&note);
             return Ok(Looked::Disturbed);
         }
         let told = told.keep(&id, objects).await?;
-        let mark = DayMark { input: at.input, seq: given.seq, fed: at.is_fed, told, books };
+        let mark = DayMark { input: at.input, seq: given.seq, fed: at.is_fed, told, books, filed };
         if !place.set(mark, ledger).await? {
             return Ok(Looked::Overtaken);
         }
@@ -273,6 +277,10 @@ impl Workspace<'_> {
         }
         books.at.as_wanted &= at.as_wanted;
         books.books.insert(provider.to_owned(), at.books);
+        match given.bills.filed_on(&unit)? {
+            Some(amount) => books.filed.insert(provider.to_owned(), amount),
+            None => books.filed.remove(provider),
+        };
         match at.refused {
             None => books.told.replace(provider, &settled.told),
             Some(error) => {
