@@ -442,3 +442,38 @@ fn is_held(key: &Credential, context: &ReconcilerContext) -> bool {
         .filter_map(|provider| provider.credential_hint.as_deref());
     key.hint.as_deref().is_some_and(|shown| hints.any(|hint| shown.ends_with(hint)))
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bill::Bill;
+
+    /// Whether a day of use without a charge is late, of a source that answered so, so many days after the day's end.
+    fn is_late(source: serde_json::Value, complete_until: Option<&str>, days: i64) -> bool {
+        let bill =
+            Bill { complete_until: complete_until.and_then(Timestamp::parse), ..Bill::default() };
+        let source: Source = serde_json::from_value(source).unwrap();
+        let mut bills = Bills::default();
+        bills.add(&source, Pulled { bill, held: Vec::new(), manifest: "m".into() });
+        let provider = source.providers().unwrap().swap_remove(0);
+        let unit = UnitId { workspace: "w".into(), day: "2026-11-18".into(), provider };
+        let end = Timestamp::parse("2026-11-19T00:00:00Z").unwrap();
+        bills.is_late(&unit, end.plus_ms(days * DAY_MS + DAY_MS / 8))
+    }
+
+    #[test]
+    fn a_day_that_its_source_has_not_finished_is_late_after_the_grace() {
+        let cost_explorer = json!({ "connector": "aws_cost_explorer", "account": "1" });
+        let late = |until| [0, 1, 2].map(|days| is_late(cost_explorer.clone(), until, days));
+        assert_eq!(late(Some("2026-11-18T00:00:00Z")), [false, false, true]);
+        assert_eq!(late(Some("2026-11-18T23:59:59Z")), [false, false, true]);
+        assert_eq!(late(Some("2026-11-19T00:00:00Z")), [true, true, true]);
+        // Who says nothing of it has finished all days, unless it is known to be slow.
+        assert_eq!(late(None), [true, true, true]);
+        let openrouter =
+            json!({ "connector": "openrouter", "account": "1", "management_key": "k" });
+        assert!(is_late(openrouter, None, 0));
+    }
+}

@@ -3,5 +3,6 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test, its helpers included")]
 
 mod cut;
+mod gaps;
 mod nights;
 mod world;

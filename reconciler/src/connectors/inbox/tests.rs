@@ -176,6 +176,7 @@ async fn a_bad_row_holds_the_file_or_stays_out_of_it() {
         let held = one(|_| {}, &body).await;
         assert!(held.bill.lines.is_empty(), "{bad}");
         let [finding] = held.held.as_slice() else { panic!("{bad}: {held:?}") };
+        assert_eq!(finding.providers, ["groq".to_owned()].into());
         let text = finding.to_string();
         assert!(text.contains(expected) && text.contains("inbox/groq/november.csv"), "{text}");
 
