@@ -58,6 +58,8 @@ pub struct Bills {
     waiting: BTreeSet<String>,
     /// What dropped files have on days before the range.
     before: Vec<Before>,
+    /// Accounts whose own source answered, with their providers.
+    answered: BTreeSet<(String, String)>,
     /// Providers with a source of their own.
     own: BTreeSet<String>,
 }
@@ -143,6 +145,10 @@ fn resolution_of<'a>(lines: impl Iterator<Item = &'a BillLine>) -> Option<Usd> {
     (!metered.is_empty()).then(|| bill_resolution(&metered))
 }
 
+fn grace_end(day: Date) -> Timestamp {
+    day.midnight().plus_ms(DAY_MS + GRACE_MS)
+}
+
 fn is_long(line: &BillLine) -> bool {
     let (first, last) = days_of(line.start, line.end);
     last > first
@@ -182,6 +188,8 @@ impl Bills {
                 (one, other) => one.or(other),
             };
         }
+        let account = source.account();
+        self.answered.extend(account.map(|(of, account)| (of.to_owned(), account.to_owned())));
         self.before.extend(bill.before);
         self.waiting.extend(pulled.held.into_iter().flat_map(|held| held.providers));
         self.credentials.extend(bill.credentials);
@@ -220,8 +228,24 @@ impl Bills {
         }
     }
 
-    /// Whether the provider's own source answered without a charge for the unit's day, and should have one by now. Of a
-    /// day that it has not finished that is said when the grace is over.
+    /// Accounts whose own source answered without a charge for the unit's day and may yet have one: where they were used,
+    /// the others' charges are only a part of the bill. After the grace that answer is believed.
+    pub fn silent(&self, unit: &UnitId, now: Timestamp) -> BTreeSet<&str> {
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = of.filter(|(_, day)| now < grace_end(*day)) else {
+            return BTreeSet::new();
+        };
+        let charged = |account: &str| {
+            let mut asked = provider.asked.iter();
+            asked.any(|line| line.account == account && line.start.date() == day)
+        };
+        let answered = self.answered.iter().filter(|(name, _)| *name == unit.provider);
+        let accounts = answered.map(|(_, account)| account.as_str());
+        accounts.filter(|account| !charged(account)).collect()
+    }
+
+    /// Whether a charge that the provider's own source has not for the unit's day should be there by now. Of a day that it
+    /// has not finished that is said when the grace is over.
     pub fn is_late(&self, unit: &UnitId, now: Timestamp) -> bool {
         if !self.own.contains(&unit.provider) || self.is_missing(&unit.provider) {
             return false;
@@ -230,7 +254,7 @@ impl Bills {
         let Some((provider, day)) = of else { return false };
         let end = day.midnight().plus_ms(DAY_MS);
         let unfinished = provider.complete_until.map_or(provider.habits.is_slow, |at| at < end);
-        !self.has_line(unit) && (!unfinished || now >= end.plus_ms(GRACE_MS))
+        !unfinished || now >= grace_end(day)
     }
 
     /// Whether a bill that the books have is gone, although its source answered or there is none any more.
@@ -383,11 +407,12 @@ impl Bills {
 
     /// Shows all that a day's books take from the bills, without where it came from: the same bill pulled again is the
     /// same bill.
-    pub fn describe(&self, day: Date, part: &mut dyn FnMut(&str)) {
+    pub fn describe(&self, day: Date, now: Timestamp, part: &mut dyn FnMut(&str)) {
         for name in self.providers_on(day) {
             let unit = UnitId { workspace: String::new(), day: day.to_string(), provider: name };
             let of = self.of(&unit);
             part(&unit.provider);
+            self.silent(&unit, now).into_iter().for_each(&mut *part);
             part(if of.provisional { "provisional" } else { "final" });
             let mut texts: Vec<String> =
                 of.lines.iter().filter_map(|line| serde_json::to_string(line).ok()).collect();

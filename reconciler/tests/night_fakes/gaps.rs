@@ -1,8 +1,11 @@
 //! Bills with gaps: a source that fails, a file that waits, a bill that is late, or gone, or comes when its days are past.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 
+use tallygate_reconciler::ledger::Revision;
 use tallygate_shared::money::Usd;
+use tallygate_shared::time::DAY_MS;
 
 use crate::world::{DAY, World};
 
@@ -159,6 +162,38 @@ async fn a_day_of_use_that_its_source_does_not_bill_is_late() {
     openai.bills(DAY, "0.01");
     assert_eq!(world.night().await.missing, BTreeMap::new());
     assert_eq!(ended(&world), "complete");
+}
+
+#[tokio::test]
+async fn a_day_waits_for_an_account_that_was_used_and_has_no_charge_yet() {
+    let mut world = World::new(4).await;
+    let (a, b) = (world.openai("org-a").await, world.openai("org-b").await);
+    let other = "2026-11-19";
+    for (number, day) in [DAY, other].into_iter().enumerate() {
+        world.event_at("ob", day, number as u64, "b", 100, "0.02");
+        b.bills(day, "0.02");
+    }
+    world.event_at("oa", DAY, 9, "a", 100, "0.01");
+    let report = world.night().await;
+    assert!(report.missing["the late bill of openai"].ends_with(": 2026-11-20"));
+    assert_eq!(report.missing.len(), 1);
+    assert_eq!(report.providers["openai"].difference(), Some(Usd::ZERO));
+    assert_eq!(world.corrections(), Vec::<String>::new());
+    let of = |rows: Vec<Revision>| rows.iter().map(|row| row.content.billed).collect::<Vec<_>>();
+    assert_eq!(of(world.rows(DAY, "openai").await), [None, None]);
+    assert_eq!(of(world.rows(other, "openai").await), [Some(usd("0.02"))], "nobody used the other");
+    a.bills(DAY, "0.03");
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("0.07"));
+    // It is gone again, and the books stay, until two nights have not brought it back.
+    a.forgets(DAY);
+    let report = world.night().await;
+    assert!(report.missing["the late bill of openai"].ends_with(": 2026-11-20"));
+    assert_eq!(report.providers["openai"].difference(), Some(Usd::ZERO));
+    assert_eq!((world.billed("openai").await, report.rows_written), (usd("0.07"), 0));
+    world.watch.now_ms.fetch_add(2 * DAY_MS, Ordering::SeqCst);
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("0.04"));
 }
 
 #[tokio::test]

@@ -14,6 +14,7 @@ use super::workspace::{Given, Workspace};
 use super::{RunError, Stop};
 use crate::focus::month::Month;
 use crate::ledger::{UnitId, hex};
+use crate::night::bills::Lack;
 use crate::night::day_mark::{DayMark, Place, Told};
 use crate::night::read::Aggregated;
 use crate::night::{ProviderEstimates, pages};
@@ -233,15 +234,16 @@ impl Workspace<'_> {
         let unit =
             UnitId { workspace: id.clone(), day: day.to_string(), provider: provider.to_owned() };
         let noted = books.at.unit.take().filter(|at| at.provider == provider);
-        if noted.is_none() && self.keeps_books(given, &unit).await? {
+        let estimates = ProviderEstimates { estimates: &read.estimates, provider };
+        let lack = self.lack(given, &unit, &estimates)?;
+        if noted.is_none() && self.keeps_books(&unit, lack).await? {
             // What the books have is better than what would be written without the bill.
             books.at.is_fed = false;
             return Ok(Step::Done);
         }
         let mut at = noted.unwrap_or_else(|| UnitAt::new(provider));
         let facts = read.facts.get(provider).cloned().unwrap_or_default();
-        let estimates = ProviderEstimates { estimates: &read.estimates, provider };
-        let bill = self.unit_bill(given, &unit, facts);
+        let bill = self.unit_bill(given, &unit, facts, lack);
         let settled = self.settle_unit(held, given, &bill, &estimates, (&books.told, &at)).await;
         let written = match settled {
             Ok(settled) => {
@@ -277,7 +279,7 @@ impl Workspace<'_> {
         }
         books.at.as_wanted &= at.as_wanted;
         books.books.insert(provider.to_owned(), at.books);
-        match given.bills.filed_on(&unit)? {
+        match given.bills.filed_on(&unit)?.filter(|_| lack != Lack::All) {
             Some(amount) => books.filed.insert(provider.to_owned(), amount),
             None => books.filed.remove(provider),
         };
@@ -350,7 +352,7 @@ impl Workspace<'_> {
             hash.update(text.as_bytes());
         };
         [ALGORITHM, list, before].into_iter().for_each(&mut part);
-        given.bills.describe(day, &mut part);
+        given.bills.describe(day, self.night.clock.now(), &mut part);
         for (name, (provider, account)) in &given.places {
             [name, provider, account].into_iter().for_each(|text| part(text));
         }

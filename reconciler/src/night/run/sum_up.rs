@@ -59,11 +59,15 @@ impl Workspace<'_> {
             let provider = &mut sums;
             let mut of_unit = Usd::ZERO;
             let (lack, mut kept) = (bills.lack(&unit), false);
-            let mut unbilled = Usd::ZERO;
+            let (mut unbilled, mut awaited) = (Usd::ZERO, false);
+            let now = self.night.clock.now();
+            let silent = bills.silent(&unit, now);
             let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
             while let Some(row) = pages.next().await? {
                 let content = &row.content;
                 kept |= lack.keeps(content);
+                let used = content.estimated != Usd::ZERO;
+                awaited |= used && silent.contains(row.line.account.as_str());
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
                 sum(&mut provider.quantity_variance, content.quantity_variance)?;
@@ -81,8 +85,8 @@ impl Workspace<'_> {
             }
             sum(&mut provider.ledger, of_unit)?;
             let others = held.state.done.contains_key(&others_note(&self.config.id, &unit.day));
-            if kept || others {
-                // The books keep what was said last; or they are another run's.
+            if kept || awaited || others {
+                // The books keep what was said last, or nothing yet; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
             } else {
                 for line in &bills.of(&unit).lines {
@@ -90,14 +94,15 @@ impl Workspace<'_> {
                 }
             }
             self.report(held).providers.insert(unit.provider.clone(), sums);
-            let now = self.night.clock.now();
             if others {
                 // That run says what it lacks.
             } else if kept && bills.is_gone(&unit, now) {
                 let why = "the books have a bill of days for which there is no line any more, and stay as they are \
                            (where nothing is billed, drop a file with a line of 0)";
                 self.lacks_day(held, (GONE, why), &unit);
-            } else if !kept && unbilled != Usd::ZERO && bills.is_late(&unit, now) {
+            } else if (awaited || (unbilled != Usd::ZERO && !bills.has_line(&unit)))
+                && bills.is_late(&unit, now)
+            {
                 self.lacks_day(held, (LATE, "no charge yet on days of use"), &unit);
             }
             if is_late(self.night, 0) {
