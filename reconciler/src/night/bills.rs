@@ -475,30 +475,52 @@ mod tests {
     use super::*;
     use crate::bill::Bill;
 
-    /// Whether a day of use without a charge is late, of a source that answered so, so many days after the day's end.
-    fn is_late(source: serde_json::Value, complete_until: Option<&str>, days: i64) -> bool {
-        let bill =
-            Bill { complete_until: complete_until.and_then(Timestamp::parse), ..Bill::default() };
+    /// The bills of a source that answered without a charge, and the unit of a day.
+    fn empty(
+        source: serde_json::Value,
+        complete_until: Option<&str>,
+        day: &str,
+    ) -> (Bills, UnitId) {
+        let complete_until = complete_until.and_then(Timestamp::parse);
+        let bill = Bill { complete_until, ..Bill::default() };
         let source: Source = serde_json::from_value(source).unwrap();
         let mut bills = Bills::default();
         bills.add(&source, Pulled { bill, held: Vec::new(), manifest: "m".into() });
         let provider = source.providers().unwrap().swap_remove(0);
-        let unit = UnitId { workspace: "w".into(), day: "2026-11-18".into(), provider };
-        let end = Timestamp::parse("2026-11-19T00:00:00Z").unwrap();
-        bills.is_late(&unit, end.plus_ms(days * DAY_MS + DAY_MS / 8))
+        (bills, UnitId { workspace: "w".into(), day: day.into(), provider })
     }
 
     #[test]
     fn a_day_that_its_source_has_not_finished_is_late_after_the_grace() {
+        let end = Timestamp::parse("2026-11-19T03:00:00Z").unwrap();
+        let late = |source: &serde_json::Value, until| {
+            let (bills, unit) = empty(source.clone(), until, "2026-11-18");
+            [0, 1, 2].map(|days| bills.is_late(&unit, end.plus_ms(days * DAY_MS)))
+        };
         let cost_explorer = json!({ "connector": "aws_cost_explorer", "account": "1" });
-        let late = |until| [0, 1, 2].map(|days| is_late(cost_explorer.clone(), until, days));
-        assert_eq!(late(Some("2026-11-18T00:00:00Z")), [false, false, true]);
-        assert_eq!(late(Some("2026-11-18T23:59:59Z")), [false, false, true]);
-        assert_eq!(late(Some("2026-11-19T00:00:00Z")), [true, true, true]);
+        assert_eq!(late(&cost_explorer, Some("2026-11-18T00:00:00Z")), [false, false, true]);
+        assert_eq!(late(&cost_explorer, Some("2026-11-18T23:59:59Z")), [false, false, true]);
+        assert_eq!(late(&cost_explorer, Some("2026-11-19T00:00:00Z")), [true, true, true]);
         // Who says nothing of it has finished all days, unless it is known to be slow.
-        assert_eq!(late(None), [true, true, true]);
+        assert_eq!(late(&cost_explorer, None), [true, true, true]);
+        let azure = json!({ "connector": "azure", "account": "1", "scope": "subscriptions/1",
+            "credential": { "token": "t" } });
+        assert_eq!(late(&azure, None), [false, false, true]);
+    }
+
+    #[test]
+    fn a_bill_is_not_gone_from_a_source_that_forgets() {
+        let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap();
         let openrouter =
             json!({ "connector": "openrouter", "account": "1", "management_key": "k" });
-        assert!(is_late(openrouter, None, 0));
+        let openai = json!({ "connector": "openai", "account": "1", "admin_key": "k" });
+        for (source, day, gone) in [
+            (&openrouter, "2026-10-21", false),
+            (&openrouter, "2026-10-22", true),
+            (&openai, "2026-10-21", true),
+        ] {
+            let (bills, unit) = empty(source.clone(), None, day);
+            assert_eq!((bills.is_gone(&unit, now), bills.lack(&unit)), (gone, Lack::All), "{day}");
+        }
     }
 }

@@ -468,6 +468,10 @@ async fn focus_rows_that_break_the_specification_are_named() {
         let text = held.held[0].to_string();
         assert!(text.contains(expected), "{text}");
     }
+    // Such a file may have the bills of all whom its mapping names.
+    let sellers = json!({"providers": {"OpenAI": "openai", "Anthropic PBC": "anthropic"}});
+    let held = sorted(focus(sellers), &[("inbox/focus/1.csv", "BilledCost\n1\n")]).await;
+    assert_eq!(held.held[0].providers, ["anthropic".to_owned(), "openai".to_owned()].into());
 }
 
 #[test]

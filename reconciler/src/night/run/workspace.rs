@@ -20,6 +20,9 @@ use crate::night::{day_mark, events, feed_back, fits, tell_run};
 use crate::ports::StoreError;
 use crate::report::WorkspaceReport;
 
+/// More days than this are not read for charges that overlap: nobody drops ten years of them.
+const DAYS_READ: usize = 4_000;
+
 /// A workspace's part of a run.
 pub(super) struct Workspace<'a> {
     pub(super) night: &'a Night<'a>,
@@ -76,7 +79,10 @@ impl Workspace<'_> {
         }
         let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
         self.settle_days(held, &given).await?;
-        self.left_out(held, &bills).await?;
+        if let Err(error) = self.left_out(held, &bills).await {
+            let RunError::Night(error) = error else { return Err(error.into()) };
+            self.missing(held, "days before the look-back", &error.to_string());
+        }
         self.credentials(held, &given).await?;
         self.sum_up(held, &bills).await?;
         self.tell_incomplete(held, &given).await;
@@ -101,9 +107,11 @@ impl Workspace<'_> {
         let (id, ledger) = (&self.config.id, self.night.ledger.as_ref());
         let mut known: BTreeMap<Date, BTreeMap<String, Usd>> = BTreeMap::new();
         let mut found: BTreeMap<String, Filed> = BTreeMap::new();
+        let before = format!(" before {}", self.days.from);
+        self.report(held).missing.retain(|what, _| !what.ends_with(&before));
         for mut filed in bills.filed_before(self.days)? {
-            let mut is_whole = true;
-            for day in filed.days() {
+            let mut is_whole = filed.days().count() <= DAYS_READ;
+            for day in filed.days().take(DAYS_READ) {
                 if let Entry::Vacant(new) = known.entry(day) {
                     keep_lease(self.night, held).await?;
                     let place = Place::read(id, day, ledger).await;
@@ -130,7 +138,7 @@ impl Workspace<'_> {
             }
         }
         for Filed { provider, first, last, amount } in found.into_values() {
-            let what = format!("{provider} before {}", self.days.from);
+            let what = format!("{provider}{before}");
             let why = format!(
                 "${amount} of dropped files lie on days that no run has booked so: run backfill --from {first} --to {last}"
             );
