@@ -290,9 +290,26 @@ pub struct Bill {
     /// What is missing or doubtful, in words for the run's report. Not an error.
     #[serde(default)]
     pub notes: Vec<String>,
+    /// Charges on days before those that were asked for, on which a dropped file has them too.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub before: Vec<Before>,
     /// Charges from this moment on are still to come or to change, as far as the provider says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_until: Option<Timestamp>,
+}
+
+/// What dropped files charge for one period, before the days that were asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Before {
+    /// Who charges.
+    pub provider: String,
+    /// From when.
+    pub start: Timestamp,
+    /// Up to when.
+    pub end: Timestamp,
+    /// How much.
+    pub amount: Usd,
 }
 
 #[cfg(test)]

@@ -280,6 +280,26 @@ impl Source {
     }
 }
 
+/// When a source has a day's charges.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Habits {
+    /// It has no charges of a day yet for hours after it, and does not say so.
+    pub is_slow: bool,
+    /// It has none any more so many days after a day, and does not say so.
+    pub forgets_after: Option<i64>,
+}
+
+impl Source {
+    /// What is known of it beforehand.
+    pub fn habits(&self) -> Habits {
+        match self {
+            Self::Azure(_) => Habits { is_slow: true, ..Habits::default() },
+            Self::Openrouter(_) => Habits { forgets_after: Some(30), ..Habits::default() },
+            _ => Habits::default(),
+        }
+    }
+}
+
 /// Finds texts that the document only names.
 pub trait Lookup {
     /// A variable of the environment.

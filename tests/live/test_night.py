@@ -156,13 +156,17 @@ def test_a_bill_that_comes_late_and_is_revised_appends_revisions(night):
     traffic(night)
     night.bills.set(
         "openai",
-        late=[{"percent": 40, "days": day.isoformat(), "pulls": 1}],
+        late=[{"percent": 100, "days": day.isoformat(), "pulls": 1}],
         revise=[{"day": day.isoformat(), "model": "gpt-6-luna", "meter": "output", "amount": "0.01", "pulls": 2}],
     )
     night.advance()
+    first = night.night()
+    assert first["status"] == "partial" and day.isoformat() in first["missing"]["the late bill of openai"], first["missing"]
+    assert first["providers"]["openai"]["unbilled_rows"] > 0 and difference(first["providers"]["openai"]) == 0
     totals = []
-    for _ in range(4):
+    for _ in range(3):
         report = night.night()
+        assert report["status"] == "complete", report["missing"]
         assert difference(report["providers"]["openai"]) == 0
         totals.append(Decimal(report["providers"]["openai"]["billed"]))
     invoice = night.bills.invoice("openai", day, day)

@@ -18,6 +18,8 @@ pub mod read;
 mod testing;
 pub mod vercel;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use reqwest::header::HeaderValue;
@@ -100,6 +102,16 @@ pub enum PullError {
     },
 }
 
+/// A part of a source's answers that waits for a person.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct HeldPart {
+    /// Where it is, and why it waits.
+    pub why: PullError,
+    /// Whose bills it may have: they are not whole without it.
+    pub providers: BTreeSet<String>,
+}
+
 /// A credential. It is printed nowhere: neither `Debug` nor an error shows it, and it is never serialised.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
@@ -151,7 +163,7 @@ pub trait Connector: Send + Sync {
 
     /// Parts of the answers that `read` left out because a person must look at them first. The bill is not whole while
     /// there are any. Pure. Most sources have none: they are read as a whole, or not.
-    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
+    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<HeldPart>, PullError> {
         let _ = (days, pages);
         Ok(Vec::new())
     }

@@ -6,26 +6,43 @@ use tallygate_shared::feedback::ReconcilerContext;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
-use super::NightError;
 use super::match_up::spread_over_days;
 use super::price_findings::bill_resolution;
 use super::pull::Pulled;
+use super::run::INBOX;
 use super::spread::DAYS_MAX;
-use crate::bill::{BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
-use crate::config::Source;
+use super::write::is_billed;
+use super::{NightError, fits};
+use crate::bill::{Before, BillLine, ChargeKind, Credential, MeasuredUsage, Meter};
+use crate::config::{Habits, Source};
 use crate::connectors::Days;
-use crate::ledger::UnitId;
+use crate::ledger::{Content, UnitId};
+
+/// How long a day may be without a charge that its source has not finished, or is known to be slow with: two nights.
+const GRACE_MS: i64 = 2 * DAY_MS;
 
 /// What one provider billed.
 #[derive(Clone, Debug, Default)]
 struct OfProvider {
-    lines: Vec<BillLine>,
+    /// Charges of sources that were asked for a range of days.
+    asked: Vec<BillLine>,
+    /// Charges of dropped files: all that they have on each of their days, in the range or not.
+    filed: Vec<BillLine>,
     usage: Vec<MeasuredUsage>,
     manifests: BTreeSet<String>,
     complete_until: Option<Timestamp>,
     resolution: Option<Usd>,
-    /// Some of it comes from a source that was asked for a range of days only.
-    ranged: bool,
+    habits: Habits,
+}
+
+impl OfProvider {
+    fn lines(&self) -> impl Iterator<Item = &BillLine> + Clone {
+        self.asked.iter().chain(&self.filed)
+    }
+
+    fn lines_on(&self, day: Date) -> impl Iterator<Item = &BillLine> {
+        self.lines().filter(move |line| line.start.date() == day && !is_long(line))
+    }
 }
 
 /// The bills of a workspace.
@@ -37,8 +54,71 @@ pub struct Bills {
     missing: BTreeSet<String>,
     /// A source that may have anybody's bill could not be had.
     anybody_missing: bool,
+    /// Providers of whom a dropped file waits for a person.
+    waiting: BTreeSet<String>,
+    /// What dropped files have on days before the range.
+    before: Vec<Before>,
+    /// Accounts whose own source answered, with their providers.
+    answered: BTreeSet<(String, String)>,
     /// Providers with a source of their own.
     own: BTreeSet<String>,
+}
+
+/// What dropped files charge on some days.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Filed {
+    /// Who charges.
+    pub provider: String,
+    /// The first day.
+    pub first: Date,
+    /// The last day.
+    pub last: Date,
+    /// How much.
+    pub amount: Usd,
+}
+
+impl Filed {
+    /// Its days.
+    pub fn days(&self) -> impl Iterator<Item = Date> + use<> {
+        (self.first.days()..=self.last.days()).map(Date::from_days)
+    }
+}
+
+impl From<&Before> for Filed {
+    fn from(of: &Before) -> Self {
+        let (first, last) = days_of(of.start, of.end);
+        let (first, last) = (Date::from_days(first), Date::from_days(last));
+        Self { provider: of.provider.clone(), first, last, amount: of.amount }
+    }
+}
+
+impl From<&BillLine> for Filed {
+    fn from(line: &BillLine) -> Self {
+        let day = line.start.date();
+        Self { provider: line.provider.clone(), first: day, last: day, amount: line.amount }
+    }
+}
+
+/// What cannot be told of a unit's bill now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// Nothing: it is known.
+    Nothing,
+    /// What dropped files say of it.
+    Files,
+    /// All of it.
+    All,
+}
+
+impl Lack {
+    /// Whether a line of the books says what cannot be told now: then the books stay as they are.
+    pub fn keeps(self, content: &Content) -> bool {
+        match self {
+            Self::Nothing => false,
+            Self::Files => is_billed(content) && content.source.contains(INBOX),
+            Self::All => is_billed(content),
+        }
+    }
 }
 
 /// One unit's part.
@@ -59,10 +139,14 @@ fn days_of(start: Timestamp, end: Timestamp) -> (i64, i64) {
 }
 
 /// In what unit a bill rounds metered use. Taxes, credits and adjustments have digits of their own, and say nothing of it.
-fn resolution_of(lines: &[BillLine]) -> Option<Usd> {
+fn resolution_of<'a>(lines: impl Iterator<Item = &'a BillLine>) -> Option<Usd> {
     let metered = |line: &&BillLine| line.kind == ChargeKind::Usage && line.meter != Meter::Whole;
-    let metered: Vec<BillLine> = lines.iter().filter(metered).cloned().collect();
+    let metered: Vec<BillLine> = lines.filter(metered).cloned().collect();
     (!metered.is_empty()).then(|| bill_resolution(&metered))
+}
+
+fn grace_end(day: Date) -> Timestamp {
+    day.midnight().plus_ms(DAY_MS + GRACE_MS)
 }
 
 fn is_long(line: &BillLine) -> bool {
@@ -73,28 +157,41 @@ fn is_long(line: &BillLine) -> bool {
 impl Bills {
     /// Takes a source's bill in.
     pub fn add(&mut self, source: &Source, pulled: Pulled) {
-        let ranged = source.providers().is_some();
-        self.own.extend(source.providers().unwrap_or_default());
+        let names = source.providers();
+        let own = names.is_some();
         let bill = pulled.bill;
         let mut seen = BTreeSet::new();
         for line in bill.lines {
             seen.insert(line.provider.clone());
-            self.providers.entry(line.provider.clone()).or_default().lines.push(line);
+            let provider = self.providers.entry(line.provider.clone()).or_default();
+            if own { provider.asked.push(line) } else { provider.filed.push(line) }
         }
         for usage in bill.usage {
             seen.insert(usage.provider.clone());
             self.providers.entry(usage.provider.clone()).or_default().usage.push(usage);
         }
+        for name in &seen {
+            let provider = self.providers.entry(name.clone()).or_default();
+            provider.manifests.insert(pulled.manifest.clone());
+            provider.resolution = resolution_of(provider.lines());
+        }
+        if let Some(names) = names {
+            self.own.extend(seen.iter().cloned());
+            self.own.extend(names.iter().cloned());
+            seen.extend(names);
+        }
         for name in seen {
             let provider = self.providers.entry(name).or_default();
-            provider.manifests.insert(pulled.manifest.clone());
-            provider.resolution = resolution_of(&provider.lines);
-            provider.ranged |= ranged;
+            provider.habits = if own { source.habits() } else { provider.habits };
             provider.complete_until = match (provider.complete_until, bill.complete_until) {
                 (Some(a), Some(b)) => Some(a.min(b)),
                 (one, other) => one.or(other),
             };
         }
+        let account = source.account();
+        self.answered.extend(account.map(|(of, account)| (of.to_owned(), account.to_owned())));
+        self.before.extend(bill.before);
+        self.waiting.extend(pulled.held.into_iter().flat_map(|held| held.providers));
         self.credentials.extend(bill.credentials);
     }
 
@@ -109,25 +206,80 @@ impl Bills {
         }
     }
 
-    /// Whether some of the provider's bill could not be had.
+    /// Whether some of the provider's bill could not be had. Dropped files only add to what a source of its own says.
     pub fn is_missing(&self, provider: &str) -> bool {
-        self.missing.contains(provider) || (self.anybody_missing && !self.own.contains(provider))
+        self.missing.contains(provider)
+            || (self.lacks_files(provider) && !self.own.contains(provider))
     }
 
-    /// Whether a source that may have anybody's bill could not be had.
-    pub const fn is_anybody_missing(&self) -> bool {
-        self.anybody_missing
+    fn lacks_files(&self, provider: &str) -> bool {
+        self.anybody_missing || self.waiting.contains(provider)
+    }
+
+    /// What cannot be told of a unit's bill. That nothing is billed is told by a line of 0, and not by none: a source
+    /// that was taken away, or forgets a day, has no line either.
+    pub fn lack(&self, unit: &UnitId) -> Lack {
+        if self.is_missing(&unit.provider) || !self.has_line(unit) {
+            Lack::All
+        } else if self.lacks_files(&unit.provider) {
+            Lack::Files
+        } else {
+            Lack::Nothing
+        }
+    }
+
+    /// Accounts whose own source answered without a charge for the unit's day and may yet have one: where they were used,
+    /// the others' charges are only a part of the bill. After the grace that answer is believed.
+    pub fn silent(&self, unit: &UnitId, now: Timestamp) -> BTreeSet<&str> {
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = of.filter(|(_, day)| now < grace_end(*day)) else {
+            return BTreeSet::new();
+        };
+        let charged = |account: &str| {
+            let mut asked = provider.asked.iter();
+            asked.any(|line| line.account == account && line.start.date() == day)
+        };
+        let answered = self.answered.iter().filter(|(name, _)| *name == unit.provider);
+        let accounts = answered.map(|(_, account)| account.as_str());
+        accounts.filter(|account| !charged(account)).collect()
+    }
+
+    /// Whether a charge that the provider's own source has not for the unit's day should be there by now. Of a day that it
+    /// has not finished that is said when the grace is over.
+    pub fn is_late(&self, unit: &UnitId, now: Timestamp) -> bool {
+        if !self.own.contains(&unit.provider) || self.is_missing(&unit.provider) {
+            return false;
+        }
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = of else { return false };
+        let end = day.midnight().plus_ms(DAY_MS);
+        let unfinished = provider.complete_until.map_or(provider.habits.is_slow, |at| at < end);
+        !unfinished || now >= grace_end(day)
+    }
+
+    /// Whether a bill that the books have is gone, although its source answered or there is none any more.
+    pub fn is_gone(&self, unit: &UnitId, now: Timestamp) -> bool {
+        let name = &unit.provider;
+        let forgets = self.providers.get(name).and_then(|of| of.habits.forgets_after);
+        let age = Date::parse(&unit.day).map(|day| now.date().days() - day.days());
+        let is_forgotten = forgets.zip(age).is_some_and(|(after, age)| age > after);
+        !self.is_missing(name) && !self.lacks_files(name) && !self.has_line(unit) && !is_forgotten
+    }
+
+    /// Whether anything is charged on the unit's day.
+    pub fn has_line(&self, unit: &UnitId) -> bool {
+        let (provider, day) = (self.providers.get(&unit.provider), Date::parse(&unit.day));
+        provider.zip(day).is_some_and(|(of, day)| of.lines_on(day).next().is_some())
     }
 
     /// Whether any charge covers more than a day.
     pub fn has_long_lines(&self) -> bool {
-        self.providers.values().any(|provider| provider.lines.iter().any(is_long))
+        self.providers.values().any(|provider| provider.lines().any(is_long))
     }
 
     /// The days that long charges cover.
     pub fn long_days(&self) -> Vec<Date> {
-        let long =
-            self.providers.values().flat_map(|p| p.lines.iter().filter(|line| is_long(line)));
+        let long = self.providers.values().flat_map(|p| p.lines().filter(|line| is_long(line)));
         let mut days = BTreeSet::new();
         for line in long {
             let (first, last) = days_of(line.start, line.end);
@@ -149,13 +301,21 @@ impl Bills {
         let mut failed = Vec::new();
         for (name, provider) in &mut self.providers {
             let days = estimates.get(name).unwrap_or(&none);
-            let spread = provider.lines.iter().map(|line| {
-                if is_long(line) { spread_over_days(line, days) } else { Ok(vec![line.clone()]) }
-            });
-            match spread.collect::<Result<Vec<_>, _>>() {
-                Ok(lines) => provider.lines = lines.into_iter().flatten().collect(),
+            let spread = |lines: &[BillLine]| -> Result<Vec<BillLine>, NightError> {
+                let parts = lines.iter().map(|line| {
+                    if is_long(line) {
+                        spread_over_days(line, days)
+                    } else {
+                        Ok(vec![line.clone()])
+                    }
+                });
+                Ok(parts.collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
+            };
+            match spread(&provider.asked).and_then(|asked| Ok((asked, spread(&provider.filed)?))) {
+                Ok((asked, filed)) => (provider.asked, provider.filed) = (asked, filed),
                 Err(error) => {
-                    provider.lines.clear();
+                    provider.asked.clear();
+                    provider.filed.clear();
                     provider.usage.clear();
                     self.missing.insert(name.clone());
                     failed.push((name.clone(), error));
@@ -168,47 +328,74 @@ impl Bills {
     /// Days outside of the range that charges lie on, of providers whose bill is whole there.
     pub fn days_outside(&self, range: Days) -> BTreeSet<Date> {
         let (from, to) = (range.start(), range.end());
-        let whole = self.providers.values().filter(|provider| !provider.ranged);
-        let lines = whole.flat_map(|provider| &provider.lines);
+        let whole = self.providers.iter().filter(|(name, _)| !self.own.contains(*name));
+        let lines = whole.flat_map(|(_, provider)| provider.lines());
         let outside = lines.filter(|line| line.start < from || line.start >= to);
         outside.map(|line| line.start.date()).collect()
     }
 
-    /// Days before the range that charges lie on of providers whose bill is not whole there, when long ones were spread:
-    /// only a run over those days books them.
-    pub fn days_left_out(&self, range: Days) -> BTreeMap<&str, BTreeSet<Date>> {
-        let mut found: BTreeMap<&str, BTreeSet<Date>> = BTreeMap::new();
-        for (name, provider) in self.providers.iter().filter(|(_, provider)| provider.ranged) {
-            let before = provider.lines.iter().filter(|line| line.start < range.start());
-            let days: BTreeSet<Date> = before.map(|line| line.start.date()).collect();
-            if !days.is_empty() {
-                found.insert(name, days);
+    /// What dropped files charge before the range, when long charges were spread, by provider and days: a day, or the days
+    /// of charges that overlap.
+    pub fn filed_before(&self, range: Days) -> Result<Vec<Filed>, NightError> {
+        let mut all: Vec<Filed> = self.before.iter().map(Filed::from).collect();
+        for provider in self.providers.values() {
+            let before = provider.filed.iter().filter(|line| line.start < range.start());
+            all.extend(before.map(Filed::from));
+        }
+        all.retain(|filed| !self.is_missing(&filed.provider));
+        all.sort_by(|a, b| (&a.provider, a.first).cmp(&(&b.provider, b.first)));
+        let mut merged: Vec<Filed> = Vec::new();
+        for next in all {
+            let same =
+                |last: &&mut Filed| last.provider == next.provider && next.first <= last.last;
+            match merged.last_mut().filter(same) {
+                Some(last) => {
+                    last.last = last.last.max(next.last);
+                    last.amount = fits(last.amount.checked_add(next.amount), "dropped files")?;
+                }
+                None => merged.push(next),
             }
         }
-        found
+        Ok(merged)
     }
 
-    /// Whether all of the provider's charges are known outside of the range too.
-    pub fn is_whole_outside(&self, provider: &str) -> bool {
-        self.providers.get(provider).is_some_and(|provider| !provider.ranged)
+    /// What dropped files charge on the unit's day, if they do.
+    pub fn filed_on(&self, unit: &UnitId) -> Result<Option<Usd>, NightError> {
+        let provider = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
+            return Ok(None);
+        };
+        let mut lines = provider.filed.iter().filter(|line| line.start.date() == day);
+        lines.try_fold(None, |sum: Option<Usd>, line| {
+            let sum = sum.unwrap_or_default().checked_add(line.amount);
+            Ok(Some(fits(sum, "dropped files")?))
+        })
+    }
+
+    /// Whether all of the unit's charges are known although its day is outside of the range.
+    pub fn is_whole_outside(&self, unit: &UnitId) -> bool {
+        !self.own.contains(&unit.provider) && self.has_line(unit)
     }
 
     /// Providers with a charge or use on this day.
     pub fn providers_on(&self, day: Date) -> Vec<String> {
         let on = |(name, provider): (&String, &OfProvider)| {
-            let lines = provider.lines.iter().any(|line| line.start.date() == day);
+            let lines = provider.lines().any(|line| line.start.date() == day);
             let usage = provider.usage.iter().any(|usage| usage.start.date() == day);
             (lines || usage).then(|| name.clone())
         };
         self.providers.iter().filter_map(on).collect()
     }
 
-    /// What of the bills is a unit's.
+    /// What of the bills is a unit's: nothing while a part is missing, which would be taken for the whole.
     pub fn of(&self, unit: &UnitId) -> OfUnit {
-        let Some(provider) = self.providers.get(&unit.provider) else { return OfUnit::default() };
+        let provider = self.providers.get(&unit.provider);
+        let Some(provider) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
+            return OfUnit::default();
+        };
         let Some(day) = Date::parse(&unit.day) else { return OfUnit::default() };
         let end = day.midnight().plus_ms(DAY_MS);
-        let lines = provider.lines.iter().filter(|line| line.start.date() == day && !is_long(line));
+        let lines = provider.lines_on(day);
         let usage = provider.usage.iter().filter(|usage| usage.start.date() == day);
         OfUnit {
             lines: lines.cloned().collect(),
@@ -220,11 +407,12 @@ impl Bills {
 
     /// Shows all that a day's books take from the bills, without where it came from: the same bill pulled again is the
     /// same bill.
-    pub fn describe(&self, day: Date, part: &mut dyn FnMut(&str)) {
+    pub fn describe(&self, day: Date, now: Timestamp, part: &mut dyn FnMut(&str)) {
         for name in self.providers_on(day) {
             let unit = UnitId { workspace: String::new(), day: day.to_string(), provider: name };
             let of = self.of(&unit);
             part(&unit.provider);
+            self.silent(&unit, now).into_iter().for_each(&mut *part);
             part(if of.provisional { "provisional" } else { "final" });
             let mut texts: Vec<String> =
                 of.lines.iter().filter_map(|line| serde_json::to_string(line).ok()).collect();
@@ -232,7 +420,7 @@ impl Bills {
             texts.sort();
             texts.iter().for_each(|text| part(text));
         }
-        self.missing.iter().for_each(|name| part(name));
+        self.missing.iter().chain(&self.waiting).for_each(|name| part(name));
     }
 
     /// The unit in which a provider's bill shows amounts, before charges were spread.
@@ -278,4 +466,61 @@ fn is_held(key: &Credential, context: &ReconcilerContext) -> bool {
         .filter(|provider| provider.price_book == key.provider)
         .filter_map(|provider| provider.credential_hint.as_deref());
     key.hint.as_deref().is_some_and(|shown| hints.any(|hint| shown.ends_with(hint)))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::bill::Bill;
+
+    /// The bills of a source that answered without a charge, and the unit of a day.
+    fn empty(
+        source: serde_json::Value,
+        complete_until: Option<&str>,
+        day: &str,
+    ) -> (Bills, UnitId) {
+        let complete_until = complete_until.and_then(Timestamp::parse);
+        let bill = Bill { complete_until, ..Bill::default() };
+        let source: Source = serde_json::from_value(source).unwrap();
+        let mut bills = Bills::default();
+        bills.add(&source, Pulled { bill, held: Vec::new(), manifest: "m".into() });
+        let provider = source.providers().unwrap().swap_remove(0);
+        (bills, UnitId { workspace: "w".into(), day: day.into(), provider })
+    }
+
+    #[test]
+    fn a_day_that_its_source_has_not_finished_is_late_after_the_grace() {
+        let end = Timestamp::parse("2026-11-19T03:00:00Z").unwrap();
+        let late = |source: &serde_json::Value, until| {
+            let (bills, unit) = empty(source.clone(), until, "2026-11-18");
+            [0, 1, 2].map(|days| bills.is_late(&unit, end.plus_ms(days * DAY_MS)))
+        };
+        let cost_explorer = json!({ "connector": "aws_cost_explorer", "account": "1" });
+        assert_eq!(late(&cost_explorer, Some("2026-11-18T00:00:00Z")), [false, false, true]);
+        assert_eq!(late(&cost_explorer, Some("2026-11-18T23:59:59Z")), [false, false, true]);
+        assert_eq!(late(&cost_explorer, Some("2026-11-19T00:00:00Z")), [true, true, true]);
+        // Who says nothing of it has finished all days, unless it is known to be slow.
+        assert_eq!(late(&cost_explorer, None), [true, true, true]);
+        let azure = json!({ "connector": "azure", "account": "1", "scope": "subscriptions/1",
+            "credential": { "token": "t" } });
+        assert_eq!(late(&azure, None), [false, false, true]);
+    }
+
+    #[test]
+    fn a_bill_is_not_gone_from_a_source_that_forgets() {
+        let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap();
+        let openrouter =
+            json!({ "connector": "openrouter", "account": "1", "management_key": "k" });
+        let openai = json!({ "connector": "openai", "account": "1", "admin_key": "k" });
+        for (source, day, gone) in [
+            (&openrouter, "2026-10-21", false),
+            (&openrouter, "2026-10-22", true),
+            (&openai, "2026-10-21", true),
+        ] {
+            let (bills, unit) = empty(source.clone(), None, day);
+            assert_eq!((bills.is_gone(&unit, now), bills.lack(&unit)), (gone, Lack::All), "{day}");
+        }
+    }
 }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tallygate_shared::feedback::ReconcilerFinding;
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::Date;
 
 use crate::ledger::hex;
@@ -26,6 +27,9 @@ pub struct DayMark {
     /// What the books said then, by provider (see `pages`): a worker that was overtaken can still have written later.
     #[serde(default)]
     pub books: BTreeMap<String, String>,
+    /// How much of it dropped files charge, by provider: a file can come when its first days are looked at no more.
+    #[serde(default)]
+    pub filed: BTreeMap<String, Usd>,
 }
 
 /// A day's mark as a worker last saw or set it.

@@ -21,7 +21,7 @@ use crate::connectors::inbox::mapping::Mapping;
 use crate::connectors::openai::OpenAi;
 use crate::connectors::openrouter::OpenRouter;
 use crate::connectors::vercel::Vercel;
-use crate::connectors::{Connector, Days, PullError, RawPage};
+use crate::connectors::{Connector, Days, HeldPart, PullError, RawPage};
 use crate::ports::{ObjectStore, StoreError};
 use crate::stores::raw::{self, ContentRef};
 
@@ -45,7 +45,7 @@ pub struct Pulled {
     /// The bill.
     pub bill: Bill,
     /// What was left out until a person has looked at it.
-    pub held: Vec<PullError>,
+    pub held: Vec<HeldPart>,
     /// The manifest's key in the object store: the bill's content address.
     pub manifest: String,
 }

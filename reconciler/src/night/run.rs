@@ -31,7 +31,7 @@ use crate::report::{Report, Status};
 /// How the names of nights begin.
 const NIGHT: &str = "night#";
 /// How the content address of a bill from the inbox begins.
-const INBOX: &str = "pull/v1/inbox/";
+pub(super) const INBOX: &str = "pull/v1/inbox/";
 
 /// Why a run could not go on. What is in the books stays right; the run is taken up later.
 #[derive(Debug, thiserror::Error)]

@@ -160,6 +160,7 @@ mod tests {
             metered: Quantity::default(),
             requests: 0,
             billed,
+            list: None,
             billed_quantity: None,
             quantity_variance: Usd::ZERO,
             price_variance: Usd::ZERO,

@@ -401,6 +401,11 @@ fn cause(before: &Content, after: &Content, same_bill: bool) -> &'static str {
     }
 }
 
+/// Whether a line has a bill. One that is no longer there has none.
+pub(super) fn is_billed(content: &Content) -> bool {
+    content.billed.is_some() && *content != nothing(content, &content.source)
+}
+
 /// A line that is no longer there.
 fn nothing(before: &Content, source: &str) -> Content {
     Content {

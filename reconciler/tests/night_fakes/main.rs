@@ -4,6 +4,7 @@
 
 mod cut;
 mod exports;
+mod gaps;
 mod nights;
 #[cfg(feature = "aws")]
 mod paid_calls;

@@ -60,7 +60,9 @@ impl Respond for Played {
                     "limit_usd": "5" });
                 return ResponseTemplate::new(200).set_body_json(json!({
                     "workspace": "ws_a", "config_version": 1, "budgets": { "teams": all },
-                    "prices": [], "providers": { "gg": { "price_book": "google" } } }));
+                    "prices": [], "providers": {
+                        "gg": { "price_book": "google" }, "gq": { "price_book": "groq" },
+                        "oa": { "price_book": "openai" }, "ob": { "price_book": "openai" } } }));
             }
             "events" => {
                 let day = request.url.query_pairs().find(|(name, _)| name == "day").unwrap().1;
@@ -116,6 +118,56 @@ impl Respond for Played {
             }
             None => answer,
         }
+    }
+}
+
+/// An organization of OpenAI: its costs by day, as text.
+#[derive(Clone, Default)]
+pub(crate) struct OpenAi(pub(crate) Arc<Mutex<Costs>>);
+
+#[derive(Default)]
+pub(crate) struct Costs {
+    pub(crate) down: bool,
+    pub(crate) by_day: BTreeMap<String, &'static str>,
+}
+
+impl OpenAi {
+    pub(crate) fn bills(&self, day: &str, amount: &'static str) {
+        self.0.lock().unwrap().by_day.insert(day.to_owned(), amount);
+    }
+
+    pub(crate) fn forgets(&self, day: &str) {
+        self.0.lock().unwrap().by_day.remove(day);
+    }
+
+    pub(crate) fn is_down(&self, down: bool) {
+        self.0.lock().unwrap().down = down;
+    }
+}
+
+impl Respond for OpenAi {
+    fn respond(&self, request: &Request) -> ResponseTemplate {
+        let costs = self.0.lock().unwrap();
+        if costs.down {
+            return ResponseTemplate::new(503);
+        }
+        let query: BTreeMap<_, _> = request.url.query_pairs().collect();
+        let seconds = |name: &str| query[name].parse::<i64>().unwrap();
+        let (start, end) = (seconds("start_time"), seconds("end_time"));
+        let buckets = (start / 86_400..end / 86_400).map(|day| {
+            let amount = costs.by_day.get(&Date::from_days(day).to_string());
+            let cost =
+                |value: &&str| format!(r#"{{"amount": {{"value": {value}, "currency": "usd"}}}}"#);
+            format!(
+                r#"{{"start_time": {}, "end_time": {}, "results": [{}]}}"#,
+                day * 86_400,
+                (day + 1) * 86_400,
+                amount.map(cost).unwrap_or_default()
+            )
+        });
+        let buckets = buckets.collect::<Vec<_>>().join(",");
+        let page = format!(r#"{{"data": [{buckets}], "has_more": false, "next_page": null}}"#);
+        ResponseTemplate::new(200).set_body_raw(page, "application/json")
     }
 }
 
@@ -199,7 +251,7 @@ pub(crate) struct World {
     pub(crate) objects: Arc<dyn ObjectStore>,
     pub(crate) ledger: Arc<dyn LedgerStore>,
     pub(crate) edge: Played,
-    _server: MockServer,
+    servers: Vec<MockServer>,
     pub(crate) config: Config,
     pub(crate) watch: Watch,
     pub(crate) steps: Steps,
@@ -232,7 +284,7 @@ impl World {
             let column = |name: &str| json!({ "column": name });
             let kinds = json!({ "use": "usage", "bought": "purchase", "seat": "seat",
                 "tax": "tax", "credit": "credit", "discount": "discount" });
-            json!({ "path": format!("{name}/*.csv"), "provider": name, "account": "acme",
+            json!({ "path": format!("full/{name}/*.csv"), "provider": name, "account": "acme",
                 "format": { "csv": {
                     "period": { "range": { "start": "From", "end": "To", "format": "%Y-%m-%d",
                         "end_is_last_day": true } },
@@ -245,7 +297,7 @@ impl World {
                     "quantity": { "column": "Count", "unit": { "column": { "name": "Kind",
                         "values": { "seat": "Seats" }, "otherwise": "Tokens" } } } } } })
         };
-        let mut rules = vec![rule("google"), rule("groq")];
+        let mut rules = vec![rule("google"), rule("groq"), rule("openai")];
         rules.extend(FULL.map(full));
         let named = |provider: &str| {
             let mut known = json!({ "provider": provider, "account": "acme", "name": "Acme" });
@@ -259,7 +311,7 @@ impl World {
             "storage": { "local": { "directory": directory.path() } },
             "lookback_days": lookback, "reread_days": lookback, "scratch": directory.path(),
             "workspaces": [{ "id": "ws_a", "billed_accounts": known,
-                "accounts": { "gg": "acme" },
+                "accounts": { "gg": "acme", "gq": "acme", "oa": "org-a", "ob": "org-b" },
                 "edge": { "url": server.uri(), "key_id": "k", "secret": "0123456789abcdef0123456789abcdef" },
                 "sources": [{ "connector": "inbox",
                     "mapping": { "files": rules } }] }] });
@@ -269,7 +321,7 @@ impl World {
             off,
             ledger: Arc::new(ledger),
             edge,
-            _server: server,
+            servers: vec![server],
             config: from_value(config).unwrap(),
             watch: Watch {
                 now_ms: AtomicI64::new(now),
@@ -282,18 +334,47 @@ impl World {
         }
     }
 
-    /// A request of a team: tokens, and what they were rated at.
+    /// Adds an organization of OpenAI to the sources.
+    pub(crate) async fn openai(&mut self, account: &str) -> OpenAi {
+        let (server, openai) = (MockServer::start().await, OpenAi::default());
+        Mock::given(any()).respond_with(openai.clone()).mount(&server).await;
+        let source = json!({ "connector": "openai", "base_url": server.uri(), "account": account,
+            "admin_key": "sk-admin", "usage": [], "costs_by_key": false, "list_keys": false });
+        self.servers.push(server);
+        self.config.workspaces[0].sources.push(serde_json::from_value(source).unwrap());
+        openai
+    }
+
+    /// A request of a team at Google: tokens, and what they were rated at.
     pub(crate) fn event(&self, day: &str, number: u64, team: &str, tokens: u64, cost: &str) {
+        self.event_at("gg", day, number, team, tokens, cost);
+    }
+
+    /// The same at one of the workspace's providers.
+    pub(crate) fn event_at(
+        &self,
+        provider: &str,
+        day: &str,
+        number: u64,
+        team: &str,
+        tokens: u64,
+        cost: &str,
+    ) {
         let at = Date::parse(day).unwrap().midnight().plus_ms(DAY_MS / 2).ms();
+        let row = match provider {
+            "gg" => "google/m",
+            "gq" => "groq/m",
+            _ => "openai/m",
+        };
         let event = json!({
             "v": 1, "id": format!("req_{number:032x}"), "seq": number, "workspace": "ws_a",
             "key": "0123456789abcdef", "at": at, "settled_at": at, "key_name": "ci", "owner": "ann",
             "cost_centre": "", "purpose": "", "environment": "prod", "endpoint": "/v1/chat/completions",
-            "stream": false, "requested_model": "m", "provider": "gg", "model": "m", "response_model": "m",
+            "stream": false, "requested_model": "m", "provider": provider, "model": "m", "response_model": "m",
             "outcome": "completed", "status": 200, "actor": { "team": team },
             "usage": { "source": "reported", "tally": { "tokens": { "input": tokens } } },
             "cost": { "total": cost, "parts": { "input": cost },
-                "price": { "row": "google/m", "book": "b1", "tier": "standard" } },
+                "price": { "row": row, "book": "b1", "tier": "standard" } },
             "charged": cost, "hold": cost, "duration_ms": 5 });
         self.edge.0.lock().unwrap().events.entry(day.to_owned()).or_default().push(event);
     }
@@ -311,7 +392,14 @@ impl World {
     /// Drops a bill of one of [`FULL`]: rows of `From,To,Kind,Service,Model,Item,Count,Cost,List,Tier,Invoice`.
     pub(crate) async fn drop_full(&self, name: &str, rows: &str) {
         let body = format!("From,To,Kind,Service,Model,Item,Count,Cost,List,Tier,Invoice\n{rows}");
-        self.objects.put_once(&format!("inbox/{name}.csv"), body.into()).await.unwrap();
+        self.objects.put_once(&format!("inbox/full/{name}.csv"), body.into()).await.unwrap();
+    }
+
+    /// Puts another bill in a bill's place.
+    pub(crate) fn overwrite(&self, name: &str, rows: &str) {
+        let path = self.directory.path().join(format!("books/objects/inbox/{name}.csv"));
+        assert!(path.exists());
+        std::fs::write(path, format!("{CSV}{rows}")).unwrap();
     }
 
     pub(crate) async fn run(&self, backfilled: Option<(&str, &str)>) -> WorkspaceReport {

@@ -17,7 +17,7 @@
 //! assert!(mapping.is_ok_and(|mapping| mapping.rule("groq/2026-11.csv").is_some()));
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 
@@ -348,6 +348,16 @@ fn wrong(field: impl Into<String>, reason: impl Into<String>) -> Result<(), Wron
 }
 
 impl FileRule {
+    /// Whose bills its files may have.
+    pub fn providers(&self) -> BTreeSet<String> {
+        match &self.format {
+            Format::Focus(format) if !format.providers.is_empty() => {
+                format.providers.values().cloned().collect()
+            }
+            _ => BTreeSet::from([self.provider.clone()]),
+        }
+    }
+
     fn check(&self) -> Result<(), Wrong> {
         if self.path.is_empty() || self.path.starts_with('/') || self.path.starts_with("inbox/") {
             return wrong("path", "is empty or absolute: write it below `inbox/`, `google/*.csv`");

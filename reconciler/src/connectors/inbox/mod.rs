@@ -21,12 +21,13 @@ use bytes::Bytes;
 use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
 use self::mapping::{BadRows, FileRule, Format, Mapping};
 use self::table::{BadRow, Rows};
-use super::{Connector, Days, PullError, RawPage};
-use crate::bill::{Bill, BillLine};
+use super::{Connector, Days, HeldPart, PullError, RawPage};
+use crate::bill::{Before, Bill, BillLine};
 use crate::ledger::hex;
 use crate::ports::{ObjectStore, StoreError};
 
@@ -68,7 +69,7 @@ pub struct Sorted {
     /// What the good files say.
     pub bill: Bill,
     /// Files that wait for a person: which, where in them, and why.
-    pub held: Vec<PullError>,
+    pub held: Vec<HeldPart>,
 }
 
 /// Who is billed for which days by which file: two files for one are doubtful.
@@ -87,6 +88,7 @@ impl Inbox {
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         let mut covered = Covered::new();
         let mut files: Vec<(&str, &FileRule, Rows)> = Vec::new();
+        let mut before: BTreeMap<(String, Timestamp, Timestamp), Usd> = BTreeMap::new();
         let by_key: BTreeMap<&str, &RawPage> =
             pages.iter().map(|page| (page.label.as_str(), page)).collect();
         for listed in listing(pages)? {
@@ -103,13 +105,13 @@ impl Inbox {
                 } else {
                     "went away while the inbox was read".into()
                 };
-                held.push(finding(&listed.key, "file", reason));
+                held.push(waiting(rule, finding(&listed.key, "file", reason)));
                 continue;
             };
             let body = match unpacked(&page.body, MAX_UNPACKED) {
                 Ok(body) => body,
                 Err(reason) => {
-                    sorted.held.push(finding(&listed.key, "file", reason));
+                    sorted.held.push(waiting(rule, finding(&listed.key, "file", reason)));
                     continue;
                 }
             };
@@ -129,8 +131,20 @@ impl Inbox {
         let good = files.iter().filter(|(_, rule, rows)| !waits(rule, rows));
         let spans = spans(days, || good.clone().flat_map(|(.., rows)| &rows.lines));
         for (key, rule, rows) in files {
-            take(&mut sorted, &mut covered, &spans, (key, rule, rows));
+            let lines = take(&mut sorted, &mut covered, &spans, (key, rule, rows));
+            for line in lines.into_iter().filter(|line| line.start < days.start()) {
+                let sum = before.entry((line.provider, line.start, line.end)).or_default();
+                let too_much = || finding(key, "amounts", "add up to more than can be counted");
+                *sum = sum.checked_add(line.amount).ok_or_else(too_much)?;
+            }
         }
+        let before = before.into_iter().map(|((provider, start, end), amount)| Before {
+            provider,
+            start,
+            end,
+            amount,
+        });
+        sorted.bill.before = before.collect();
         overlaps(&covered, &mut sorted.bill.notes);
         Ok(sorted)
     }
@@ -171,23 +185,24 @@ fn reaches_into(line: &BillLine, span: (Timestamp, Timestamp)) -> bool {
     line.start < span.1 && line.end > span.0
 }
 
+/// Takes a file's charges on the days that are asked for, and gives back the others.
 fn take<'a>(
     sorted: &mut Sorted,
     covered: &mut Covered<'a>,
     spans: &BTreeMap<String, (Timestamp, Timestamp)>,
     (key, rule, rows): (&'a str, &FileRule, Rows),
-) {
+) -> Vec<BillLine> {
     if waits(rule, &rows) {
-        sorted.held.push(bad_file(key, &rows));
-        return;
+        sorted.held.push(waiting(rule, bad_file(key, &rows)));
+        return Vec::new();
     }
     let empty = rows.lines.is_empty();
     let within =
         |line: &BillLine| spans.get(&line.provider).is_some_and(|span| reaches_into(line, *span));
-    let lines: Vec<BillLine> = rows.lines.into_iter().filter(within).collect();
+    let (lines, others): (Vec<BillLine>, Vec<BillLine>) = rows.lines.into_iter().partition(within);
     if lines.is_empty() && !empty {
-        // A file of other days: what there is to say about it was said when they were read.
-        return;
+        // A file of other days: what there is to say about its rows is said when they are read.
+        return others;
     }
     let notes = &mut sorted.bill.notes;
     let named = rows.bad.iter().take(NAMED_ROWS);
@@ -208,6 +223,7 @@ fn take<'a>(
         cover(covered, key, line);
     }
     sorted.bill.lines.extend(lines);
+    others
 }
 
 /// The content of a file: unpacked when it is gzip, as exporters of FOCUS do.
@@ -284,6 +300,10 @@ fn bad_file(key: &str, rows: &Rows) -> PullError {
     }
     reason.push_str(". The whole file waits: mend it and drop it again, or change its mapping");
     finding(key, field, reason)
+}
+
+fn waiting(rule: &FileRule, why: PullError) -> HeldPart {
+    HeldPart { why, providers: rule.providers() }
 }
 
 fn finding(key: &str, field: impl Into<String>, reason: impl Into<String>) -> PullError {
@@ -365,7 +385,7 @@ impl Connector for Inbox {
         self.sort(days, pages).map(|sorted| sorted.bill)
     }
 
-    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<PullError>, PullError> {
+    fn held(&self, days: Days, pages: &[RawPage]) -> Result<Vec<HeldPart>, PullError> {
         self.sort(days, pages).map(|sorted| sorted.held)
     }
 }

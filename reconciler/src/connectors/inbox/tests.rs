@@ -176,6 +176,7 @@ async fn a_bad_row_holds_the_file_or_stays_out_of_it() {
         let held = one(|_| {}, &body).await;
         assert!(held.bill.lines.is_empty(), "{bad}");
         let [finding] = held.held.as_slice() else { panic!("{bad}: {held:?}") };
+        assert_eq!(finding.providers, ["groq".to_owned()].into());
         let text = finding.to_string();
         assert!(text.contains(expected) && text.contains("inbox/groq/november.csv"), "{text}");
 
@@ -467,6 +468,10 @@ async fn focus_rows_that_break_the_specification_are_named() {
         let text = held.held[0].to_string();
         assert!(text.contains(expected), "{text}");
     }
+    // Such a file may have the bills of all whom its mapping names.
+    let sellers = json!({"providers": {"OpenAI": "openai", "Anthropic PBC": "anthropic"}});
+    let held = sorted(focus(sellers), &[("inbox/focus/1.csv", "BilledCost\n1\n")]).await;
+    assert_eq!(held.held[0].providers, ["anthropic".to_owned(), "openai".to_owned()].into());
 }
 
 #[test]

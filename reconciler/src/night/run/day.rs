@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date};
 
 use super::events::sums_note;
@@ -13,6 +14,7 @@ use super::workspace::{Given, Workspace};
 use super::{RunError, Stop};
 use crate::focus::month::Month;
 use crate::ledger::{UnitId, hex};
+use crate::night::bills::Lack;
 use crate::night::day_mark::{DayMark, Place, Told};
 use crate::night::read::Aggregated;
 use crate::night::{ProviderEstimates, pages};
@@ -62,6 +64,8 @@ struct Writing {
     at: DayAt,
     /// What the books say, by provider.
     books: BTreeMap<String, String>,
+    /// What of it dropped files charge, by provider.
+    filed: BTreeMap<String, Usd>,
     told: Told,
     place: Place,
 }
@@ -167,7 +171,7 @@ impl Workspace<'_> {
         let at = noted.and_then(|text| serde_json::from_str(text).ok());
         let at = at.filter(|at: &DayAt| at.input == input);
         let at = at.unwrap_or_else(|| DayAt { input, ..DayAt::default() });
-        let mut books = Writing { at, books: mark.books, told, place };
+        let mut books = Writing { at, books: mark.books, filed: mark.filed, told, place };
         for provider in self.providers_of(given, &summed.read, day, outside).await? {
             if books.at.done.contains(&provider) {
                 continue;
@@ -190,7 +194,8 @@ impl Workspace<'_> {
             if cut || is_late(self.night, 0) {
                 // What was told so far is noted where the next worker looks, be it of another run.
                 let told = books.told.keep(&id, objects).await?;
-                let mark = DayMark { told, books: books.books.clone(), ..books.place.mark.clone() };
+                let (told_books, filed) = (books.books.clone(), books.filed.clone());
+                let mark = DayMark { told, books: told_books, filed, ..books.place.mark.clone() };
                 if !books.place.set(mark, ledger).await? {
                     return Ok(Looked::Overtaken);
                 }
@@ -201,13 +206,13 @@ impl Workspace<'_> {
                 return Err(Stop::Time);
             }
         }
-        let Writing { at, books, told, mut place } = books;
+        let Writing { at, books, filed, told, mut place } = books;
         if !at.as_wanted {
             held.state.done.remove(&note);
             return Ok(Looked::Disturbed);
         }
         let told = told.keep(&id, objects).await?;
-        let mark = DayMark { input: at.input, seq: given.seq, fed: at.is_fed, told, books };
+        let mark = DayMark { input: at.input, seq: given.seq, fed: at.is_fed, told, books, filed };
         if !place.set(mark, ledger).await? {
             return Ok(Looked::Overtaken);
         }
@@ -229,15 +234,16 @@ impl Workspace<'_> {
         let unit =
             UnitId { workspace: id.clone(), day: day.to_string(), provider: provider.to_owned() };
         let noted = books.at.unit.take().filter(|at| at.provider == provider);
-        if noted.is_none() && self.keeps_books(given, &unit).await? {
+        let estimates = ProviderEstimates { estimates: &read.estimates, provider };
+        let lack = self.lack(given, &unit, &estimates)?;
+        if noted.is_none() && self.keeps_books(&unit, lack).await? {
             // What the books have is better than what would be written without the bill.
             books.at.is_fed = false;
             return Ok(Step::Done);
         }
         let mut at = noted.unwrap_or_else(|| UnitAt::new(provider));
         let facts = read.facts.get(provider).cloned().unwrap_or_default();
-        let estimates = ProviderEstimates { estimates: &read.estimates, provider };
-        let bill = self.unit_bill(given, &unit, facts);
+        let bill = self.unit_bill(given, &unit, facts, lack);
         let settled = self.settle_unit(held, given, &bill, &estimates, (&books.told, &at)).await;
         let written = match settled {
             Ok(settled) => {
@@ -273,6 +279,10 @@ impl Workspace<'_> {
         }
         books.at.as_wanted &= at.as_wanted;
         books.books.insert(provider.to_owned(), at.books);
+        match given.bills.filed_on(&unit)?.filter(|_| lack != Lack::All) {
+            Some(amount) => books.filed.insert(provider.to_owned(), amount),
+            None => books.filed.remove(provider),
+        };
         match at.refused {
             None => books.told.replace(provider, &settled.told),
             Some(error) => {
@@ -325,7 +335,11 @@ impl Workspace<'_> {
             }
         }
         if outside {
-            providers.retain(|provider| given.bills.is_whole_outside(provider));
+            providers.retain(|provider| {
+                let (workspace, day) = (self.config.id.clone(), day.to_string());
+                let unit = UnitId { workspace, day, provider: provider.clone() };
+                given.bills.is_whole_outside(&unit)
+            });
         }
         Ok(providers)
     }
@@ -338,7 +352,7 @@ impl Workspace<'_> {
             hash.update(text.as_bytes());
         };
         [ALGORITHM, list, before].into_iter().for_each(&mut part);
-        given.bills.describe(day, &mut part);
+        given.bills.describe(day, self.night.clock.now(), &mut part);
         for (name, (provider, account)) in &given.places {
             [name, provider, account].into_iter().for_each(|text| part(text));
         }

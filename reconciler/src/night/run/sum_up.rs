@@ -8,12 +8,17 @@ use tallygate_shared::money::Usd;
 use super::day::others_note;
 use super::held::{Held, is_late, keep_lease};
 use super::workspace::{Given, Workspace};
-use super::{INBOX, NIGHT, Stop};
+use super::{NIGHT, Stop};
 use crate::focus::month::Month;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
 use crate::night::pages::Pages;
 use crate::night::{NightError, feed_back};
+
+/// What is missing of a provider whose source answered without a charge.
+const LATE: &str = "the late bill of";
+/// What is missing of a provider whose bill is in the books and nowhere else.
+const GONE: &str = "the vanished bill of";
 
 impl Workspace<'_> {
     /// Reads the books again and sets them against the bills: the run's own proof.
@@ -22,7 +27,9 @@ impl Workspace<'_> {
         let after: Option<UnitId> =
             held.state.done.get(&note).and_then(|text| serde_json::from_str(text).ok());
         if after.is_none() {
-            self.report(held).providers.clear();
+            let report = self.report(held);
+            report.providers.clear();
+            report.missing.retain(|what, _| !what.starts_with(LATE) && !what.starts_with(GONE));
         }
         let months: BTreeSet<Month> = self.days.each().map(Month::of).collect();
         let overflow = || NightError::Overflow { what: "a provider's sum" };
@@ -51,19 +58,25 @@ impl Workspace<'_> {
             let mut sums = known.cloned().unwrap_or_default();
             let provider = &mut sums;
             let mut of_unit = Usd::ZERO;
-            let mut of_inbox = false;
+            let (lack, mut kept) = (bills.lack(&unit), false);
+            let (mut unbilled, mut awaited) = (Usd::ZERO, false);
+            let now = self.night.clock.now();
+            let silent = bills.silent(&unit, now);
             let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
             while let Some(row) = pages.next().await? {
                 let content = &row.content;
+                kept |= lack.keeps(content);
+                let used = content.estimated != Usd::ZERO;
+                awaited |= used && silent.contains(row.line.account.as_str());
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
                 sum(&mut provider.quantity_variance, content.quantity_variance)?;
                 sum(&mut provider.price_variance, content.price_variance)?;
                 let Some(billed) = content.billed else {
                     provider.unbilled_rows += 1;
+                    sum(&mut unbilled, content.estimated)?;
                     continue;
                 };
-                of_inbox |= content.source.contains(INBOX);
                 sum(&mut provider.estimated_of_billed, content.estimated)?;
                 sum(&mut of_unit, billed)?;
                 if feed_back::is_unmetered(&row.line) {
@@ -71,9 +84,9 @@ impl Workspace<'_> {
                 }
             }
             sum(&mut provider.ledger, of_unit)?;
-            let kept = bills.is_missing(&unit.provider) || (bills.is_anybody_missing() && of_inbox);
-            if kept || held.state.done.contains_key(&others_note(&self.config.id, &unit.day)) {
-                // A source is down, and the books keep what it said last; or they are another run's.
+            let others = held.state.done.contains_key(&others_note(&self.config.id, &unit.day));
+            if kept || awaited || others {
+                // The books keep what was said last, or nothing yet; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
             } else {
                 for line in &bills.of(&unit).lines {
@@ -81,12 +94,32 @@ impl Workspace<'_> {
                 }
             }
             self.report(held).providers.insert(unit.provider.clone(), sums);
+            if others {
+                // That run says what it lacks.
+            } else if kept && bills.is_gone(&unit, now) {
+                let why = "the books have a bill of days for which there is no line any more, and stay as they are \
+                           (where nothing is billed, drop a file with a line of 0)";
+                self.lacks_day(held, (GONE, why), &unit);
+            } else if (awaited || (unbilled != Usd::ZERO && !bills.has_line(&unit)))
+                && bills.is_late(&unit, now)
+            {
+                self.lacks_day(held, (LATE, "no charge yet on days of use"), &unit);
+            }
             if is_late(self.night, 0) {
                 held.advance(note, serde_json::to_string(&unit).unwrap_or_default());
                 return Err(Stop::Time);
             }
         }
         Ok(())
+    }
+
+    /// Adds a day to those that a provider's bill lacks.
+    fn lacks_day(&self, held: &mut Held, (what, why): (&str, &str), unit: &UnitId) {
+        let missing = &mut self.report(held).missing;
+        let days = missing.entry(format!("{what} {}", unit.provider));
+        let day = &unit.day;
+        days.and_modify(|days| days.push_str(&format!(", {day}")))
+            .or_insert(format!("{why}: {day}"));
     }
 
     /// Tells whether the night lacks anything. A backfill does not: it would speak for days that it has not seen, and

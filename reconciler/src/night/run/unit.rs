@@ -9,9 +9,10 @@ use tempfile::TempDir;
 
 use super::held::{Held, is_late, keep_lease, say, set_mark};
 use super::workspace::{Given, Workspace};
-use super::{INBOX, RunError, month_mark};
+use super::{RunError, month_mark};
 use crate::focus::month::Month;
 use crate::ledger::{Content, LineId, UnitId};
+use crate::night::bills::{Lack, OfUnit};
 use crate::night::day_mark::Told;
 use crate::night::feed_back::{self, Corrections, Feedback};
 use crate::night::in_force::is_in_force;
@@ -19,8 +20,8 @@ use crate::night::pages::{Pages, fingerprint};
 use crate::night::read::ProviderFacts;
 use crate::night::write::{self, Change, Finished, Merged, Rows, Stamp};
 use crate::night::{
-    Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, export, fits,
-    settle_stream,
+    EstimateSource, Finding, NightError, Options, ProviderEstimates, Tolerance, UnitBill, export,
+    fits, settle_stream,
 };
 use crate::ports::{LedgerStore, StoreError};
 
@@ -73,22 +74,34 @@ pub(super) struct Settled {
 }
 
 impl Workspace<'_> {
-    /// Whether a unit stays as it is, because a source that has a part of its bill could not be had.
-    pub(super) async fn keeps_books(
+    /// What cannot be told of a unit's bill now: all of it, too, where an account was used that has no charge yet.
+    pub(super) fn lack(
         &self,
         given: &Given<'_>,
         unit: &UnitId,
-    ) -> Result<bool, RunError> {
-        let bills = given.bills;
-        if !bills.is_missing(&unit.provider) && !bills.is_anybody_missing() {
+        estimates: &ProviderEstimates<'_>,
+    ) -> Result<Lack, NightError> {
+        let silent = given.bills.silent(unit, self.night.clock.now());
+        let mut lack = given.bills.lack(unit);
+        if lack != Lack::All && !silent.is_empty() {
+            estimates.scan_sums(&mut |estimate| {
+                let used = estimate.estimated != Usd::ZERO;
+                if used && silent.contains(estimate.line.account.as_str()) {
+                    lack = Lack::All;
+                }
+                Ok(())
+            })?;
+        }
+        Ok(lack)
+    }
+
+    /// Whether a unit stays as it is, because what its books say of the bill cannot be told now.
+    pub(super) async fn keeps_books(&self, unit: &UnitId, lack: Lack) -> Result<bool, RunError> {
+        if lack == Lack::Nothing {
             return Ok(false);
         }
         let mut pages = Pages::of(unit, self.night.ledger.as_ref());
-        let is_missing = bills.is_missing(&unit.provider);
-        let kept = pages.find(|row| {
-            row.content.billed.is_some() && (is_missing || row.content.source.contains(INBOX))
-        });
-        Ok(kept.await?.is_some())
+        Ok(pages.find(|row| lack.keeps(&row.content)).await?.is_some())
     }
 
     pub(super) fn unit_bill(
@@ -96,8 +109,11 @@ impl Workspace<'_> {
         given: &Given<'_>,
         unit: &UnitId,
         facts: ProviderFacts,
+        lack: Lack,
     ) -> UnitBill {
-        let day = given.bills.of(unit);
+        let of = given.bills.of(unit);
+        // A part of a bill would be taken for all of it.
+        let day = if lack == Lack::All { OfUnit::default() } else { of };
         UnitBill {
             unit: unit.clone(),
             facts,

@@ -1,23 +1,27 @@
 //! A workspace's steps, but for its days.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
 use tallygate_shared::feedback::{ReconcilerContext, ReconcilerFinding};
+use tallygate_shared::money::Usd;
 use tallygate_shared::time::Date;
 
-use super::held::{Held, checkpoint, say, set_mark};
+use super::held::{Held, checkpoint, keep_lease, say, set_mark};
 use super::{Night, RunError, Stop};
 use crate::config::{Source, WorkspaceConfig};
 use crate::connectors::Days;
 use crate::edge::Edge;
-use crate::ledger::UnitId;
-use crate::night::bills::Bills;
-use crate::night::pages::Pages;
+use crate::night::bills::{Bills, Filed};
+use crate::night::day_mark::Place;
 use crate::night::pull::{self, PullFailed, Pulled, Shared};
-use crate::night::{day_mark, events, feed_back, tell_run};
+use crate::night::{day_mark, events, feed_back, fits, tell_run};
 use crate::ports::StoreError;
 use crate::report::WorkspaceReport;
+
+/// More days than this are not read for charges that overlap: nobody drops ten years of them.
+const DAYS_READ: usize = 4_000;
 
 /// A workspace's part of a run.
 pub(super) struct Workspace<'a> {
@@ -72,8 +76,11 @@ impl Workspace<'_> {
             }
         }
         let given = Given { edge: &edge, context: &context, bills: &bills, places, seq, scratch };
-        self.left_out(held, &bills).await?;
         self.settle_days(held, &given).await?;
+        if let Err(error) = self.left_out(held, &bills).await {
+            let RunError::Night(error) = error else { return Err(error.into()) };
+            self.missing(held, "days before the look-back", &error.to_string());
+        }
         self.credentials(held, &given).await?;
         self.sum_up(held, &bills).await?;
         self.tell_incomplete(held, &given).await;
@@ -92,25 +99,48 @@ impl Workspace<'_> {
         }
     }
 
-    /// Says which days need a run of their own: parts of charges lie on them that no run has booked.
+    /// Says which days before the look-back need a run of their own: dropped files charge for them, and no run has booked
+    /// that, or not all.
     pub(super) async fn left_out(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
-        for (provider, days) in bills.days_left_out(self.days) {
-            let mut without: Vec<Date> = Vec::new();
-            for day in days {
-                let (workspace, name) = (self.config.id.clone(), day.to_string());
-                let unit = UnitId { workspace, day: name, provider: provider.to_owned() };
-                let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
-                if pages.find(|row| row.content.billed.is_some()).await?.is_none() {
-                    without.push(day);
+        let (id, ledger) = (&self.config.id, self.night.ledger.as_ref());
+        let mut known: BTreeMap<Date, BTreeMap<String, Usd>> = BTreeMap::new();
+        let mut found: BTreeMap<String, Filed> = BTreeMap::new();
+        let before = format!(" before {}", self.days.from);
+        self.report(held).missing.retain(|what, _| !what.ends_with(&before));
+        for mut filed in bills.filed_before(self.days)? {
+            let mut is_whole = filed.days().count() <= DAYS_READ;
+            for day in filed.days().take(DAYS_READ) {
+                if let Entry::Vacant(new) = known.entry(day) {
+                    keep_lease(self.night, held).await?;
+                    let place = Place::read(id, day, ledger).await;
+                    // What cannot be read says of nothing that it is booked.
+                    new.insert(match place {
+                        Err(StoreError::Damaged { .. }) => BTreeMap::new(),
+                        read => read?.mark.filed,
+                    });
                 }
+                let booked = known.get(&day).and_then(|day| day.get(&filed.provider)).copied();
+                is_whole &= booked.is_some();
+                let left = filed.amount.checked_sub(booked.unwrap_or_default());
+                filed.amount = fits(left, "dropped files")?;
             }
-            if let (Some(first), Some(last)) = (without.first(), without.last()) {
-                let note = format!(
-                    "{provider}: parts of its charges lie on {} days before the look-back and are not in the books: run backfill --from {first} --to {last}",
-                    without.len()
-                );
-                say(&mut self.report(held).notes, note);
+            if is_whole && filed.amount == Usd::ZERO {
+                continue;
             }
+            match found.get_mut(&filed.provider) {
+                Some(all) => {
+                    all.last = filed.last.max(all.last);
+                    all.amount = fits(all.amount.checked_add(filed.amount), "dropped files")?;
+                }
+                None => drop(found.insert(filed.provider.clone(), filed)),
+            }
+        }
+        for Filed { provider, first, last, amount } in found.into_values() {
+            let what = format!("{provider}{before}");
+            let why = format!(
+                "${amount} of dropped files lie on days that no run has booked so: run backfill --from {first} --to {last}"
+            );
+            self.missing(held, &what, &why);
         }
         Ok(())
     }
