@@ -302,7 +302,7 @@ impl App {
             well &= result.is_ok();
         };
         check("objects".into(), self.check_objects().await);
-        let number = self.ledger.next_number("doctor").await;
+        let number = self.ledger.next_number("doctor", 0).await;
         let number = number.map(|number| format!("wrote and read number {number}"));
         check("ledger".into(), number.map_err(|error| error.to_string()));
         let yesterday = self.clock.now().plus_ms(-tallygate_shared::time::DAY_MS).date();
@@ -391,10 +391,18 @@ impl App {
         Ok(crate::night::unit_costs::of_month(&workspace.id, parsed, now, &edge, ledger).await?)
     }
 
-    /// Closes a month: from then on it changes by correction only.
+    /// Closes a month that is over: from then on it changes by correction only. False: it was closed before.
     pub async fn close(&self, workspace: &str, month: &str) -> Result<bool, AppError> {
-        if crate::focus::month::Month::parse(month).is_none() {
-            return Err(AppError::Usage(format!("`{month}` is no month: give YYYY-MM")));
+        let parsed = crate::focus::month::Month::parse(month);
+        let end = parsed
+            .ok_or_else(|| AppError::Usage(format!("`{month}` is no month: give YYYY-MM")))?
+            .end();
+        let now = self.clock.now();
+        if now < end {
+            return Err(AppError::Usage(format!(
+                "{month} is not over: close it from {} on (UTC)",
+                end.date()
+            )));
         }
         if !self.config.workspaces.iter().any(|known| known.id == workspace) {
             return Err(AppError::Usage(format!(
@@ -402,8 +410,7 @@ impl App {
             )));
         }
         let name = crate::night::run::month_mark(workspace, month);
-        let now = self.clock.now().to_string();
-        Ok(self.ledger.set_mark(&name, None, &now).await?)
+        Ok(self.ledger.set_mark(&name, None, &now.to_string()).await?)
     }
 }
 

@@ -221,6 +221,11 @@ impl Source {
         }
     }
 
+    /// Whether each question costs money.
+    pub const fn is_paid(&self) -> bool {
+        matches!(self, Self::AwsCostExplorer { .. })
+    }
+
     /// The provider and account that it bills, where that is known beforehand.
     pub fn account(&self) -> Option<(&str, &str)> {
         match self {

@@ -55,7 +55,9 @@ fn of_report(report: &Report) -> Vec<Metric> {
     let written = workspaces().map(|one| one.rows_written).fold(0, u64::saturating_add);
     metrics.push(count("ProvidersMissing", missing));
     metrics.push(count("LedgerRowsWritten", written));
-    metrics.push(count("PaidCalls", report.paid_calls));
+    // Each call counts once in a day's sum, though a run may end more than once.
+    let paid = report.paid_calls.saturating_sub(report.paid_calls_told);
+    metrics.push(count("PaidCalls", paid));
     metrics.extend(unmetered(report).map(|amount| usd("UnmeteredUsd", &[amount])));
     let variances = variances(report);
     if !variances.is_empty() {
@@ -127,7 +129,7 @@ mod tests {
             ..WorkspaceReport::default()
         };
         let workspaces = [("ws_a".to_owned(), workspace)].into();
-        Report { status, workspaces, paid_calls: 3, ..Report::default() }
+        Report { status, workspaces, paid_calls: 5, paid_calls_told: 2, ..Report::default() }
     }
 
     const AT: Timestamp = Timestamp::from_ms(1_700_000_000_123);

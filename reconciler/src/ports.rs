@@ -180,8 +180,8 @@ pub trait LedgerStore: Send + Sync {
     /// The units of a workspace's month (`2026-11`) that have rows, in order.
     async fn units(&self, workspace: &str, month: &str) -> Result<Vec<UnitId>, StoreError>;
 
-    /// A number greater than any given out for this name before, from 1: the order of pulls.
-    async fn next_number(&self, name: &str) -> Result<u64, StoreError>;
+    /// A number greater than any given out for this name before, and not below `at_least`: the order of pulls.
+    async fn next_number(&self, name: &str, at_least: u64) -> Result<u64, StoreError>;
 
     /// Takes the lease of a run for `holder` until `until`, if it is free at `now`, or `holder` has it already.
     async fn lease(

@@ -33,9 +33,17 @@ pub struct Report {
     pub status: Status,
     /// Workspace by workspace.
     pub workspaces: BTreeMap<String, WorkspaceReport>,
-    /// Calls that cost money.
+    /// Calls that cost money: all of the run's, however often it was taken up.
     #[serde(default)]
     pub paid_calls: u32,
+    /// Those of them that it had made when it ended before as [`Status::Partial`], and said so.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub paid_calls_told: u32,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands over a reference")]
+const fn is_none(count: &u32) -> bool {
+    *count == 0
 }
 
 /// One workspace's part.

@@ -75,7 +75,7 @@ async fn writer() {
     // Ends the line that the test's name is on.
     println!();
     loop {
-        let number = ledger.next_number("pull").await.unwrap();
+        let number = ledger.next_number("pull", 0).await.unwrap();
         println!("number {number}");
         objects.put_once(&format!("pages/{number}"), page(number)).await.unwrap();
         println!("kept {number}");

@@ -233,7 +233,11 @@ def test_a_store_that_writes_over_what_is_there_is_no_store(world):
     ("command", "expected"),
     [
         (("export", "--month", "2026-13"), ("2026-13", "YYYY-MM")),
-        (("close", "--workspace", "nobody", "--month", "2026-11"), ("`nobody` is no workspace",)),
+        (("close", "--workspace", "nobody", "--month", "2026-10"), ("`nobody` is no workspace",)),
+        (
+            ("close", "--workspace", "acme", "--month", "2026-11", "--now", "2026-11-30T23:59:59Z"),
+            ("2026-11 is not over", "from 2026-12-01 on"),
+        ),
         (("backfill", "--from", "2026-11-10", "--to", "2026-11-01"), ("--to is before --from",)),
         (("backfill", "--from", "yesterday", "--to", DAY), ("--from", "such as 2026-11-20")),
         (("reconcil",), ("reconcile",)),

@@ -72,7 +72,7 @@ enum Command {
     },
     /// Show the last report.
     Show,
-    /// Close a month: from then on it changes by correction only.
+    /// Close a month that is over: from then on it changes by correction only.
     Close {
         /// The workspace.
         #[arg(long)]

@@ -69,7 +69,7 @@ pub async fn export(
     objects: &dyn ObjectStore,
 ) -> Result<Delivery, ExportFailed> {
     let billing = Month::parse(month).ok_or_else(|| ExportFailed::Month(month.to_owned()))?;
-    let number = ledger.next_number(&format!("export#{workspace}#{month}")).await?;
+    let number = ledger.next_number(&format!("export#{workspace}#{month}"), 0).await?;
     let units = units_of(workspace, billing, ledger).await?;
     let closed = ledger.mark(&month_mark(workspace, month)).await?.is_some();
     let index = invoices(&units, billing, ledger).await?;

@@ -139,6 +139,14 @@ async fn cost_explorer(
     })
 }
 
+/// What a source answered, as it is kept.
+pub struct Kept {
+    /// The manifest's key in the object store.
+    pub manifest: String,
+    days: Days,
+    pages: Vec<RawPage>,
+}
+
 /// Pulls, keeps and reads. `today` is what the kept answers are filed under.
 pub async fn pull(
     connector: &dyn Connector,
@@ -146,6 +154,16 @@ pub async fn pull(
     today: Date,
     objects: &dyn ObjectStore,
 ) -> Result<Pulled, PullFailed> {
+    Ok(read(connector, fetch(connector, days, today, objects).await?)?)
+}
+
+/// Asks a source, and keeps what it answers.
+pub async fn fetch(
+    connector: &dyn Connector,
+    days: Days,
+    today: Date,
+    objects: &dyn ObjectStore,
+) -> Result<Kept, PullFailed> {
     let pages = connector.fetch(days).await?;
     let mut kept = Vec::with_capacity(pages.len());
     for page in &pages {
@@ -157,8 +175,8 @@ pub async fn pull(
         to: days.to.to_string(),
         pages: kept,
     };
-    let key = keep_manifest(objects, &manifest).await?;
-    read(connector, days, &pages, key)
+    let manifest = keep_manifest(objects, &manifest).await?;
+    Ok(Kept { manifest, days, pages })
 }
 
 /// Whether a kept pull is this source's.
@@ -167,12 +185,8 @@ pub fn is_of(manifest: &str, source: &str) -> bool {
     rest.is_some_and(|rest| rest.starts_with('/'))
 }
 
-/// Reads a pull that was kept.
-pub async fn pull_again(
-    connector: &dyn Connector,
-    manifest: &str,
-    objects: &dyn ObjectStore,
-) -> Result<Pulled, PullFailed> {
+/// What was kept before.
+pub async fn load(manifest: &str, objects: &dyn ObjectStore) -> Result<Kept, StoreError> {
     let damaged = |reason: &str| StoreError::Damaged {
         store: "raw answers",
         key: manifest.to_owned(),
@@ -187,17 +201,14 @@ pub async fn pull_again(
     for kept in &list.pages {
         pages.push(raw::load(objects, kept).await?);
     }
-    read(connector, days, &pages, manifest.to_owned())
+    Ok(Kept { manifest: manifest.to_owned(), days, pages })
 }
 
-fn read(
-    connector: &dyn Connector,
-    days: Days,
-    pages: &[RawPage],
-    manifest: String,
-) -> Result<Pulled, PullFailed> {
-    let bill = connector.read(days, pages)?;
-    let held = connector.held(days, pages)?;
+/// Reads what was kept.
+pub fn read(connector: &dyn Connector, kept: Kept) -> Result<Pulled, PullError> {
+    let Kept { manifest, days, pages } = kept;
+    let bill = connector.read(days, &pages)?;
+    let held = connector.held(days, &pages)?;
     Ok(Pulled { bill, held, manifest })
 }
 

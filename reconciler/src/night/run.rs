@@ -184,10 +184,10 @@ pub async fn run(
         Err(report) => return Ok((Ended::Before, report)),
     };
     // What an earlier invocation of the same run has spent is spent.
-    let left = night.config.max_paid_calls.saturating_sub(held.report.paid_calls);
+    let paid_calls = PaidCalls::going_on(night.config.max_paid_calls, held.report.paid_calls);
     let shared = Shared {
         objects: night.objects.clone(),
-        paid_calls: Arc::new(PaidCalls::new(left)),
+        paid_calls: Arc::new(paid_calls),
         patience: night.patience,
     };
     for workspace in &night.config.workspaces {
@@ -195,8 +195,7 @@ pub async fn run(
         if held.state.done.contains_key(&key) {
             continue;
         }
-        let paid_before = held.report.paid_calls.saturating_sub(shared.paid_calls.taken());
-        let mut one = Workspace { night, config: workspace, days, shared: &shared, paid_before };
+        let mut one = Workspace { night, config: workspace, days, shared: &shared };
         match one.run(&mut held).await {
             Err(Stop::Time) => {
                 note(&mut held)?;

@@ -393,9 +393,19 @@ impl LedgerStore for DynamoLedger {
         Ok(units)
     }
 
-    async fn next_number(&self, name: &str) -> Result<u64, StoreError> {
+    async fn next_number(&self, name: &str, at_least: u64) -> Result<u64, StoreError> {
         check_name(STORE, "number", name)?;
         let pk = format!("N#{}", escape(name));
+        let least = self
+            .update(&pk, "N")
+            .update_expression("SET value_ = :least")
+            .condition_expression("attribute_not_exists(value_) OR value_ < :least")
+            .expression_attribute_values(":least", n(at_least));
+        if at_least > 0
+            && let Some(item) = update_if(least).await?
+        {
+            return number(&item, &pk, "value_");
+        }
         // Sent twice when its answer is lost: then a number is skipped.
         let update = self
             .update(&pk, "N")

@@ -4,4 +4,7 @@
 
 mod cut;
 mod nights;
+#[cfg(feature = "aws")]
+mod paid_calls;
+mod taken_up;
 mod world;

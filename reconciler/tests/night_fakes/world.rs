@@ -202,6 +202,7 @@ pub(crate) struct World {
     pub(crate) config: Config,
     pub(crate) watch: Watch,
     pub(crate) steps: Steps,
+    pub(crate) again: Again,
 }
 
 const CSV: &str = "From,To,Model,Item,Tokens,Cost\n";
@@ -245,6 +246,7 @@ impl World {
             },
             directory,
             steps: Steps::default(),
+            again: Again::Always,
         }
     }
 
@@ -300,7 +302,7 @@ impl World {
             holder: self.watch.nonce(),
             steps: self.steps,
         };
-        let (ended, report) = run(&night, name, days, Again::Always).await.unwrap();
+        let (ended, report) = run(&night, name, days, self.again).await.unwrap();
         (ended, report.workspaces["ws_a"].clone())
     }
 

@@ -58,7 +58,7 @@ pub struct Settings {
 /// A brake on paid calls, shared by all of a run.
 #[derive(Debug)]
 pub struct PaidCalls {
-    left: Mutex<u32>,
+    taken: Mutex<u32>,
     limit: u32,
 }
 
@@ -72,21 +72,28 @@ pub struct NoCallsLeft {
 impl PaidCalls {
     /// At most `limit` calls, a cent each.
     pub fn new(limit: u32) -> Self {
-        Self { left: Mutex::new(limit), limit }
+        Self::going_on(limit, 0)
+    }
+
+    /// At most `limit` calls, of which so many were taken in earlier invocations of the run.
+    pub fn going_on(limit: u32, taken: u32) -> Self {
+        Self { taken: Mutex::new(taken), limit }
     }
 
     /// Takes one call. Fails before it is made when none is left.
     pub fn take(&self) -> Result<(), NoCallsLeft> {
         // The number is whole whoever panicked beside it.
-        let mut left = self.left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        *left = left.checked_sub(1).ok_or(NoCallsLeft { limit: self.limit })?;
+        let mut taken = self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if *taken >= self.limit {
+            return Err(NoCallsLeft { limit: self.limit });
+        }
+        *taken += 1;
         Ok(())
     }
 
     /// How many were taken.
     pub fn taken(&self) -> u32 {
-        let left = self.left.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        self.limit.saturating_sub(*left)
+        *self.taken.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

@@ -58,14 +58,15 @@ pub(super) async fn keep_lease(night: &Night<'_>, held: &mut Held) -> Result<(),
     checkpoint(night, held).await
 }
 
-/// Takes the run's lease. `Err`: it is over, with this report.
+/// Takes the run's lease. `Err`: it is over, with this report. The same run may be asked for again with other days: then
+/// nothing that was noted for the days before counts as done.
 pub(super) async fn take(
     night: &Night<'_>,
     run: &RunId,
     days: Days,
     again: Again,
 ) -> Result<Result<Held, Report>, RunError> {
-    let mut kept = BTreeMap::new();
+    let (mut kept, mut paid_calls) = (BTreeMap::new(), 0);
     let mut reopened = false;
     loop {
         let now = night.clock.now();
@@ -74,22 +75,33 @@ pub(super) async fn take(
             Lease::Held { until } => return Err(RunError::Held { run: run.0.clone(), until }),
             Lease::Done(state) => {
                 let report = report_of(run, &state, days)?;
-                let partial = report.status != Status::Complete;
-                if reopened || (again == Again::IfPartial && !partial) {
+                let over = report.status == Status::Complete && is_of(&report, days);
+                if reopened || (again == Again::IfPartial && over) {
                     return Ok(Err(report));
                 }
                 if again == Again::IfPartial {
-                    kept = what_it_has(night.config, state);
+                    // What was paid for the run's earlier attempts stays paid.
+                    paid_calls = report.paid_calls;
+                    kept = match is_of(&report, days) {
+                        true => what_it_has(night.config, state),
+                        false => whatever_the_days(state),
+                    };
                 }
                 night.ledger.reopen(run).await?;
                 reopened = true;
             }
             Lease::Granted { token, state } => {
                 let mut state = state.unwrap_or_default();
+                let mut report = report_of(run, &state, days)?;
                 if state.report.is_none() {
                     state.done.extend(kept);
+                    (report.paid_calls, report.paid_calls_told) = (paid_calls, paid_calls);
+                } else if !is_of(&report, days) {
+                    let Report { paid_calls, paid_calls_told, .. } = report;
+                    state = RunState { done: whatever_the_days(state), report: None };
+                    let fresh = report_of(run, &state, days)?;
+                    report = Report { paid_calls, paid_calls_told, ..fresh };
                 }
-                let report = report_of(run, &state, days)?;
                 let run = run.clone();
                 let held = Held { run, token, state, report, noted_at: now, advanced: false };
                 return Ok(Ok(held));
@@ -115,6 +127,18 @@ pub(super) fn what_it_has(config: &Config, state: RunState) -> BTreeMap<String, 
         (key.starts_with("pull#") && !files.contains(key)) || key.starts_with("events#")
     });
     kept
+}
+
+/// What is done whatever days are asked for: days' events that were copied.
+fn whatever_the_days(state: RunState) -> BTreeMap<String, String> {
+    let mut kept = state.done;
+    kept.retain(|key, _| key.starts_with("events#"));
+    kept
+}
+
+/// Whether a report is of these days.
+fn is_of(report: &Report, days: Days) -> bool {
+    (&report.from, &report.to) == (&days.from.to_string(), &days.to.to_string())
 }
 
 pub(super) fn report_of(run: &RunId, state: &RunState, days: Days) -> Result<Report, RunError> {

@@ -194,8 +194,8 @@ impl Workspace<'_> {
         }
         let month = unit.day.get(..7).unwrap_or_default();
         let closed = ledger.mark(&month_mark(&unit.workspace, month)).await?.is_some();
-        let open = Month::of(self.night.clock.now().date()).to_string();
-        let booked_in = closed.then_some(open.as_str());
+        let open = if closed { Some(self.open_month(&unit.workspace).await?) } else { None };
+        let booked_in = open.as_deref();
         let run = held.run.0.clone();
         let stamp = Stamp { seq: given.seq, run: &run, booked_in };
         let mut lines = Merged::behind(at.after.as_ref(), &settled.rows.folded, unit, ledger)?;
@@ -213,6 +213,18 @@ impl Workspace<'_> {
         }
         (at.stage, at.after) = (Stage::Telling, None);
         Ok(true)
+    }
+
+    /// The first month from now on that is not closed: what is booked into a closed one is in no export.
+    async fn open_month(&self, workspace: &str) -> Result<String, RunError> {
+        let mut month = Month::of(self.night.clock.now().date());
+        loop {
+            let name = month.to_string();
+            if self.night.ledger.mark(&month_mark(workspace, &name)).await?.is_none() {
+                return Ok(name);
+            }
+            month = Month::of(month.end().date());
+        }
     }
 
     /// Tells a unit to the edge, as the books have it, and notes what they say. False when the time is up before the last

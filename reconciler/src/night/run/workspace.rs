@@ -8,13 +8,13 @@ use tallygate_shared::time::Date;
 
 use super::held::{Held, checkpoint, say, set_mark};
 use super::{Night, RunError, Stop};
-use crate::config::WorkspaceConfig;
+use crate::config::{Source, WorkspaceConfig};
 use crate::connectors::Days;
 use crate::edge::Edge;
 use crate::ledger::UnitId;
 use crate::night::bills::Bills;
 use crate::night::pages::Pages;
-use crate::night::pull::{self, PullFailed, Shared};
+use crate::night::pull::{self, PullFailed, Pulled, Shared};
 use crate::night::{day_mark, events, feed_back, tell_run};
 use crate::ports::StoreError;
 use crate::report::WorkspaceReport;
@@ -25,8 +25,6 @@ pub(super) struct Workspace<'a> {
     pub(super) config: &'a WorkspaceConfig,
     pub(super) days: Days,
     pub(super) shared: &'a Shared,
-    /// Paid calls of earlier invocations of the run.
-    pub(super) paid_before: u32,
 }
 
 /// What a day is settled with.
@@ -126,7 +124,7 @@ impl Workspace<'_> {
     }
 
     /// The number of this pull: drawn before anything is asked, so that who asked later has the greater one. A resumed run
-    /// keeps its own.
+    /// keeps its own. It is not below the time in ms: to the edge, books that begin anew are newer than those before.
     pub(super) async fn number(&self, held: &mut Held) -> Result<u64, RunError> {
         let key = format!("seq#{}", self.config.id);
         let known = held.state.done.get(&key).and_then(|text| text.parse().ok());
@@ -134,7 +132,8 @@ impl Workspace<'_> {
             Some(seq) => seq,
             None => {
                 let name = format!("pull#{}", self.config.id);
-                let seq = self.night.ledger.next_number(&name).await?;
+                let now_ms = u64::try_from(self.night.clock.now().ms()).unwrap_or(0);
+                let seq = self.night.ledger.next_number(&name, now_ms).await?;
                 held.state.done.insert(key, seq.to_string());
                 checkpoint(self.night, held).await?;
                 seq
@@ -145,7 +144,7 @@ impl Workspace<'_> {
     }
 
     /// A source's name in the report; of several of a kind each has its own.
-    pub(super) fn label(&self, place: usize, source: &crate::config::Source) -> String {
+    pub(super) fn label(&self, place: usize, source: &Source) -> String {
         let name = source.name();
         if self.config.sources.iter().filter(|other| other.name() == name).count() == 1 {
             return name.to_owned();
@@ -173,28 +172,9 @@ impl Workspace<'_> {
             let label = self.label(place, source);
             self.night.progress.step(id, &format!("pulling {label}"), done, count);
             let key = format!("pull#{id}#{place}");
-            let objects = self.night.objects.as_ref();
-            let pulled = match pull::connector(source, self.shared).await {
-                Err(error) => Err(PullFailed::Source(error)),
-                Ok(connector) => match held.state.done.get(&key).filter(|manifest| {
-                    // The configuration may have changed since.
-                    pull::is_of(manifest, connector.name())
-                }) {
-                    Some(manifest) => pull::pull_again(connector.as_ref(), manifest, objects).await,
-                    None => {
-                        let today = self.night.clock.now().date();
-                        pull::pull(connector.as_ref(), self.days, today, objects).await
-                    }
-                },
-            };
-            let paid = self.shared.paid_calls.taken();
-            held.report.paid_calls = self.paid_before.saturating_add(paid);
+            let pulled = self.pull_one(held, source, &key).await?;
             match pulled {
                 Ok(pulled) => {
-                    let known = held.state.done.get(&key) == Some(&pulled.manifest);
-                    if !known {
-                        held.advance(key, pulled.manifest.clone());
-                    }
                     let report = self.report(held);
                     report.missing.remove(&label);
                     pulled.held.iter().for_each(|held| say(&mut report.held, held.to_string()));
@@ -202,9 +182,6 @@ impl Workspace<'_> {
                         say(&mut report.notes, format!("{label}: {note}"));
                     }
                     bills.add(source, pulled);
-                    if !known {
-                        checkpoint(self.night, held).await?;
-                    }
                     if held.stops(self.night, 0) {
                         return Err(Stop::Time);
                     }
@@ -217,12 +194,47 @@ impl Workspace<'_> {
                 }
                 Err(PullFailed::Store(error)) => return Err(error.into()),
                 Err(PullFailed::Source(error)) => {
+                    // What cannot be read is asked for again when the run is taken up, unless that is paid for.
+                    if !source.is_paid() {
+                        held.state.done.remove(&key);
+                    }
                     bills.lacks(source);
                     self.missing(held, &label, &error.to_string());
                 }
             }
         }
         Ok(bills)
+    }
+
+    /// One source: what an earlier invocation of the run has kept of it, or what it answers now, which is noted before it
+    /// is read.
+    async fn pull_one(
+        &self,
+        held: &mut Held,
+        source: &Source,
+        key: &str,
+    ) -> Result<Result<Pulled, PullFailed>, RunError> {
+        let objects = self.night.objects.as_ref();
+        let connector = match pull::connector(source, self.shared).await {
+            Ok(connector) => connector,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        // The configuration may have changed since.
+        let known = held.state.done.get(key).filter(|known| pull::is_of(known, connector.name()));
+        let kept = match known {
+            Some(manifest) => pull::load(manifest, objects).await.map_err(PullFailed::Store),
+            None => {
+                let today = self.night.clock.now().date();
+                let kept = pull::fetch(connector.as_ref(), self.days, today, objects).await;
+                held.report.paid_calls = self.shared.paid_calls.taken();
+                if let Ok(kept) = &kept {
+                    held.advance(key.to_owned(), kept.manifest.clone());
+                    checkpoint(self.night, held).await?;
+                }
+                kept
+            }
+        };
+        Ok(kept.and_then(|kept| Ok(pull::read(connector.as_ref(), kept)?)))
     }
 
     /// Keys that providers list and the gateway does not hold.

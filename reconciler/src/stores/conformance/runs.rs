@@ -63,7 +63,7 @@ async fn numbers_only_grow(bench: &Bench<'_>) -> Checked {
         async move {
             let mut given = Vec::new();
             for _ in 0..5 {
-                given.push(bench.any(number).next_number(name).await?);
+                given.push(bench.any(number).next_number(name, 0).await?);
             }
             Ok::<_, Broken>(given)
         }
@@ -77,10 +77,17 @@ async fn numbers_only_grow(bench: &Bench<'_>) -> Checked {
     // A store may skip a number, but gives none twice.
     same!(all.len(), 80, "different numbers");
     hold!(all.first().is_some_and(|first| *first >= 1), "the first is {:?}", all.first());
-    let next = bench.store().next_number(&name).await?;
+    let next = bench.store().next_number(&name, 0).await?;
     hold!(all.last().is_some_and(|last| *last < next), "{next} after {:?}", all.last());
-    let other = bench.store().next_number(&bench.name("other pull")).await?;
+    let other = bench.store().next_number(&bench.name("other pull"), 0).await?;
     hold!((1..10).contains(&other), "another name begins with {other}");
+    let least = 1_795_000_000_000;
+    let asked = (0..16).map(|number| bench.any(number).next_number(&name, least));
+    let given: BTreeSet<u64> = join_all(asked).await.into_iter().collect::<Result<_, _>>()?;
+    same!(given.len(), 16, "different numbers that are not below another");
+    hold!(given.first() >= Some(&least), "{:?} is below {least}", given.first());
+    let next = bench.store().next_number(&name, 7).await?;
+    hold!(given.last().is_some_and(|last| *last < next), "{next} after {:?}", given.last());
     Ok(())
 }
 
@@ -294,7 +301,7 @@ async fn marks_keep_to_their_limits(bench: &Bench<'_>) -> Checked {
     hold!(store.mark("").await.is_err(), "a mark without a name");
     let name = "n".repeat(601);
     hold!(store.mark(&name).await.is_err(), "a mark's name of 601 bytes");
-    hold!(store.next_number(&name).await.is_err(), "a number's name of 601 bytes");
+    hold!(store.next_number(&name, 0).await.is_err(), "a number's name of 601 bytes");
     hold!(store.lease(&RunId(name), "a", at(0), at(1)).await.is_err(), "a run's name of 601 bytes");
     let longest = format!("{}{}", bench.name("#"), "#".repeat(500));
     hold!(store.set_mark(&longest, None, "x").await?, "a long name with signs to escape");

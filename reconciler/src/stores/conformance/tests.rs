@@ -38,6 +38,7 @@ enum Fault {
     HistoryIsBackwards,
     UnitsOfAllMonths,
     NumbersRepeat,
+    LeastIsForgotten,
     LeaseIsFree,
     ExpiryIsForgotten,
     ZombiesWrite,
@@ -173,8 +174,9 @@ impl LedgerStore for Faulty<LocalLedger> {
         Ok(units)
     }
 
-    async fn next_number(&self, name: &str) -> Result<u64, StoreError> {
-        let number = self.inner.next_number(name).await?;
+    async fn next_number(&self, name: &str, at_least: u64) -> Result<u64, StoreError> {
+        let at_least = if self.has(Fault::LeastIsForgotten) { 0 } else { at_least };
+        let number = self.inner.next_number(name, at_least).await?;
         Ok(if self.has(Fault::NumbersRepeat) { number.div_ceil(2) } else { number })
     }
 
@@ -246,7 +248,7 @@ impl LedgerStore for Faulty<LocalLedger> {
 }
 
 /// The check that guards against each fault.
-const GUARDS: [(Fault, &str); 28] = [
+const GUARDS: [(Fault, &str); 29] = [
     (Fault::AlwaysWritten, "of_racing_writers_one_writes"),
     (Fault::OtherContentIsWell, "other_content_changes_nothing"),
     (Fault::FileIsCut, "large_files_are_written_once"),
@@ -266,6 +268,7 @@ const GUARDS: [(Fault, &str); 28] = [
     (Fault::HistoryIsBackwards, "revisions_are_numbered_without_gaps"),
     (Fault::UnitsOfAllMonths, "units_are_those_of_the_month"),
     (Fault::NumbersRepeat, "numbers_only_grow"),
+    (Fault::LeastIsForgotten, "numbers_only_grow"),
     (Fault::LeaseIsFree, "a_lease_has_one_holder"),
     (Fault::ExpiryIsForgotten, "a_lease_that_ran_out_is_taken_over"),
     (Fault::ZombiesWrite, "a_lease_that_ran_out_is_taken_over"),

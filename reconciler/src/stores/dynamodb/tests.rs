@@ -253,6 +253,7 @@ async fn damage_is_said_and_not_read_over() {
     let error = ledger(&replay).history(&unit, &line).await.unwrap_err();
     assert!(error.to_string().contains("revision 1 is missing"), "{error}");
     let half = json!({ "Attributes": { "value_": { "N": "1.5" } } });
-    let error = ledger(&Replay::new([Answer::Say(200, half.to_string())])).next_number("n").await;
+    let error =
+        ledger(&Replay::new([Answer::Say(200, half.to_string())])).next_number("n", 0).await;
     assert!(matches!(error, Err(StoreError::Damaged { .. })), "{error:?}");
 }

@@ -356,14 +356,14 @@ impl LedgerStore for LocalLedger {
         Ok(units)
     }
 
-    async fn next_number(&self, name: &str) -> Result<u64, StoreError> {
+    async fn next_number(&self, name: &str, at_least: u64) -> Result<u64, StoreError> {
         check_name(STORE, "number", name)?;
         let name = name.to_owned();
         self.write(move |to| {
             to.query_row(
-                "INSERT INTO numbers VALUES (?1, 1) ON CONFLICT (name) DO UPDATE SET value = value + 1
-                 RETURNING value",
-                [name],
+                "INSERT INTO numbers VALUES (?1, max(?2, 1))
+                 ON CONFLICT (name) DO UPDATE SET value = max(?2, value + 1) RETURNING value",
+                params![name, at_least],
                 |row| row.get(0),
             )
             .map_err(failed)
