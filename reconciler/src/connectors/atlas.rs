@@ -180,11 +180,13 @@ impl Connector for Atlas {
         let mut bill = Bill::default();
         let mut lists = Lists::new(NAME);
         let (mut seen, mut expected) = (BTreeSet::new(), vec![INVOICES.to_owned()]);
+        let mut stated = 0;
         for page in pages {
             let reader = Reader::new(NAME, &page.label);
             let more = if page.label == INVOICES {
                 let listed = listed(&reader, &page.body)?;
                 let any = !listed.results.is_empty();
+                stated = listed.total_count;
                 for (index, invoice) in listed.results.into_iter().enumerate() {
                     if invoice.overlaps(days) {
                         expected.push(label(&invoice.id));
@@ -204,6 +206,11 @@ impl Connector for Atlas {
             lists.page(&page.label, more)?;
         }
         lists.finish(expected.iter().map(String::as_str))?;
+        // An organization that is new or free has no invoice, so none may be listed: but not fewer than stated.
+        if (seen.len() as u64) < stated {
+            let reason = format!("is {stated}, and {} invoices came", seen.len());
+            return Err(Reader::new(NAME, INVOICES).wrong("totalCount", reason));
+        }
         Ok(bill)
     }
 }

@@ -2,7 +2,8 @@
 //! Azure OpenAI and Foundry, and whatever else the scope or the filter lets through. Claude in Foundry is sold through
 //! the Marketplace: a filter on the Cognitive Services alone leaves it out.
 //!
-//! Columns are found by their names, never by place. Meters are the source's words: lines name no model.
+//! Columns are found by their names, never by place. Meters are the source's words: lines name no model. A day without
+//! charges has no row, so an answer without rows, with all its columns, is a good one.
 
 use std::collections::BTreeMap;
 

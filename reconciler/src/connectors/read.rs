@@ -287,6 +287,20 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Refuses an answer in buckets that lacks one of the days. A day on which nothing was used has an empty bucket, so an
+    /// answer without it is cut short: read as "no charges", it would take back what was billed before.
+    pub fn each_day(
+        &self,
+        days: Days,
+        has: impl Fn(Date) -> bool,
+        field: &str,
+    ) -> Result<(), PullError> {
+        match days.each().find(|day| !has(*day)) {
+            Some(day) => Err(self.wrong(field, format!("does not have {day}"))),
+            None => Ok(()),
+        }
+    }
+
     /// Refuses any currency but US dollars, in whatever case.
     pub fn us_dollars(&self, currency: &str, field: &str) -> Result<(), PullError> {
         if currency.eq_ignore_ascii_case("usd") {

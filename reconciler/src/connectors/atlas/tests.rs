@@ -14,6 +14,7 @@ const LIST_1: &str = include_str!("../fixtures/atlas/invoices_1.json");
 const LIST_2: &str = include_str!("../fixtures/atlas/invoices_2.json");
 const PENDING: &str = include_str!("../fixtures/atlas/invoice_pending.json");
 const PAID: &str = include_str!("../fixtures/atlas/invoice_paid.json");
+const EMPTY: &str = r#"{"results":[],"totalCount":4}"#;
 const PENDING_LABEL: &str = "invoices/6566e8d7c1d2e3f4a5b6c7d8";
 const PAID_LABEL: &str = "invoices/6540e8d7c1d2e3f4a5b6c7d8";
 const ROOT: &str = "/api/atlas/v2/orgs/org1";
@@ -146,6 +147,13 @@ fn what_is_not_as_documented_is_an_error_that_names_it() {
         pages.remove(missing);
         assert!(unreadable(connector.read(days, &pages)).1.contains(expect));
     }
+    let short = page("invoices", LIST_2.replace("\"totalCount\":3", "\"totalCount\":4"));
+    let pages_of_three = [page("invoices", LIST_1), short, page("invoices", EMPTY)];
+    let (field, reason) =
+        unreadable(connector.read(days, &[&pages_of_three, &pages()[2..]].concat()));
+    assert!(field == "totalCount" && reason.contains("is 4, and 3 invoices"), "{field} {reason}");
+    let none = page("invoices", EMPTY.replace('4', "0"));
+    assert_eq!(connector.read(days, &[none]).unwrap().lines, []);
     let mut swapped = pages();
     swapped[2].body = swapped[3].body.clone();
     assert_eq!(unreadable(connector.read(days, &swapped)).0, "id");
