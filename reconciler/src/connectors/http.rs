@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::{PullError, RawPage};
@@ -15,6 +15,7 @@ use super::{PullError, RawPage};
 const MAX_BODY: usize = 64 * 1024 * 1024;
 /// More pages than any range of days has: whoever passes this runs in a circle.
 const MAX_PAGES: usize = 10_000;
+/// A run waits no longer than this between two attempts, jitter apart.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often and how patiently to try.
@@ -98,20 +99,28 @@ impl Attempts {
         Ok(())
     }
 
-    /// How long to wait: as long as the other side asks for, and longer every time, with jitter.
+    /// How long to wait: as long as the other side asks for, and on top a time with jitter that grows with each attempt,
+    /// so that those who were told the same do not come back together. Whoever asks for more than a run waits is not
+    /// asked again in this run: sooner would be refused too, and make it longer.
     fn wait(&mut self, failed: Failed) -> Result<Duration, PullError> {
         let (reason, after) = match failed {
             Failed::Final(error) => return Err(error),
             Failed::Again { reason, after } => (reason, after),
         };
-        let Some(wait) = self.waits.next() else {
-            return Err(PullError::Unavailable {
-                source_name: self.source.into(),
-                what: self.what.clone(),
-                reason,
-            });
+        let unavailable = |reason| PullError::Unavailable {
+            source_name: self.source.into(),
+            what: self.what.clone(),
+            reason,
         };
-        let wait = after.unwrap_or_default().max(wait).min(LONGEST_WAIT);
+        let after = after.unwrap_or_default();
+        if after > LONGEST_WAIT {
+            let seconds = after.as_secs();
+            return Err(unavailable(format!(
+                "{reason}; it may be asked again in {seconds} seconds, which is longer than a run waits"
+            )));
+        }
+        let wait = self.waits.next().ok_or_else(|| unavailable(reason.clone()))?;
+        let wait = after.saturating_add(wait);
         tracing::warn!(source = self.source, what = self.what, reason, ?wait, "trying again");
         Ok(wait)
     }
@@ -240,17 +249,24 @@ pub async fn whole_body(
 }
 
 /// The longest wait that the answer asks for. Azure's Cost Management has a header for each of its quotas, and all of
-/// them must be met.
+/// them must be met. A date counts from the answer's own `Date`, so no clock needs to be right but the other side's.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let answered = headers.get(DATE).and_then(|value| date(value.to_str().ok()?.trim()));
+    let wait = |text: &str| {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        let (until, answered) = (date(text)?, answered?);
+        Some(until.duration_since(answered).unwrap_or_default())
+    };
     let asks = headers.iter().filter(|(name, _)| {
         let name = name.as_str();
         *name == RETRY_AFTER
             || (name.starts_with("x-ms-ratelimit-microsoft.costmanagement-")
                 && name.ends_with("-retry-after"))
     });
-    asks.filter_map(|(_, value)| value.to_str().ok()?.trim().parse().ok())
-        .max()
-        .map(Duration::from_secs)
+    asks.filter_map(|(_, value)| wait(value.to_str().ok()?.trim())).max()
 }
 
 /// Reads a source's address from its settings.
@@ -377,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn waits_grow_to_a_limit_and_are_no_shorter_than_asked_for() {
+    fn waits_grow_with_jitter_and_are_no_shorter_than_asked_for() {
         let patience = Patience { retries: 4, first_wait: Duration::from_secs(2) };
         let mut attempts = patience.attempts("test", "costs");
         let asked = |seconds| Failed::Again {
@@ -387,9 +403,8 @@ mod tests {
         for (failed, least, most) in [
             (Failed::again("busy"), 2, 4),
             (Failed::again("busy"), 4, 8),
-            (asked(17), 17, 17),
-            // Nobody waits for longer than this.
-            (asked(86_400), 60, 60),
+            (asked(17), 17 + 8, 17 + 16),
+            (asked(60), 60 + 16, 60 + 32),
         ] {
             let wait = attempts.wait(failed).unwrap();
             assert!(wait >= Duration::from_secs(least), "{wait:?}");
@@ -404,6 +419,64 @@ mod tests {
         };
         let mut attempts = patience.attempts("test", "costs");
         assert_eq!(attempts.wait(Failed::Final(refused.clone())), Err(refused));
+        let wait = || patience.attempts("test", "costs").wait(asked(17)).unwrap();
+        let waits: BTreeSet<_> = (0..20).map(|_| wait()).collect();
+        assert!(waits.len() > 1, "without jitter all come back together: {waits:?}");
+    }
+
+    #[test]
+    fn who_asks_for_a_longer_wait_than_a_run_has_is_left_alone() {
+        let mut attempts = Patience::default().attempts("azure", "query");
+        let after = Some(Duration::from_secs(1_800));
+        let left = attempts.wait(Failed::Again { reason: "HTTP 429".into(), after }).unwrap_err();
+        assert!(matches!(left, PullError::Unavailable { .. }), "{left:?}");
+        assert_eq!(
+            left.to_string(),
+            "azure could not be asked for query: HTTP 429; it may be asked again in 1800 seconds, \
+             which is longer than a run waits"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_source_that_asks_for_half_an_hour_is_asked_once() {
+        let server = MockServer::start().await;
+        Mock::given(method("GET"))
+            .respond_with(ResponseTemplate::new(429).insert_header("retry-after", "1800"))
+            .expect(1)
+            .mount(&server)
+            .await;
+        let url = server.uri();
+        let left = http().get("query", |client| client.get(&url)).await.unwrap_err();
+        assert!(left.to_string().contains("in 1800 seconds"), "{left}");
+    }
+
+    #[test]
+    fn a_date_counts_from_the_date_of_the_answer() {
+        let wait = |after: &str, date: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, after.parse().unwrap());
+            if let Some(date) = date {
+                headers.insert(DATE, date.parse().unwrap());
+            }
+            retry_after(&headers).map(|wait| wait.as_secs())
+        };
+        let now = Some("Sat, 21 Nov 2026 10:00:00 GMT");
+        for (after, date, expected) in [
+            ("Sat, 21 Nov 2026 10:30:00 GMT", now, Some(1_800)),
+            // The older forms, which must be understood too.
+            ("Saturday, 21-Nov-26 10:00:07 GMT", now, Some(7)),
+            ("Sat Nov 21 10:01:00 2026", now, Some(60)),
+            ("Sat, 21 Nov 2026 09:59:00 GMT", now, Some(0)),
+            // From when is not known.
+            ("Sat, 21 Nov 2026 10:30:00 GMT", None, None),
+            (" 30 ", None, Some(30)),
+            ("99999999999999999999999", now, Some(u64::MAX)),
+            ("-5", now, None),
+            ("soon", now, None),
+            ("", now, None),
+        ] {
+            assert_eq!(wait(after, date), expected, "{after}");
+        }
     }
 
     #[test]

@@ -272,6 +272,51 @@ async fn on_each_day_that_a_taken_charge_covers_the_bill_is_whole() {
     assert_eq!(amounts(&sorted), ["5", "0.5", "3"]);
 }
 
+#[tokio::test]
+async fn the_same_content_is_two_bills_for_two_providers_accounts_or_months() {
+    let month = json!({"month": {"column": "month", "format": "%Y-%m"}});
+    let rule = |path: &str, provider: &str, account: &str, period: &Value| {
+        json!({"path": path, "provider": provider, "account": account, "format": {"csv": {
+            "period": period,
+            "amount": {"column": "amount", "unit": "dollars", "currency": {"fixed": "USD"}},
+        }}})
+    };
+    let first = json!({"fixed": {"start": "2026-11-01", "end": "2026-11-02"}});
+    let second = json!({"fixed": {"start": "2026-11-02", "end": "2026-11-03"}});
+    let document = json!({"files": [
+        rule("groq/mine/*", "groq", "mine", &month),
+        rule("groq/1/*", "groq", "acme", &first),
+        rule("groq/2/*", "groq", "acme", &second),
+        rule("groq/*", "groq", "acme", &month),
+        rule("mistral/*", "mistral", "acme", &month),
+    ]});
+    let mapping = Mapping::parse(&document.to_string()).unwrap();
+    let body = "month,amount\n2026-11,20.00\n";
+    let names = ["groq/1/a", "groq/2/a", "groq/a", "groq/b", "groq/mine/a", "mistral/a"];
+    let files = names.map(|name| (format!("inbox/{name}.csv"), body));
+    let files: Vec<_> = files.iter().map(|(key, body)| (key.as_str(), *body)).collect();
+    let sorted = sorted(mapping, &files).await;
+    let whose: Vec<_> = sorted
+        .bill
+        .lines
+        .iter()
+        .map(|line| format!("{} {} {}", line.provider, line.account, line.start.date()))
+        .collect();
+    assert_eq!(
+        whose,
+        [
+            "groq acme 2026-11-01",
+            "groq acme 2026-11-02",
+            "groq acme 2026-11-01",
+            "groq mine 2026-11-01",
+            "mistral acme 2026-11-01"
+        ]
+    );
+    assert!(sorted.bill.lines.iter().all(|line| line.amount == usd("20")));
+    let once: Vec<_> = sorted.bill.notes.iter().filter(|note| note.contains("same")).collect();
+    assert_eq!(once, ["inbox/groq/b.csv: the same content as inbox/groq/a.csv, counted once"]);
+}
+
 fn gzip(content: &[u8]) -> Bytes {
     let mut packer = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     std::io::Write::write_all(&mut packer, content).unwrap();
