@@ -1,6 +1,8 @@
 //! MongoDB Atlas: the invoices of an organization and their lines, in **cents**. An invoice covers a month and is asked
-//! for as a whole. Each line belongs to the day it starts on, and lines of other days than the asked ones are left to
-//! the pull of their day, so no line is booked twice.
+//! for as a whole. Each line belongs to one day, and lines of other days than the asked ones are left to the pull of
+//! their day, so no line is booked twice. A line within a day is that day's. A longer one (Atlas documents no longest
+//! period) is booked whole on its last day, or on the invoice's if that comes first, with its period in a tag: what a
+//! pull of some days spread over the days before them would be lost, and only on its last day is its amount known.
 //!
 //! A line's price is `totalPriceCents`, which Atlas has rounded: it is never recomputed from quantity and unit price.
 
