@@ -106,6 +106,10 @@ fn what_is_no_whole_json_is_called_by_its_name() {
         let (field, reason) = wrong::<Page>(body);
         assert!(reason.contains(expect), "{body}: {field} {reason}");
     }
+    let packed = READER.json::<Page>(b"\x1f\x8b\x08\0").unwrap_err().to_string();
+    assert!(packed.contains("is packed"), "{packed}");
+    let marked: Page = READER.json("\u{feff}{\"rows\":[]}\r\n".as_bytes()).unwrap();
+    assert!(marked.rows.is_empty());
     let long = format!(r#"{{"rows":"{}"}}"#, "é".repeat(5_000));
     assert!(wrong::<Page>(&long).1.chars().count() < LONGEST_REASON + 4);
 }
