@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use tallygate_shared::money::Usd;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 
 use crate::config::{self, Config, ConfigError, Machine, Storage, from_value, resolve, secrets_of};
 use crate::connectors::http::Patience;
@@ -195,9 +195,9 @@ pub enum Span {
     /// Chosen days, the last one included.
     Backfill {
         /// The first.
-        from: tallygate_shared::time::Date,
+        from: Date,
         /// The last.
-        last: tallygate_shared::time::Date,
+        last: Date,
     },
 }
 
@@ -232,7 +232,9 @@ impl App {
     fn span(&self, span: &Span) -> (RunId, Days) {
         match span {
             Span::Nightly => nightly(self.clock.now(), self.config.lookback_days),
-            Span::Backfill { from, last } => backfill(*from, *last),
+            Span::Backfill { from, last } => {
+                backfill(*from, last_to_ask(*from, *last, self.clock.now().date()))
+            }
         }
     }
 
@@ -284,7 +286,7 @@ impl App {
         &self,
         connector: &dyn Connector,
         days: Days,
-        today: tallygate_shared::time::Date,
+        today: Date,
     ) -> Result<Pulled, String> {
         let pulled = pull::pull(connector, days, today, self.objects.as_ref()).await;
         pulled.map_err(|error| error.to_string())
@@ -428,7 +430,32 @@ fn told(pulled: &Pulled) -> String {
     )
 }
 
+/// The last day of a backfill that sources are asked for. Of days to come there is no bill, and an answer in days has
+/// none of them.
+fn last_to_ask(from: Date, last: Date, today: Date) -> Date {
+    last.min(today).max(from)
+}
+
 /// Where the configuration is read from when nothing else is said.
 pub fn default_config() -> &'static Path {
     Path::new("reconciler.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_to_come_are_not_asked_for() {
+        let day = |text| Date::parse(text).unwrap();
+        for (from, last, asked) in [
+            ("2026-11-01", "2026-11-30", "2026-11-21"),
+            ("2026-11-01", "2026-11-21", "2026-11-21"),
+            ("2026-11-01", "2026-11-20", "2026-11-20"),
+            // A source says that it does not have it.
+            ("2026-11-25", "2026-11-30", "2026-11-25"),
+        ] {
+            assert_eq!(last_to_ask(day(from), day(last), day("2026-11-21")), day(asked), "{last}");
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! MongoDB Atlas: the invoices of an organization and their lines, in **cents**. An invoice covers a month and is asked
-//! for as a whole. Each line belongs to the day it starts on, and lines of other days than the asked ones are left to
-//! the pull of their day, so no line is booked twice.
+//! for as a whole. Each line belongs to one day, and lines of other days than the asked ones are left to the pull of
+//! their day, so no line is booked twice. A line within a day is that day's. A longer one (Atlas documents no longest
+//! period) is booked whole on its last day, or on the invoice's if that comes first, with its period in a tag: what a
+//! pull of some days spread over the days before them would be lost, and only on its last day is its amount known.
 //!
 //! A line's price is `totalPriceCents`, which Atlas has rounded: it is never recomputed from quantity and unit price.
 
@@ -180,11 +182,13 @@ impl Connector for Atlas {
         let mut bill = Bill::default();
         let mut lists = Lists::new(NAME);
         let (mut seen, mut expected) = (BTreeSet::new(), vec![INVOICES.to_owned()]);
+        let mut stated = 0;
         for page in pages {
             let reader = Reader::new(NAME, &page.label);
             let more = if page.label == INVOICES {
                 let listed = listed(&reader, &page.body)?;
                 let any = !listed.results.is_empty();
+                stated = listed.total_count;
                 for (index, invoice) in listed.results.into_iter().enumerate() {
                     if invoice.overlaps(days) {
                         expected.push(label(&invoice.id));
@@ -204,6 +208,11 @@ impl Connector for Atlas {
             lists.page(&page.label, more)?;
         }
         lists.finish(expected.iter().map(String::as_str))?;
+        // An organization that is new or free has no invoice, so none may be listed: but not fewer than stated.
+        if (seen.len() as u64) < stated {
+            let reason = format!("is {stated}, and {} invoices came", seen.len());
+            return Err(Reader::new(NAME, INVOICES).wrong("totalCount", reason));
+        }
         Ok(bill)
     }
 }

@@ -2,9 +2,10 @@
 //! Azure OpenAI and Foundry, and whatever else the scope or the filter lets through. Claude in Foundry is sold through
 //! the Marketplace: a filter on the Cognitive Services alone leaves it out.
 //!
-//! Columns are found by their names, never by place. Meters are the source's words: lines name no model.
+//! Columns are found by their names, never by place. Meters are the source's words: lines name no model. A day without
+//! charges has no row, so an answer without rows, with all its columns, is a good one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use async_trait::async_trait;
 use reqwest::Url;
@@ -298,6 +299,12 @@ fn row(
     }
 }
 
+/// All of a row but its cost, whatever the order of the columns.
+fn identity(columns: &[Column], cells: &[Box<RawValue>]) -> BTreeMap<String, String> {
+    let named = columns.iter().zip(cells).filter(|(column, _)| column.name != "Cost");
+    named.map(|(column, cell)| (column.name.clone(), cell.get().to_owned())).collect()
+}
+
 #[async_trait]
 impl Connector for Azure {
     fn name(&self) -> &'static str {
@@ -333,6 +340,7 @@ impl Connector for Azure {
     fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError> {
         let (mut bill, mut rounded) = (Bill::default(), Rounded::default());
         let mut lists = Lists::new(NAME);
+        let mut seen = BTreeSet::new();
         for page in pages {
             let reader = Reader::new(NAME, &page.label);
             if page.label != QUERY {
@@ -345,6 +353,11 @@ impl Connector for Azure {
                 let at = format!("properties.rows[{index}]");
                 let row = row(&reader, &at, columns, cells)?;
                 reader.within(days, row.day.midnight(), next_day(row.day).midnight(), &at)?;
+                if !seen.insert(identity(columns, cells)) {
+                    // Rows are groups. They move from page to page when Azure refreshes its data in between.
+                    let reason = "has the day and the groups of a row before: it would count twice";
+                    return Err(reader.wrong(&at, reason));
+                }
                 bill.lines.push(self.line(row, &mut rounded));
             }
             lists.page(QUERY, self.next(&reader, &answer)?.is_some())?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use bytes::{Bytes, BytesMut};
-use reqwest::header::{HeaderMap, RETRY_AFTER};
+use reqwest::header::{DATE, HeaderMap, RETRY_AFTER};
 use reqwest::{RequestBuilder, Response, StatusCode, Url};
 
 use super::{PullError, RawPage};
@@ -15,6 +15,7 @@ use super::{PullError, RawPage};
 const MAX_BODY: usize = 64 * 1024 * 1024;
 /// More pages than any range of days has: whoever passes this runs in a circle.
 const MAX_PAGES: usize = 10_000;
+/// A run waits no longer than this between two attempts, jitter apart.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
 
 /// How often and how patiently to try.
@@ -98,20 +99,28 @@ impl Attempts {
         Ok(())
     }
 
-    /// How long to wait: as long as the other side asks for, and longer every time, with jitter.
+    /// How long to wait: as long as the other side asks for, and on top a time with jitter that grows with each attempt,
+    /// so that those who were told the same do not come back together. Whoever asks for more than a run waits is not
+    /// asked again in this run: sooner would be refused too, and make it longer.
     fn wait(&mut self, failed: Failed) -> Result<Duration, PullError> {
         let (reason, after) = match failed {
             Failed::Final(error) => return Err(error),
             Failed::Again { reason, after } => (reason, after),
         };
-        let Some(wait) = self.waits.next() else {
-            return Err(PullError::Unavailable {
-                source_name: self.source.into(),
-                what: self.what.clone(),
-                reason,
-            });
+        let unavailable = |reason| PullError::Unavailable {
+            source_name: self.source.into(),
+            what: self.what.clone(),
+            reason,
         };
-        let wait = after.unwrap_or_default().max(wait).min(LONGEST_WAIT);
+        let after = after.unwrap_or_default();
+        if after > LONGEST_WAIT {
+            let seconds = after.as_secs();
+            return Err(unavailable(format!(
+                "{reason}; it may be asked again in {seconds} seconds, which is longer than a run waits"
+            )));
+        }
+        let wait = self.waits.next().ok_or_else(|| unavailable(reason.clone()))?;
+        let wait = after.saturating_add(wait);
         tracing::warn!(source = self.source, what = self.what, reason, ?wait, "trying again");
         Ok(wait)
     }
@@ -240,17 +249,24 @@ pub async fn whole_body(
 }
 
 /// The longest wait that the answer asks for. Azure's Cost Management has a header for each of its quotas, and all of
-/// them must be met.
+/// them must be met. A date counts from the answer's own `Date`, so no clock needs to be right but the other side's.
 pub fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let date = |text: &str| httpdate::parse_http_date(text).ok();
+    let answered = headers.get(DATE).and_then(|value| date(value.to_str().ok()?.trim()));
+    let wait = |text: &str| {
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
+        }
+        let (until, answered) = (date(text)?, answered?);
+        Some(until.duration_since(answered).unwrap_or_default())
+    };
     let asks = headers.iter().filter(|(name, _)| {
         let name = name.as_str();
         *name == RETRY_AFTER
             || (name.starts_with("x-ms-ratelimit-microsoft.costmanagement-")
                 && name.ends_with("-retry-after"))
     });
-    asks.filter_map(|(_, value)| value.to_str().ok()?.trim().parse().ok())
-        .max()
-        .map(Duration::from_secs)
+    asks.filter_map(|(_, value)| wait(value.to_str().ok()?.trim())).max()
 }
 
 /// Reads a source's address from its settings.
@@ -310,135 +326,4 @@ impl Cursors {
 }
 
 #[cfg(test)]
-mod tests {
-    use wiremock::matchers::{method, path};
-    use wiremock::{Mock, MockServer, ResponseTemplate};
-
-    use super::*;
-
-    fn http() -> Http {
-        let patience = Patience { retries: 3, first_wait: Duration::from_millis(1) };
-        Http::new("test", patience).unwrap()
-    }
-
-    #[tokio::test]
-    async fn tries_again_what_may_pass_and_nothing_else() {
-        let server = MockServer::start().await;
-        let script = [("/busy", 503, 2), ("/busy", 429, 1), ("/busy", 200, 1), ("/no", 403, 1)];
-        for (at, status, times) in script {
-            Mock::given(method("GET"))
-                .and(path(at))
-                .respond_with(ResponseTemplate::new(status).set_body_string("body"))
-                .up_to_n_times(times)
-                .expect(times)
-                .mount(&server)
-                .await;
-        }
-        let ask = |at: &str| {
-            let url = format!("{}{at}", server.uri());
-            move |client: &reqwest::Client| client.get(&url)
-        };
-        assert_eq!(http().get("pages", ask("/busy")).await.unwrap(), "body");
-        let refused = http().get("pages", ask("/no")).await.unwrap_err();
-        assert!(matches!(refused, PullError::Refused { .. }), "{refused}");
-        let gone = http().get("pages", ask("/gone")).await.unwrap_err();
-        assert!(
-            gone.to_string().contains("404") && !gone.to_string().contains("127.0.0.1"),
-            "{gone}"
-        );
-    }
-
-    #[tokio::test]
-    async fn nobody_at_the_address_is_said_with_the_cause_and_without_the_address() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/account-7", listener.local_addr().unwrap());
-        drop(listener);
-        let gone = http().get("pages", |client| client.get(&url)).await.unwrap_err().to_string();
-        assert!(gone.contains("refused") && gone.ends_with("check the address"), "{gone}");
-        assert!(!gone.contains("account-7") && !gone.contains("127.0.0.1"), "{gone}");
-    }
-
-    #[tokio::test]
-    async fn a_body_shorter_than_announced_is_asked_for_again() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-        let url = format!("http://{}/", listener.local_addr().unwrap());
-        let server = std::thread::spawn(move || {
-            for body in ["{\"line\":1}", "{\"line\":1}\n{\"line\":2}"] {
-                let (mut stream, _) = listener.accept().unwrap();
-                let mut request = [0; 4096];
-                let _ = std::io::Read::read(&mut stream, &mut request).unwrap();
-                let head = "HTTP/1.1 200 OK\r\ncontent-length: 21\r\nconnection: close\r\n\r\n";
-                std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
-            }
-        });
-        let body = http().get("lines", |client| client.get(&url)).await.unwrap();
-        assert_eq!(body, "{\"line\":1}\n{\"line\":2}");
-        server.join().unwrap();
-    }
-
-    #[test]
-    fn waits_grow_to_a_limit_and_are_no_shorter_than_asked_for() {
-        let patience = Patience { retries: 4, first_wait: Duration::from_secs(2) };
-        let mut attempts = patience.attempts("test", "costs");
-        let asked = |seconds| Failed::Again {
-            reason: "busy".into(),
-            after: Some(Duration::from_secs(seconds)),
-        };
-        for (failed, least, most) in [
-            (Failed::again("busy"), 2, 4),
-            (Failed::again("busy"), 4, 8),
-            (asked(17), 17, 17),
-            // Nobody waits for longer than this.
-            (asked(86_400), 60, 60),
-        ] {
-            let wait = attempts.wait(failed).unwrap();
-            assert!(wait >= Duration::from_secs(least), "{wait:?}");
-            assert!(wait <= Duration::from_secs(most), "{wait:?}");
-        }
-        let over = attempts.wait(Failed::again("busy")).unwrap_err();
-        assert_eq!(over.to_string(), "test could not be asked for costs: busy");
-        let refused = PullError::Refused {
-            source_name: "test".into(),
-            what: "costs".into(),
-            remedy: "a new key".into(),
-        };
-        let mut attempts = patience.attempts("test", "costs");
-        assert_eq!(attempts.wait(Failed::Final(refused.clone())), Err(refused));
-    }
-
-    #[test]
-    fn the_longest_wait_asked_for_counts() {
-        let mut headers = HeaderMap::new();
-        assert_eq!(retry_after(&headers), None);
-        for (name, value) in [
-            ("retry-after", "2"),
-            ("x-ms-ratelimit-microsoft.costmanagement-tenant-retry-after", "17"),
-            ("x-ms-ratelimit-microsoft.costmanagement-qpu-retry-after", "9"),
-            ("x-ms-ratelimit-microsoft.costmanagement-qpu-remaining", "600"),
-        ] {
-            headers.insert(name, value.parse().unwrap());
-        }
-        assert_eq!(retry_after(&headers), Some(Duration::from_secs(17)));
-    }
-
-    #[test]
-    fn addresses_stay_below_their_base() {
-        let base = base_url("test", "https://api.example.com/v1/").unwrap();
-        let url = address(&base, &["projects", "../a?b"], &[("group_by[]", "x&y")]);
-        assert_eq!(
-            url.as_str(),
-            "https://api.example.com/v1/projects/..%2Fa%3Fb?group_by%5B%5D=x%26y"
-        );
-        for bad in ["", "api.example.com", "mailto:a@b", "ftp://a/b", "https://a/?b=c"] {
-            assert!(base_url("test", bad).is_err(), "{bad}");
-        }
-    }
-
-    #[test]
-    fn a_cursor_comes_once() {
-        let mut cursors = Cursors::new("test", "costs");
-        cursors.follow("a").unwrap();
-        cursors.follow("b").unwrap();
-        assert!(cursors.follow("a").is_err());
-    }
-}
+mod tests;

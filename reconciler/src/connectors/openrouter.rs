@@ -2,7 +2,8 @@
 //!
 //! `usage` is what OpenRouter takes from the credits and is the bill. What it paid a provider with the caller's own
 //! key (`byok_usage_inference`) is on that provider's bill and is only told in a tag. The fee on buying credits is in
-//! neither: it is on the receipt. Days older than 30 are gone at the source.
+//! neither: it is on the receipt. Days older than 30 are gone at the source. A day without requests has no rows, so a
+//! day's answer may be empty; that each day was answered is checked.
 
 use async_trait::async_trait;
 use reqwest::Url;
@@ -214,10 +215,6 @@ impl OpenRouter {
     }
 }
 
-fn each_day(days: Days) -> impl Iterator<Item = Date> {
-    (days.from.days()..days.to.days()).map(Date::from_days)
-}
-
 fn label(day: Date) -> String {
     format!("{ACTIVITY}/{day}")
 }
@@ -230,7 +227,7 @@ impl Connector for OpenRouter {
 
     async fn fetch(&self, days: Days) -> Result<Vec<RawPage>, PullError> {
         let mut pages = Vec::new();
-        for day in each_day(days).collect::<Vec<_>>() {
+        for day in days.each() {
             let date = day.to_string();
             pages.push(self.ask(&label(day), ACTIVITY, ("date", &date)).await?);
         }
@@ -245,7 +242,7 @@ impl Connector for OpenRouter {
     fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError> {
         let (mut bill, mut rounded) = (Bill::default(), Rounded::default());
         let mut lists = Lists::new(NAME);
-        let expected: Vec<_> = each_day(days).map(label).collect();
+        let expected: Vec<_> = days.each().map(label).collect();
         for page in pages {
             let label = page.label.as_str();
             let reader = Reader::new(NAME, label);

@@ -206,6 +206,12 @@ impl<'a> Reader<'a> {
 
     /// Reads JSON that is a part of the answer, such as one line of many: `at` names the part.
     pub fn json_at<T: DeserializeOwned>(&self, at: &str, body: &[u8]) -> Result<T, PullError> {
+        // Some servers put a byte order mark before it.
+        let body = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body);
+        if body.starts_with(b"\x1F\x8B") {
+            let reason = "is packed, which was not asked for: look for a proxy in between";
+            return Err(self.wrong(at, reason));
+        }
         let first = body.iter().find(|byte| !byte.is_ascii_whitespace());
         match first {
             None => return Err(self.wrong(at, "is empty")),
@@ -285,6 +291,20 @@ impl<'a> Reader<'a> {
             ));
         }
         Ok(())
+    }
+
+    /// Refuses an answer in buckets that lacks one of the days. A day on which nothing was used has an empty bucket, so an
+    /// answer without it is cut short: read as "no charges", it would take back what was billed before.
+    pub fn each_day(
+        &self,
+        days: Days,
+        has: impl Fn(Date) -> bool,
+        field: &str,
+    ) -> Result<(), PullError> {
+        match days.each().find(|day| !has(*day)) {
+            Some(day) => Err(self.wrong(field, format!("does not have {day}"))),
+            None => Ok(()),
+        }
     }
 
     /// Refuses any currency but US dollars, in whatever case.

@@ -172,6 +172,7 @@ impl Connector for Vercel {
             }
             lists.page(CHARGES, false)?;
             let body = page.body.trim_ascii_end();
+            // One line a charge: a team without charges has none, and nothing else in the answer could tell it.
             if body.is_empty() {
                 bill.notes.push(format!("{NAME}: no charges in {}..{}", days.from, days.to));
                 continue;

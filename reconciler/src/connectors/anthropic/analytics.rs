@@ -1,4 +1,6 @@
 //! The newer report: `analytics/cost` and `analytics/usage`, rows of a day and a group.
+//!
+//! A day without use has no row here, so an answer without rows is a good one: `data_refreshed_at` says until when.
 
 use std::collections::BTreeSet;
 

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 
-use super::{Counts, NAME, Page, PullError, kind, meter, tags, workspace};
+use super::{Counts, Days, NAME, Page, PullError, Reader, kind, meter, tags, workspace};
 use crate::bill::{Bill, BillLine, MeasuredUsage};
 use crate::connectors::read::{CentsText, Utc};
 
@@ -93,6 +93,15 @@ impl Legacy {
             }
         }
         page.more()
+    }
+
+    /// Refuses answers that lack one of the days: each has a bucket.
+    pub(super) fn finish(&self, days: Days) -> Result<(), PullError> {
+        for (label, seen) in [(COSTS, &self.costs), (USAGE, &self.usage)] {
+            let has = |day: Date| seen.contains(&day.midnight());
+            Reader::new(NAME, label).each_day(days, has, "data")?;
+        }
+        Ok(())
     }
 
     /// What is missing in the bill.

@@ -225,13 +225,16 @@ impl Connector for Anthropic {
             lists.page(label, more)?;
         }
         let expected = match self.settings.report {
-            AnthropicReport::Legacy => vec![legacy::COSTS.to_owned()],
+            AnthropicReport::Legacy => vec![legacy::COSTS.to_owned(), legacy::USAGE.to_owned()],
             AnthropicReport::Analytics => parts(days)
                 .into_iter()
                 .map(|part| analytics::label(analytics::COSTS, part))
                 .collect(),
         };
         lists.finish(expected.iter().map(String::as_str))?;
+        if self.settings.report == AnthropicReport::Legacy {
+            older.finish(days)?;
+        }
         bill.notes.extend(older.notes());
         bill.notes.extend(newer.notes());
         bill.notes.extend(without_keys(NAME, self.settings.list_keys, pages, keys::LABEL));

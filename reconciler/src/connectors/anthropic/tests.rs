@@ -238,6 +238,47 @@ fn rows_that_come_twice_and_runs_that_are_missing_are_errors() {
 }
 
 #[test]
+fn an_answer_that_lacks_a_day_is_no_bill() {
+    let none = idle(0);
+    for (costs, usage, label, day) in [
+        (none.clone(), fixture!("usage_report").to_owned(), "cost_report", "2026-11-01"),
+        (fixture!("cost_report_2").into(), fixture!("usage_report").into(), "cost_report", "-01"),
+        (idle(2), none.clone(), "usage_report/messages", "2026-11-01"),
+    ] {
+        let pages = [page("cost_report", costs), page("usage_report/messages", usage)];
+        let error = older().read(days("2026-11-01", 2), &pages).unwrap_err().to_string();
+        let named = error.contains("anthropic") && error.contains(label) && error.contains(day);
+        assert!(named && error.contains("does not have"), "{error}");
+    }
+    let mut half = older_pages();
+    half[1] = page(
+        "cost_report",
+        fixture!("cost_report_2").replace("2026-11-02T00:00:00Z", "2026-11-02T12:00:00Z"),
+    );
+    let error = older().read(days("2026-11-01", 2), &half).unwrap_err().to_string();
+    assert!(error.contains("does not have 2026-11-02"), "{error}");
+    // Days on which nothing was used have empty buckets, or no rows in the newer report.
+    let pages = [page("cost_report", idle(2)), page("usage_report/messages", idle(2))];
+    assert_eq!(older().read(days("2026-11-01", 2), &pages).unwrap().lines, []);
+    let none = none.replace('{', "{\"data_refreshed_at\":\"2026-11-03T00:00:00Z\",");
+    let pages = [page("analytics/cost/2026-11-01", none)];
+    assert_eq!(newer().read(days("2026-11-01", 2), &pages).unwrap().lines, []);
+}
+
+/// November's first days without anything.
+fn idle(days: u8) -> String {
+    let buckets: Vec<_> = (1..=days)
+        .map(|day| {
+            format!(
+                r#"{{"starting_at":"2026-11-{day:02}T00:00:00Z","ending_at":"2026-11-{:02}T00:00:00Z","results":[]}}"#,
+                day + 1
+            )
+        })
+        .collect();
+    format!(r#"{{"data":[{}],"has_more":false,"next_page":null}}"#, buckets.join(","))
+}
+
+#[test]
 fn runs_of_days_fit_the_report() {
     let lengths = |count| -> Vec<i64> {
         let parts = parts(days("2026-10-01", count));
@@ -288,8 +329,10 @@ async fn both_reports_are_pulled_page_by_page() {
 async fn costs_are_pulled_where_keys_may_not_be_listed() {
     let server = MockServer::start().await;
     let root = "/v1/organizations";
-    answer(&server, &format!("{root}/cost_report"), ("page", None), fixture!("cost_report_2"))
-        .await;
+    let costs = [(None, fixture!("cost_report_1")), (Some("page_2"), fixture!("cost_report_2"))];
+    for (cursor, body) in costs {
+        answer(&server, &format!("{root}/cost_report"), ("page", cursor), body).await;
+    }
     answer(
         &server,
         &format!("{root}/usage_report/messages"),
@@ -304,7 +347,7 @@ async fn costs_are_pulled_where_keys_may_not_be_listed() {
         .mount(&server)
         .await;
     let bill = pull(&connector(&server.uri(), "legacy"), days("2026-11-01", 2)).await.unwrap();
-    assert_eq!(bill.lines.len(), 2);
+    assert_eq!(bill.lines.len(), 4);
     assert!(bill.notes[1].contains("could not be listed"), "{:?}", bill.notes);
 }
 
@@ -333,7 +376,7 @@ proptest! {
             })
             .collect();
         let parts: Vec<_> = buckets.chunks(per_page).collect();
-        let pages: Vec<_> = parts
+        let mut pages: Vec<_> = parts
             .iter()
             .enumerate()
             .map(|(at, buckets)| {
@@ -344,6 +387,7 @@ proptest! {
                 ))
             })
             .collect();
+        pages.push(page("usage_report/messages", idle(9)));
         let bill = older().read(days("2026-11-01", 9), &pages).unwrap();
         prop_assert_eq!(total(&bill).pico(), picos.iter().map(|(_, pico)| i128::from(*pico)).sum::<i128>());
         prop_assert_eq!(bill.lines.len(), picos.len());

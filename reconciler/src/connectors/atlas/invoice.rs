@@ -96,6 +96,7 @@ pub(super) fn read(
         tags: BTreeMap::new(),
     };
     let extra = settle(&invoice, bill);
+    let last = invoice.end_date.0.plus_ms(-1).date();
     for (index, item) in invoice.line_items.into_iter().enumerate() {
         let at = format!("lineItems[{index}]");
         let mut period = (item.start_date.0, item.end_date.0);
@@ -106,15 +107,21 @@ pub(super) fn read(
             // What is charged at a moment is charged on its day.
             period.1 = next_day(period.0.date()).midnight();
         }
+        let stated = period;
+        let ends = period.1.plus_ms(-1).date();
+        if ends > period.0.date() {
+            let day = ends.min(last);
+            period = (day.midnight(), next_day(day).midnight());
+        }
         if item.quantity.is_some() && item.unit.is_none() {
             return Err(reader.wrong(&format!("{at}.unit"), "is missing, and `quantity` is there"));
         }
         if on(days, period.0) {
-            bill.lines.push(line(base(period, kind(&item), cents(item.total_price_cents)), item));
+            let base = base(period, kind(&item), cents(item.total_price_cents));
+            bill.lines.push(line(base, item, stated));
         }
     }
     // What belongs to the invoice as a whole is booked on its last day.
-    let last = invoice.end_date.0.plus_ms(-1).date();
     let period = (last.midnight(), next_day(last).midnight());
     if on(days, period.0) {
         for (kind, description, amount) in extra {
@@ -162,7 +169,7 @@ fn kind(item: &Item) -> ChargeKind {
     }
 }
 
-fn line(base: BillLine, item: Item) -> BillLine {
+fn line(base: BillLine, item: Item, stated: (Timestamp, Timestamp)) -> BillLine {
     let tags = item.tags.unwrap_or_default();
     let mut tags: BTreeMap<_, _> =
         tags.into_iter().map(|(name, values)| (name, values.join(","))).collect();
@@ -171,12 +178,14 @@ fn line(base: BillLine, item: Item) -> BillLine {
         None => item.sku.clone(),
     };
     let discount = item.discount_cents.filter(|cents| *cents != 0);
+    let long = (stated != (base.start, base.end)).then(|| format!("{}..{}", stated.0, stated.1));
     // The organization's own tags keep their names.
     for (name, value) in [
         ("atlas:sku", Some(item.sku)),
         ("atlas:cluster", item.cluster_name),
         ("atlas:project_name", item.group_name),
         ("atlas:note", item.note),
+        ("atlas:period", long),
         ("atlas:discount_cents", discount.map(|cents| cents.to_string())),
     ] {
         tags.extend(value.map(|value| (name.to_owned(), value)));

@@ -14,6 +14,7 @@ const LIST_1: &str = include_str!("../fixtures/atlas/invoices_1.json");
 const LIST_2: &str = include_str!("../fixtures/atlas/invoices_2.json");
 const PENDING: &str = include_str!("../fixtures/atlas/invoice_pending.json");
 const PAID: &str = include_str!("../fixtures/atlas/invoice_paid.json");
+const EMPTY: &str = r#"{"results":[],"totalCount":4}"#;
 const PENDING_LABEL: &str = "invoices/6566e8d7c1d2e3f4a5b6c7d8";
 const PAID_LABEL: &str = "invoices/6540e8d7c1d2e3f4a5b6c7d8";
 const ROOT: &str = "/api/atlas/v2/orgs/org1";
@@ -41,7 +42,7 @@ fn pages() -> Vec<RawPage> {
 }
 
 #[test]
-fn lines_belong_to_the_day_they_start_on() {
+fn a_line_within_a_day_belongs_to_it() {
     let bill = offline().read(days("2026-11-01", 1), &pages()).unwrap();
     let [line] = &bill.lines[..] else { panic!("{:?}", bill.lines) };
     assert_eq!((line.amount, line.kind), (usd("1.2"), ChargeKind::Usage));
@@ -65,6 +66,38 @@ fn lines_belong_to_the_day_they_start_on() {
     let mut all = offline().read(days("2026-10-31", 3), &pages()).unwrap().lines;
     all.sort_by_key(|line| line.start);
     assert_eq!(by_day, all);
+}
+
+#[test]
+fn a_line_longer_than_a_day_is_booked_whole_and_once_whatever_the_look_back() {
+    let item = |cents: u32, start: &str, end: &str| {
+        format!(
+            r#"{{"sku":"S","totalPriceCents":{cents},"startDate":"{start}T00:00:00Z","endDate":"{end}T00:00:00Z"}}"#
+        )
+    };
+    let lines = [
+        item(3_000, "2026-11-01", "2026-11-29"),
+        item(200, "2026-11-03", "2026-11-05"),
+        // A prepaid year: no pull of its last day asks for this invoice.
+        item(70_000, "2026-11-10", "2027-11-10"),
+        item(1, "2026-11-10", "2026-11-11"),
+    ];
+    let end = PENDING.find("\"lineItems\"").unwrap();
+    let body = format!("{}\"lineItems\":[{}]}}", &PENDING[..end], lines.join(","));
+    let pages = [page("invoices", LIST_1), page("invoices", LIST_2), page(PENDING_LABEL, body)];
+    let booked = |from: &str, count| -> Vec<_> {
+        let bill = offline().read(days(from, count), &pages).unwrap();
+        bill.lines.into_iter().map(|line| (line.start, line.amount, line.tags)).collect()
+    };
+    let [fee, short, year, daily] = &booked("2026-11-02", 29)[..] else { panic!() };
+    assert_eq!((fee.0, fee.1), (at("2026-11-28"), usd("30")));
+    assert_eq!(fee.2["atlas:period"], "2026-11-01T00:00:00.000Z..2026-11-29T00:00:00.000Z");
+    assert_eq!((short.0, short.1), (at("2026-11-04"), usd("2")));
+    assert_eq!((year.0, year.1), (at("2026-11-30"), usd("700")));
+    assert_eq!((daily.0, daily.2.get("atlas:period")), (at("2026-11-10"), None));
+    // Pulls of seven days, one after the other, find each line once.
+    let weeks = ["2026-11-02", "2026-11-09", "2026-11-16", "2026-11-23", "2026-11-30"];
+    assert_eq!(weeks.iter().map(|from| booked(from, 7).len()).sum::<usize>(), 4);
 }
 
 #[test]
@@ -146,6 +179,13 @@ fn what_is_not_as_documented_is_an_error_that_names_it() {
         pages.remove(missing);
         assert!(unreadable(connector.read(days, &pages)).1.contains(expect));
     }
+    let short = page("invoices", LIST_2.replace("\"totalCount\":3", "\"totalCount\":4"));
+    let pages_of_three = [page("invoices", LIST_1), short, page("invoices", EMPTY)];
+    let (field, reason) =
+        unreadable(connector.read(days, &[&pages_of_three, &pages()[2..]].concat()));
+    assert!(field == "totalCount" && reason.contains("is 4, and 3 invoices"), "{field} {reason}");
+    let none = page("invoices", EMPTY.replace('4', "0"));
+    assert_eq!(connector.read(days, &[none]).unwrap().lines, []);
     let mut swapped = pages();
     swapped[2].body = swapped[3].body.clone();
     assert_eq!(unreadable(connector.read(days, &swapped)).0, "id");

@@ -89,6 +89,13 @@ fn what_is_not_as_documented_is_an_error_that_names_it() {
         );
     }
     refuses_bad_bodies(connector, days, &pages(), 1);
+    let mut moved = pages();
+    let row = FIRST.split("[\n   ").nth(1).unwrap().split(",\n   [").next().unwrap();
+    let again = row.replace("12.34", "12.35");
+    moved[1] =
+        page(QUERY, FIRST.replacen(row, &again, 1).replacen("\"nextLink\":\"", "\"was\":\"", 1));
+    let (field, reason) = unreadable(connector.read(days, &moved));
+    assert!(field == "properties.rows[0]" && reason.contains("count twice"), "{field} {reason}");
     let (_, reason) = unreadable(connector.read(days, &pages()[..1]));
     assert!(reason.contains("more pages follow"), "{reason}");
 }
@@ -197,19 +204,22 @@ proptest! {
         picos in prop::collection::vec(any::<i64>(), 1..30),
         per_page in 1_usize..10,
     ) {
-        let parts: Vec<_> = picos.chunks(per_page).collect();
+        let numbered: Vec<_> = picos.iter().enumerate().collect();
+        let parts: Vec<_> = numbered.chunks(per_page).collect();
         let pages: Vec<_> = parts
             .iter()
             .enumerate()
             .map(|(index, picos)| {
                 let rows: Vec<_> = picos
                     .iter()
-                    .map(|pico| format!(r#"["USD",20261101,{}]"#, Usd::from_pico(i128::from(*pico))))
+                    .map(|(meter, pico)| (meter, Usd::from_pico(i128::from(**pico))))
+                    .map(|(meter, usd)| format!(r#"["USD",20261101,{usd},"{meter}"]"#))
                     .collect();
                 let link = if index + 1 < parts.len() { "https://management.azure.com/next" } else { "" };
                 page(QUERY, format!(
                     r#"{{"properties":{{"nextLink":"{link}","columns":[{{"name":"Currency","type":"String"}},
-                    {{"name":"UsageDate","type":"Number"}},{{"name":"Cost","type":"Number"}}],"rows":[{}]}}}}"#,
+                    {{"name":"UsageDate","type":"Number"}},{{"name":"Cost","type":"Number"}},
+                    {{"name":"Meter","type":"String"}}],"rows":[{}]}}}}"#,
                     rows.join(",")
                 ))
             })

@@ -115,10 +115,6 @@ fn label(day: Date) -> String {
     format!("usage_report/claude_code/{day}")
 }
 
-fn each_day(days: Days) -> impl Iterator<Item = Date> {
-    (days.from.days()..days.to.days()).map(Date::from_days)
-}
-
 #[async_trait]
 impl Connector for ClaudeCode {
     fn name(&self) -> &'static str {
@@ -127,7 +123,7 @@ impl Connector for ClaudeCode {
 
     async fn fetch(&self, days: Days) -> Result<Vec<RawPage>, PullError> {
         let mut pages = Vec::new();
-        for day in each_day(days) {
+        for day in days.each() {
             let (label, text) = (label(day), day.to_string());
             let request = |client: &reqwest::Client, cursor: Option<&str>| {
                 let mut query = vec![("starting_at", text.as_str()), ("limit", "1000")];
@@ -149,7 +145,7 @@ impl Connector for ClaudeCode {
     fn read(&self, days: Days, pages: &[RawPage]) -> Result<Bill, PullError> {
         let mut bill = Bill::default();
         let (mut lists, mut rounded) = (Lists::new(NAME), Rounded::default());
-        let labels: Vec<(Date, String)> = each_day(days).map(|day| (day, label(day))).collect();
+        let labels: Vec<(Date, String)> = days.each().map(|day| (day, label(day))).collect();
         let mut seats: BTreeMap<(i64, String), SeatUse> = BTreeMap::new();
         for raw in pages {
             let reader = Reader::new(NAME, &raw.label);

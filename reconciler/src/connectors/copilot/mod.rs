@@ -3,6 +3,7 @@
 //! Three reports of GitHub's billing are read. `usage` has every product, without models; `ai_credit/usage` and
 //! `premium_request/usage` name the model. A SKU that a detailed report has on a day is taken from there and left out of
 //! `usage`, so that no dollar is booked twice; where the two sums differ, the rest is a line of its own.
+//! A day on which nothing was charged has no items: a report may be empty, and that each came for each day is checked.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -171,10 +172,6 @@ fn label(report: &str, day: Date) -> String {
     format!("{report}/{day}")
 }
 
-fn each_day(days: Days) -> impl Iterator<Item = Date> {
-    (days.from.days()..days.to.days()).map(Date::from_days)
-}
-
 #[async_trait]
 impl Connector for Copilot {
     fn name(&self) -> &'static str {
@@ -183,7 +180,7 @@ impl Connector for Copilot {
 
     async fn fetch(&self, days: Days) -> Result<Vec<RawPage>, PullError> {
         let mut pages = Vec::new();
-        for day in each_day(days) {
+        for day in days.each() {
             for report in self.reports.iter().copied() {
                 pages.push(self.report(report, day).await?);
             }
@@ -212,7 +209,7 @@ impl Connector for Copilot {
         let mut rounded = Rounded::default();
         let by_label = one_each(pages)?;
         let mut others: BTreeSet<String> = BTreeSet::new();
-        for day in each_day(days) {
+        for day in days.each() {
             let mut reports = Vec::new();
             for report in self.reports.iter().copied() {
                 let label = label(report, day);

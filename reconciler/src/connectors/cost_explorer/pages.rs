@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
 use tallygate_shared::money::Usd;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 
 use super::bedrock::{is_bedrock, known_model, usage_type};
 use super::{BEDROCK, NAME, RECORDS, SERVICES, Settings};
@@ -212,11 +212,8 @@ fn charges<'a>(
         }
     }
     for (label, of_label) in covered {
-        let missing = (days.from.days()..days.to.days()).find(|day| !of_label.contains(day));
-        if let Some(day) = missing {
-            let reason = format!("does not have {}", tallygate_shared::time::Date::from_days(day));
-            return Err(Reader::new(NAME, label).wrong("ResultsByTime", reason));
-        }
+        let has = |day: Date| of_label.contains(&day.days());
+        Reader::new(NAME, label).each_day(days, has, "ResultsByTime")?;
     }
     Ok(charges)
 }

@@ -2,7 +2,8 @@
 //!
 //! An event has two amounts: `totalCents` is what the model costs, an estimate here; `chargedCents` is what is charged,
 //! Cursor's own fee included, and it is the bill. Events that the plan includes are charged nothing; the plan itself is
-//! billed by the seat, which no API tells: it comes through the inbox.
+//! billed by the seat, which no API tells: it comes through the inbox. An answer without events is a good one where it
+//! states that there are none.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -73,7 +73,7 @@ fn line(
     row: Row<'_>,
 ) -> Result<Option<BillLine>, BadCell> {
     let currency = row.need("BillingCurrency")?;
-    if currency != "USD" {
+    if !currency.eq_ignore_ascii_case("USD") {
         let reason = format!("is {}: only USD is booked, convert it", shown(currency));
         return Err(BadCell::new("BillingCurrency", reason));
     }

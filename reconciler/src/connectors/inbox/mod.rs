@@ -1,8 +1,9 @@
 //! Bills as files that people or exports drop in the object store, under `inbox/<provider>/...`: for providers without a
 //! cost API, and for anybody's FOCUS export. A mapping says how each file is read.
 //!
-//! A file is what its bytes are, gzip or not: the same content under two names is one bill. A file with a bad row is held as a whole
-//! or read without the row, as its mapping says; it never stops the other files.
+//! A file is what its bytes are, gzip or not: the same content under two names, read to the same charges, is one bill.
+//! For two providers, accounts or months it is two. A file with a bad row is held as a whole or read without the row, as
+//! its mapping says; it never stops the other files.
 
 mod focus;
 mod mapped;
@@ -85,7 +86,7 @@ impl Inbox {
     /// [`Connector::held`] the second.
     pub fn sort(&self, days: Days, pages: &[RawPage]) -> Result<Sorted, PullError> {
         let mut sorted = Sorted::default();
-        let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+        let mut seen: BTreeMap<String, Vec<usize>> = BTreeMap::new();
         let mut covered = Covered::new();
         let mut files: Vec<(&str, &FileRule, Rows)> = Vec::new();
         let mut before: BTreeMap<(String, Timestamp, Timestamp), Usd> = BTreeMap::new();
@@ -115,17 +116,21 @@ impl Inbox {
                     continue;
                 }
             };
-            let identity = hex(Sha256::digest(&body).as_slice());
-            if let Some(first) = seen.get(&identity) {
-                let note = format!("{}: the same content as {first}, counted once", listed.key);
-                sorted.bill.notes.push(note);
-                continue;
-            }
-            seen.insert(identity, &page.label);
             let rows = match &rule.format {
                 Format::Csv(csv) => mapped::read(rule, csv, &body),
                 Format::Focus(format) => focus::read(rule, format, &body),
             };
+            // The bytes alone may be two providers' bills: whose and of which days they are is in what was read.
+            let same = seen.entry(hex(Sha256::digest(&body).as_slice())).or_default();
+            let mut earlier = same.iter().filter_map(|at| files.get(*at));
+            if let Some((first, ..)) = earlier.find(|(.., read)| read.lines == rows.lines) {
+                let note = format!("{}: the same content as {first}, counted once", listed.key);
+                sorted.bill.notes.push(note);
+                continue;
+            }
+            if !rows.lines.is_empty() {
+                same.push(files.len());
+            }
             files.push((&page.label, rule, rows));
         }
         let good = files.iter().filter(|(_, rule, rows)| !waits(rule, rows));

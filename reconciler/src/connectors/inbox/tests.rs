@@ -10,6 +10,8 @@ use super::*;
 use crate::bill::{ChargeKind, Meter};
 use crate::ports::{ObjectMeta, Put};
 
+mod content;
+
 /// Objects in memory, which count how often each was read.
 #[derive(Default)]
 struct Objects {

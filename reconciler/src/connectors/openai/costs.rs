@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 
-use super::{Days, NAME, Paged, PullError, RawPage, Reader, Rounded};
+use super::{COSTS, Days, NAME, Paged, PullError, RawPage, Reader, Rounded};
 use crate::bill::{Bill, BillLine, ChargeKind, Meter};
 use crate::connectors::read::{Amount, Dollars, UnixSeconds};
 
@@ -73,6 +73,12 @@ impl Costs {
             }
         }
         Ok(paged.next(reader)?.is_some())
+    }
+
+    /// Refuses costs that lack one of the days: each has a bucket.
+    pub(super) fn finish(&self, days: Days) -> Result<(), PullError> {
+        let has = |day: Date| self.seen.contains(&day.midnight());
+        Reader::new(NAME, COSTS).each_day(days, has, "data")
     }
 
     fn line(

@@ -7,6 +7,8 @@ mod costs;
 mod keys;
 mod usage;
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, HeaderValue};
@@ -164,6 +166,7 @@ impl Connector for OpenAi {
         let mut lists = Lists::new(NAME);
         let (mut costs, mut usage) = (costs::Costs::default(), usage::Usage::default());
         let mut expected = vec![COSTS.to_owned()];
+        let mut kinds = BTreeSet::new();
         let account = &self.settings.account;
         for page in pages {
             let label = page.label.as_str();
@@ -171,6 +174,7 @@ impl Connector for OpenAi {
             let more = if label == COSTS {
                 costs.page(&reader, days, account, page, &mut bill)?
             } else if let Some(kind) = UsageKind::of_label(label) {
+                kinds.insert(kind);
                 usage.page(&reader, kind, days, account, page, &mut bill)?
             } else if label == PROJECTS {
                 expected.extend(keys::projects(page)?.iter().map(|project| keys::label(project)));
@@ -183,6 +187,8 @@ impl Connector for OpenAi {
             lists.page(label, more)?;
         }
         lists.finish(expected.iter().map(String::as_str))?;
+        costs.finish(days)?;
+        kinds.into_iter().try_for_each(|kind| usage.finish(kind, days))?;
         bill.notes.extend(costs.rounded.note(NAME));
         bill.notes.extend(usage.notes());
         bill.notes.extend(without_keys(NAME, self.settings.list_keys, pages, PROJECTS));

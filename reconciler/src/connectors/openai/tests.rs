@@ -11,7 +11,7 @@ use wiremock::{Mock, MockServer, ResponseTemplate};
 use super::*;
 use crate::bill::{ChargeKind, Meter, Quantity};
 use crate::connectors::testing::{
-    answer, at, busy_once, days, page, pull, quick, refuses_bad_bodies, replaced, total,
+    self, answer, at, busy_once, days, page, pull, quick, refuses_bad_bodies, replaced, total,
     unreadable, usd,
 };
 
@@ -229,20 +229,46 @@ fn missing_repeated_and_foreign_pages_are_errors() {
         (vec![page("costs", COSTS_2), page("costs", COSTS_1)], "after its last page"),
         (vec![page("costs", COSTS_1), page("costs", COSTS_1)], "second time"),
         (vec![page("costs", COSTS_2), page("projects", PROJECTS_PAGE)], "missing in the pull"),
+        // Days on which nothing was used have empty buckets.
+        (vec![page("costs", COSTS_2)], "does not have 2026-11-01"),
+        (vec![page("costs", NOTHING)], "does not have 2026-11-01"),
+        (
+            vec![page("costs", both_days()), page("usage/embeddings", NOTHING)],
+            "not have 2026-11-01",
+        ),
         (vec![page("costs", COSTS_2), page("invoices", "{}")], "no answer that"),
     ] {
         let (field, reason) = unreadable(connector.read(days, &broken));
         assert!(reason.contains(expect), "{field} {reason}");
     }
+    let idle = NOTHING
+        .replace("[]", "[{\"start_time\":1793491200,\"end_time\":1793577600,\"results\":[]}]");
+    let without_rows = [page("costs", idle), page("usage/decisions", NOTHING)];
+    assert_eq!(connector.read(testing::days("2026-11-01", 1), &without_rows).unwrap().lines, []);
+    // Half of a day is not the day.
+    let half = COSTS_2.replace("1793664000", "1793620800").replace("1793577600", "1793600000");
+    let (field, reason) =
+        unreadable(connector.read(testing::days("2026-11-02", 1), &[page("costs", half)]));
+    assert!(field == "data" && reason.contains("does not have 2026-11-02"), "{field} {reason}");
+}
+
+const NOTHING: &str = r#"{"data":[],"has_more":false,"next_page":null}"#;
+
+/// The costs of both days on one page.
+fn both_days() -> String {
+    let (first, second) = (COSTS_1.trim_end(), COSTS_2.split_once("\"data\":[").unwrap().1);
+    let first =
+        first.strip_suffix("]}").unwrap().replace("true,\"next_page\":\"page_AAAA\"", "false");
+    format!("{first},{second}")
 }
 
 #[test]
 fn a_count_that_does_not_add_up_is_noted() {
     let changed =
         COMPLETIONS.replace("\"input_uncached_tokens\":48000", "\"input_uncached_tokens\":47999");
-    let pages = [page("costs", COSTS_2), page("usage/completions", changed)];
+    let pages = [page("costs", both_days()), page("usage/completions", changed)];
     let bill = offline().read(days("2026-11-01", 2), &pages).unwrap();
-    assert!(bill.notes[0].contains("in 1 rows `input_uncached_tokens`"), "{:?}", bill.notes);
+    assert!(bill.notes[1].contains("in 1 rows `input_uncached_tokens`"), "{:?}", bill.notes);
 }
 
 #[tokio::test]
@@ -322,7 +348,7 @@ async fn costs_are_pulled_where_keys_may_not_be_listed() {
         .await;
     let settings = OpenAiSettings { usage: Vec::new(), ..connector(&server.uri()).settings };
     let connector = OpenAi::new(settings, quick()).unwrap();
-    let bill = pull(&connector, days("2026-11-01", 2)).await.unwrap();
+    let bill = pull(&connector, days("2026-11-02", 1)).await.unwrap();
     assert_eq!((bill.lines.len(), bill.credentials.len()), (1, 0));
     assert!(bill.notes[0].contains("could not be listed"), "{:?}", bill.notes);
 }
@@ -405,8 +431,9 @@ proptest! {
             output[1],
             output[2],
         );
-        let pages = [page("costs", COSTS_2), page("usage/completions", body)];
-        let bill = offline().read(days("2026-11-01", 2), &pages).unwrap();
+        let costs = COSTS_1.replace("true,\"next_page\":\"page_AAAA\"", "false");
+        let pages = [page("costs", costs), page("usage/completions", body)];
+        let bill = offline().read(days("2026-11-01", 1), &pages).unwrap();
         let tokens = bill.usage[0].tokens;
         prop_assert_eq!((tokens.input, tokens.cache_read, tokens.cache_write_30m), (text, read, short));
         prop_assert_eq!(tokens.output, output[0]);

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use tallygate_shared::time::Timestamp;
+use tallygate_shared::time::{Date, Timestamp};
 use tallygate_shared::tokens::{Calls, Tokens};
 
 use super::{Days, NAME, Paged, PullError, RawPage, Reader};
@@ -222,6 +222,15 @@ impl Usage {
             }
         }
         Ok(paged.next(reader)?.is_some())
+    }
+
+    /// Refuses counts of `kind` that lack one of the days: each has a bucket. Of decisions nothing is documented.
+    pub(super) fn finish(&self, kind: UsageKind, days: Days) -> Result<(), PullError> {
+        if kind == UsageKind::Decisions {
+            return Ok(());
+        }
+        let has = |day: Date| self.seen.contains(&(kind, day.midnight()));
+        Reader::new(NAME, kind.label()).each_day(days, has, "data")
     }
 
     /// Requests, tokens and calls of a row; nothing for kinds that are counted otherwise.

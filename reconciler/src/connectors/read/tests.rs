@@ -45,10 +45,11 @@ fn floats_finer_than_money_are_rounded_half_to_even_and_counted() {
         ("1.2345678901234567e-05", "0.000012345679"),
         ("5.293955920339377e-23", "0"),
         ("0E-6176", "0"),
+        ("-0E0", "0"),
     ] {
         let read: Dollars = READER.json(text.as_bytes()).unwrap();
         assert_eq!(read.usd, usd(expect), "{text}");
-        assert_eq!(read.rounded, !text.starts_with("0E"), "{text}");
+        assert_eq!(read.rounded, !text.contains("0E"), "{text}");
     }
     let mut rounded = Rounded::default();
     assert_eq!(rounded.note("test"), None);
@@ -74,10 +75,14 @@ fn only_the_documented_type_is_a_number() {
         (r#"{"rows":[{"value":null}]}"#, "is null"),
         (r#"{"rows":[{"value":{}}]}"#, "is no number"),
         (r#"{"rows":[{"value":1e400}]}"#, "too large"),
+        (r#"{"rows":[{"value":170141183460469231731687303.715884105728}]}"#, "too large"),
+        (r#"{"rows":[{"value":NaN}]}"#, "expected"),
     ] {
         let (field, reason) = wrong::<Page>(body);
         assert!(field == "rows[0].value" && reason.contains(expect), "{field} {reason}");
     }
+    let (_, reason) = wrong::<Page>(r#"{"rows":[{"value":1,"value":2}]}"#);
+    assert!(reason.contains("duplicate field"), "{reason}");
     let (field, reason) = wrong::<Page>(r#"{"rows":[{}]}"#);
     assert!(field == "rows[0]" && reason.contains("missing field `value`"), "{field} {reason}");
     for (body, expect) in [("5", "is a number where"), ("null", "is null"), ("[]", "no decimal")] {
@@ -101,6 +106,10 @@ fn what_is_no_whole_json_is_called_by_its_name() {
         let (field, reason) = wrong::<Page>(body);
         assert!(reason.contains(expect), "{body}: {field} {reason}");
     }
+    let packed = READER.json::<Page>(b"\x1f\x8b\x08\0").unwrap_err().to_string();
+    assert!(packed.contains("is packed"), "{packed}");
+    let marked: Page = READER.json("\u{feff}{\"rows\":[]}\r\n".as_bytes()).unwrap();
+    assert!(marked.rows.is_empty());
     let long = format!(r#"{{"rows":"{}"}}"#, "é".repeat(5_000));
     assert!(wrong::<Page>(&long).1.chars().count() < LONGEST_REASON + 4);
 }
