@@ -7,11 +7,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use serde_json::Value;
 use tallygate_shared::money::Usd;
 
+mod accounts;
 mod environment;
+pub use accounts::BilledAccount;
 pub use environment::{
     Variables, complete_storage, from_environment, secrets_in_environment, storage,
 };
@@ -26,7 +28,6 @@ use crate::connectors::cursor::CursorSettings;
 use crate::connectors::openai::OpenAiSettings;
 use crate::connectors::openrouter::OpenRouterSettings;
 use crate::connectors::vercel::VercelSettings;
-use crate::focus::charges::{Account, Prepaid};
 
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -153,33 +154,6 @@ pub struct WorkspaceConfig {
     /// The smallest unit in which a provider rounds amounts, by provider. Where absent, as the bill shows it.
     #[serde(default)]
     pub resolution: BTreeMap<String, Usd>,
-}
-
-/// A billed account, as the FOCUS export names it.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct BilledAccount {
-    /// The provider, as the ledger names it.
-    pub provider: String,
-    /// The provider's id of the account.
-    pub account: String,
-    /// Its name.
-    #[serde(default)]
-    pub name: Option<String>,
-    /// The balance that use is drawn from, where the provider never invoices the use.
-    #[serde(default)]
-    pub prepaid: Option<Prepaid>,
-}
-
-impl WorkspaceConfig {
-    /// What the export knows of billed accounts, by provider and id.
-    pub fn accounts_by_id(&self) -> BTreeMap<(String, String), Account> {
-        let of = |known: &BilledAccount| {
-            let account = Account { name: known.name.clone(), prepaid: known.prepaid.clone() };
-            ((known.provider.clone(), known.account.clone()), account)
-        };
-        self.billed_accounts.iter().map(of).collect()
-    }
 }
 
 /// How to reach the edge.
@@ -437,19 +411,7 @@ impl Config {
             {
                 return Err(ConfigError::new(at("edge.url"), "is no address: https://..."));
             }
-            let mut named = BTreeSet::new();
-            for (row, known) in workspace.billed_accounts.iter().enumerate() {
-                let field = |name: &str| at(&format!("billed_accounts[{row}]{name}"));
-                if !named.insert((&known.provider, &known.account)) {
-                    let problem = "is there twice: name each account of a provider once";
-                    return Err(ConfigError::new(field(""), problem));
-                }
-                let prepaid = known.prepaid.as_ref();
-                if prepaid.is_some_and(|balance| balance.id.is_empty() || balance.name.is_empty()) {
-                    let problem = "has an empty text: give the balance an id and a name";
-                    return Err(ConfigError::new(field(".prepaid"), problem));
-                }
-            }
+            accounts::check(&workspace.billed_accounts, &at("billed_accounts"))?;
             if workspace.sources.is_empty() {
                 return Err(ConfigError::new(
                     at("sources"),

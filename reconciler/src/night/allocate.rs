@@ -4,16 +4,9 @@
 //! rounding down took most from; among equals to those that come first. No part is further than one smallest unit from
 //! its exact share.
 
-use tallygate_shared::money::Usd;
-
 use crate::bill::Quantity;
 
-/// Divides `total` in proportion to `weights`. `None` when no weight is above zero: then nobody can be given anything.
-pub fn allocate(total: Usd, weights: &[u128]) -> Option<Vec<Usd>> {
-    Some(divide(total.pico(), weights)?.into_iter().map(Usd::from_pico).collect())
-}
-
-/// Divides a quantity as [`allocate`] divides money, in whole units where the total is whole: tokens stay tokens.
+/// Divides a quantity as money is divided, in whole units where the total is whole: tokens stay tokens.
 pub fn allocate_quantity(total: Quantity, weights: &[u128]) -> Option<Vec<Quantity>> {
     let grain = grain(total.pico());
     let parts = divide(total.pico() / grain, weights)?;
@@ -26,7 +19,7 @@ pub(super) fn grain(pico: i128) -> i128 {
     if pico % Quantity::ONE == 0 { Quantity::ONE } else { 1 }
 }
 
-/// Divides an integer in proportion to `weights`.
+/// Divides an integer in proportion to `weights`. `None` when no weight is above zero: then nobody can be given anything.
 pub(super) fn divide(total: i128, weights: &[u128]) -> Option<Vec<i128>> {
     let scaled = fitting(weights);
     let weights = scaled.as_deref().unwrap_or(weights);
@@ -188,7 +181,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn parts(total: i128, weights: &[u128]) -> Vec<i128> {
-        allocate(Usd::from_pico(total), weights).unwrap().into_iter().map(Usd::pico).collect()
+        divide(total, weights).unwrap()
     }
 
     #[test]
@@ -205,8 +198,8 @@ mod tests {
 
     #[test]
     fn nobody_to_give_to_is_said() {
-        assert_eq!(allocate(Usd::from_pico(5), &[]), None);
-        assert_eq!(allocate(Usd::from_pico(5), &[0, 0]), None);
+        assert_eq!(divide(5, &[]), None);
+        assert_eq!(divide(5, &[0, 0]), None);
     }
 
     #[test]
