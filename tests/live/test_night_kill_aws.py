@@ -383,7 +383,11 @@ def test_a_write_that_arrives_after_its_worker_was_replaced_changes_nothing(worl
             rough.until_it_ends(0)
             released.set()
             answer = late.result()
-        assert answer.body.get("errorType") == "RunSuperseded" or answer.status == "complete", (at, answer.body)
+        if answer.body.get("errorType") != "RunSuperseded" and answer.status != "complete":
+            # Its own clock stood still: what it signs after the write is too old for the gateway to take the exports.
+            assert answer.status == "partial", (at, answer.body)
+            refused = [each["not_handed_over"] for each in answer.body["exported"] if "not_handed_over" in each]
+            assert refused and all("check the clocks" in why for why in refused), (at, answer.body)
         rough.compare(0)
 
 
