@@ -2,11 +2,12 @@
 //! are the fullest without a call of each.
 
 use std::cmp::Reverse;
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tallygate_shared::alerts::detect::BudgetSnapshot;
+use tallygate_shared::budget::terms::{Dimension, EACH, Scope};
 
 use super::alerts_object::AlertsObject;
 use super::sql::Sql;
@@ -15,8 +16,9 @@ use super::sql::Sql;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StandingsQuery {
-    /// Of these budgets: those that there are, and that the caller sees.
-    pub budgets: BTreeSet<String>,
+    /// Of these budgets: those that there are, and that the caller sees, with what each is of. An account of what a
+    /// budget was of before is none of it.
+    pub budgets: BTreeMap<String, Scope>,
     /// How many.
     pub limit: usize,
 }
@@ -24,7 +26,15 @@ pub struct StandingsQuery {
 impl<S: Sql> AlertsObject<S> {
     /// The fullest accounts.
     pub(super) fn standings(&self, query: &StandingsQuery) -> Value {
-        let asked = self.state.budgets().filter(|it| query.budgets.contains(&it.budget));
+        let is_of = |account: &BudgetSnapshot, scope: &Scope| {
+            account.dimension.is_none_or(|dimension| dimension == scope.dimension)
+                && (scope.dimension == Dimension::Workspace
+                    || scope.value == EACH
+                    || scope.value == account.value)
+        };
+        let asked = self.state.budgets();
+        let asked =
+            asked.filter(|it| query.budgets.get(&it.budget).is_some_and(|scope| is_of(it, scope)));
         let mut all: Vec<(i128, &BudgetSnapshot)> =
             asked.filter_map(|account| Some((account.percent(self.now)?, account))).collect();
         all.sort_by_key(|(percent, account)| (Reverse(*percent), &account.budget, &account.value));

@@ -307,14 +307,21 @@ impl BudgetTerms {
         self.scope.value == EACH || fixed.is_none_or(|fixed| fixed == self.scope.value)
     }
 
-    /// Whether both count the same spending, in the same windows: then a change from one to the other goes on with the
-    /// count that there is. A budget without a limit counts no money.
-    pub fn counts_as(&self, other: &Self) -> bool {
-        let counted = |terms: &Self| {
-            let zone = (terms.time_zone.clone(), terms.fiscal_month_start_day);
-            (terms.scope.clone(), terms.window, zone, terms.limit_usd.is_some())
+    /// Whether both count what this value spends on the same line of the same account: then a change from one to the other
+    /// goes on with the count that there is. A budget without a limit counts no money. A time zone only moves the ends of
+    /// windows, not what they are called.
+    pub fn counts_as(&self, other: &Self, value: &str) -> bool {
+        let covers = |terms: &Self| {
+            terms.scope.dimension == Dimension::Workspace
+                || terms.scope.value == EACH
+                || terms.scope.value == value
         };
-        counted(self) == counted(other)
+        let line = |terms: &Self| {
+            let begins =
+                (terms.window == Window::FiscalMonth).then_some(terms.fiscal_month_start_day);
+            (terms.scope.dimension, terms.window, begins, terms.limit_usd.is_some())
+        };
+        covers(self) && covers(other) && line(self) == line(other)
     }
 
     /// The calendar of its windows.
@@ -488,19 +495,32 @@ mod tests {
         let with = |field: &str, value: serde_json::Value| {
             let mut changed = base.clone();
             changed[field] = value;
-            terms(changed).counts_as(&terms(base.clone()))
+            terms(changed).counts_as(&terms(base.clone()), "ads")
         };
-        let scope = serde_json::json!({ "dimension": "team", "value": "search" });
+        let scope = |dimension: &str, value: &str| serde_json::json!({ "dimension": dimension, "value": value });
         let others = [
-            with("scope", scope),
+            with("scope", scope("team", "search")),
+            with("scope", scope("user", "*")),
             with("window", "week".into()),
-            with("time_zone", "Europe/Berlin".into()),
-            with("fiscal_month_start_day", 4.into()),
+            with("window", "fiscal_month".into()),
             with("limit_usd", serde_json::Value::Null),
         ];
         assert_eq!(others, [false; 5]);
-        let same = [with("limit_usd", "7".into()), with("owner", "ann".into())];
-        assert_eq!(same, [true; 2]);
+        let same = [
+            with("limit_usd", "7".into()),
+            with("owner", "ann".into()),
+            with("scope", scope("team", "ads")),
+            with("time_zone", "Europe/Berlin".into()),
+            with("fiscal_month_start_day", 4.into()),
+        ];
+        assert_eq!(same, [true; 5]);
+        let fiscal = |day: u8| {
+            let mut fiscal = base.clone();
+            fiscal["window"] = "fiscal_month".into();
+            fiscal["fiscal_month_start_day"] = day.into();
+            terms(fiscal)
+        };
+        assert!(!fiscal(4).counts_as(&fiscal(5), "ads"));
     }
 
     #[test]

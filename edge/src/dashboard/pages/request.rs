@@ -9,7 +9,7 @@ use super::{Rounds, Visit, number, prompts, text, usd};
 use crate::dashboard::figures::share;
 use crate::dashboard::view::{Block, Cell, Column, Facts, Link, Stat, Table, Tone, View, stat};
 use crate::dashboard::web::{Ask, encoded};
-use crate::providers::catalog::price_book_name;
+use crate::providers::catalog::bill_name;
 
 /// Parts of the event that have a place of their own on the page.
 const SHOWN: [&str; 9] =
@@ -47,7 +47,7 @@ pub(super) fn asks(visit: &Visit<'_>, rounds: &Rounds<'_>) -> Vec<Ask> {
 fn billed_as(name: &str, providers: Option<Vec<Value>>) -> String {
     let known = providers.unwrap_or_default().into_iter().find(|it| text(it, "name") == name);
     let kind = known.as_ref().map_or(name, |provider| text(provider, "kind"));
-    price_book_name(kind).unwrap_or(kind).to_owned()
+    bill_name(kind).to_owned()
 }
 
 fn at(event: &Value) -> Timestamp {

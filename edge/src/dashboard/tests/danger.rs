@@ -8,9 +8,23 @@ use crate::objects::test_shell::{NOW_MS, Shell};
 const DAY_MS: i64 = 86_400_000;
 
 fn told(shell: &Shell, budget: &str, value: &str, spent: &str, ends_at: i64) {
-    let snapshot = json!({ "workspace": "ws_acme", "budget": budget, "value": value, "owner": "ann",
+    told_of(shell, None, budget, value, spent, ends_at);
+}
+
+fn told_of(
+    shell: &Shell,
+    dimension: Option<&str>,
+    budget: &str,
+    value: &str,
+    spent: &str,
+    ends_at: i64,
+) {
+    let mut snapshot = json!({ "workspace": "ws_acme", "budget": budget, "value": value, "owner": "ann",
         "window_starts_at": NOW_MS - DAY_MS, "window_ends_at": ends_at, "limit": "5", "spent": spent, "held": "0",
         "thresholds": [], "at": NOW_MS });
+    if let Some(dimension) = dimension {
+        snapshot["dimension"] = dimension.into();
+    }
     shell.alerts("ws_acme").budget(&snapshot.to_string(), shell.now()).unwrap();
 }
 
@@ -41,6 +55,8 @@ fn the_fullest_accounts_are_shown_whatever_their_names_and_how_many_there_are() 
     told(&shell, "users", "u7", "4.9", NOW_MS + DAY_MS);
     told(&shell, "b001", "", "0.1", NOW_MS + DAY_MS);
     told(&shell, "removed", "", "5", NOW_MS + DAY_MS);
+    // What the budget was for before it was for users.
+    told_of(&shell, Some("team"), "users", "search", "5", NOW_MS + DAY_MS);
     // Its window is over: nothing is spent in the next one.
     told(&shell, "users", "u8", "5", NOW_MS);
     let path = "/workspaces/ws_acme/budget-standings?limit=2";

@@ -23,8 +23,14 @@ fn a_request_finds_its_bill_whatever_the_workspace_calls_the_provider() {
     let provider = json!({ "name": "eu", "kind": "openai", "region": "eu" });
     let (status, made) = shell.call("POST", "/workspaces/ws_acme/providers", &token, &provider);
     assert_eq!(status, 201, "{made}");
-    let events =
-        [event(1, "eu", json!({})), event(2, "openai", json!({})), event(3, "removed", json!({}))];
+    // Azure's bill is its own, though the price book lists its models as OpenAI's.
+    let azure =
+        json!({ "name": "foundry", "kind": "azure", "base_url": "https://acme.openai.azure.com" });
+    let (status, made) = shell.call("POST", "/workspaces/ws_acme/providers", &token, &azure);
+    assert_eq!(status, 201, "{made}");
+    let providers = ["eu", "openai", "removed", "foundry"];
+    let events: Vec<Value> =
+        (1..).zip(providers).map(|(number, name)| event(number, name, json!({}))).collect();
     let batch = json!({ "meter": "0000000000000001", "events": events });
     let ledger = shell.ledger("ws_acme:2026-11");
     ledger.apply(&batch.to_string()).unwrap();
@@ -33,7 +39,7 @@ fn a_request_finds_its_bill_whatever_the_workspace_calls_the_provider() {
         "billed": "0.125", "quantity_variance": "0.025", "price_variance": "0", "provisional": false }]);
     ledger.true_up(&line.to_string()).unwrap();
     let mut browser = Browser::signed_in(&shell, &token);
-    for (event, billed) in events.iter().zip([true, true, false]) {
+    for (event, billed) in events.iter().zip([true, true, false, false]) {
         let id = event["id"].as_str().unwrap();
         let page = browser.get(&format!("/dashboard/requests/{id}"));
         assert_eq!(page.status, 200, "{}", page.body);
@@ -41,7 +47,7 @@ fn a_request_finds_its_bill_whatever_the_workspace_calls_the_provider() {
         assert_eq!(page.body.contains("Not reconciled yet"), !billed, "{id}");
     }
     let (_, known) = shell.call("GET", "/workspaces/ws_acme/providers", &token, &Value::Null);
-    assert_eq!(known["data"].as_array().unwrap().len(), 2);
+    assert_eq!(known["data"].as_array().unwrap().len(), 3);
 }
 
 #[test]

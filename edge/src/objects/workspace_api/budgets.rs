@@ -36,9 +36,9 @@ impl<S: Sql> Api<'_, S> {
         let limit =
             limit.map_or(DEFAULT_PAGE, |limit| usize::try_from(limit).unwrap_or(usize::MAX));
         let all = self.workspace.config().budgets.iter();
-        let seen = all.filter(|(_, terms)| self.sees(&terms.owner)).map(|(name, _)| name);
-        let asked = |name: &&String| named.as_ref().is_none_or(|asked| asked == *name);
-        let budgets = seen.filter(asked).cloned().collect();
+        let asked = |name: &String| named.as_ref().is_none_or(|asked| asked == name);
+        let seen = all.filter(|(name, terms)| self.sees(&terms.owner) && asked(name));
+        let budgets = seen.map(|(name, terms)| (name.clone(), terms.scope.clone())).collect();
         self.ask_alerts("budgets", json!(StandingsQuery { budgets, limit }).to_string())
     }
 

@@ -34,6 +34,30 @@ const DEFAULT_PAGE: u64 = 50;
 /// One correction: what makes it, in the order of the parameters.
 const SAME: &str = "budget = ? AND value = ? AND day = ? AND source = ?";
 
+/// The changes of a budget's terms, the newest first: when, and what they were before.
+pub(super) struct History(Vec<(Timestamp, Option<BudgetTerms>)>);
+
+impl History {
+    /// Whether what this value spent on a day, all of it, is on the line that the budget counts on now.
+    pub(super) fn counted(&self, now: &BudgetTerms, value: &str, day: Timestamp) -> bool {
+        let end = day.plus_ms(DAY_MS);
+        let (mut until, mut terms) = (None, Some(now));
+        for (at, before) in &self.0 {
+            // These terms were in force from `at` until the next change.
+            let overlaps = *at < end && until.is_none_or(|until| until > day);
+            if overlaps && !terms.is_some_and(|terms| terms.counts_as(now, value)) {
+                return false;
+            }
+            if *at <= day {
+                return true;
+            }
+            (until, terms) = (Some(*at), before.as_ref());
+        }
+        // Before the oldest change that is known.
+        terms.is_some_and(|terms| terms.counts_as(now, value))
+    }
+}
+
 /// What Budgets are told, and what is kept of it.
 #[derive(Default)]
 pub(super) struct Corrections {
@@ -127,34 +151,28 @@ impl<S: Sql> WorkspaceObject<S> {
 }
 
 impl<S: Sql> Api<'_, S> {
-    /// Since when each of these budgets counts what it counts now: its creation, or the last change of its scope, window
-    /// or time zone ([`BudgetTerms::counts_as`]), as the audit log has them. The log is kept for good, so it knows of every budget.
-    pub(super) fn counting_since(
+    /// How the terms of these budgets came about, as the audit log has it. The log is kept for good, so it knows of
+    /// every budget.
+    pub(super) fn histories(
         &self,
         corrections: &[BudgetCorrection],
-    ) -> Result<BTreeMap<String, Timestamp>, SqlError> {
+    ) -> Result<BTreeMap<String, History>, SqlError> {
         let named: BTreeSet<&String> = corrections.iter().map(|it| &it.budget).collect();
-        let mut since = BTreeMap::new();
-        for (name, terms) in &self.workspace.config().budgets {
-            if named.contains(name) {
-                since.extend(self.began(name, terms)?.map(|at| (name.clone(), at)));
-            }
-        }
-        Ok(since)
+        let there = self.workspace.config().budgets.keys().filter(|name| named.contains(name));
+        there.map(|name| Ok((name.clone(), self.history(name)?))).collect()
     }
 
-    fn began(&self, name: &str, terms: &BudgetTerms) -> Result<Option<Timestamp>, SqlError> {
+    fn history(&self, name: &str) -> Result<History, SqlError> {
         let select = "SELECT at, json_extract(body, '$.before') FROM audit WHERE path = ?
             ORDER BY seq DESC";
         let rows = self.workspace.exec(select, &[Some(&format!("budgets.{name}"))])?;
-        for row in &rows {
+        let change = |row: &Row| {
             let before = row.get(1).and_then(Option::as_deref);
-            let before: Option<BudgetTerms> = before.and_then(|it| serde_json::from_str(it).ok());
-            if !before.is_some_and(|before| before.counts_as(terms)) {
-                return Ok(Timestamp::parse(text(row, 0)?));
-            }
-        }
-        Ok(None)
+            let at = Timestamp::parse(text(row, 0)?)
+                .ok_or_else(|| SqlError("a change without a time".to_owned()))?;
+            Ok((at, before.and_then(|it| serde_json::from_str(it).ok())))
+        };
+        rows.iter().map(change).collect::<Result<_, _>>().map(History)
     }
 
     /// Whether a correction of a time that the budget does not count takes back what one took off in this window, when it

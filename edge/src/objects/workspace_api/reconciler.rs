@@ -9,9 +9,9 @@ use tallygate_shared::feedback::{
     ReconcilerSettings, TrueUp,
 };
 use tallygate_shared::money::{PICO_PER_NANO, Usd};
-use tallygate_shared::time::{DAY_MS, Date, Timestamp};
+use tallygate_shared::time::{DAY_MS, Date};
 
-use super::corrections::{Corrections, Kept, Record};
+use super::corrections::{Corrections, History, Kept, Record};
 use super::{Answer, Api};
 use crate::admin::call::{Correct, Step};
 use crate::admin::problem::Problem;
@@ -146,20 +146,20 @@ impl<S: Sql> Api<'_, S> {
 
     pub(super) fn correct_budgets(&self) -> Answer {
         let corrections: Vec<BudgetCorrection> = self.items()?;
-        let since = self.counting_since(&corrections)?;
-        let Corrections { calls, kept } = self.budget_calls(corrections, &since)?;
+        let histories = self.histories(&corrections)?;
+        let Corrections { calls, kept } = self.budget_calls(corrections, &histories)?;
         let record = json!(Record { at: self.context.now, kept }).to_string();
         Ok(Step::Correct { calls, name: self.workspace.id()?.to_string(), record })
     }
 
-    /// What each Budget is to be told, and what is to be remembered of it. `since`: when budgets began to count. What was
-    /// spent before is in no budget's count, so the bill of that time corrects none: it would give room that the cap does
-    /// not have, or take room for money that was never counted. Neither does the bill of the day on which a budget began,
-    /// for nothing says how much of it came after.
+    /// What each Budget is to be told, and what is to be remembered of it. `histories`: how the terms of budgets came
+    /// about. What a budget did not count on the line of now is in no count of it, so its bill corrects nothing there: it
+    /// would give room that the cap does not have, or take room for money that was never counted. Neither does the bill
+    /// of the day on which a count began, for nothing says how much of it came after.
     pub(super) fn budget_calls(
         &self,
         corrections: Vec<BudgetCorrection>,
-        since: &BTreeMap<String, Timestamp>,
+        histories: &BTreeMap<String, History>,
     ) -> Result<Corrections, Refused> {
         let mut kept = Vec::with_capacity(corrections.len());
         let workspace = self.workspace.id()?;
@@ -182,8 +182,8 @@ impl<S: Sql> Api<'_, S> {
                 continue;
             }
             let noon = day.plus_ms(DAY_MS / 2);
-            let began = since.get(&correction.budget);
-            if began.is_some_and(|began| day < *began) {
+            let history = histories.get(&correction.budget);
+            if history.is_some_and(|history| !history.counted(terms, value, day)) {
                 let window = terms.calendar().key(terms.window, noon);
                 if !self.takes_back(&correction, &window)? {
                     continue;

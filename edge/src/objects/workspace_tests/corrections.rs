@@ -166,7 +166,7 @@ fn a_budget_is_not_corrected_for_what_was_spent_before_it_counted() {
         on("2026-11-26", "cap", "", "-1"),
     ]));
     assert_eq!(night.spent("cap", ""), "-1");
-    // Back in the month: what a correction gave there can still be taken back; it gives no more.
+    // Back in the month: its line has what was spent before the week, and nothing of the week.
     put(terms);
     night.correct(json!([
         again(6, on("2026-11-23", "cap", "", "-2")),
@@ -174,7 +174,38 @@ fn a_budget_is_not_corrected_for_what_was_spent_before_it_counted() {
     ]));
     assert_eq!(night.spent("cap", ""), "1");
     night.correct(json!([again(7, on("2026-11-23", "cap", "", "-30"))]));
-    assert_eq!(night.spent("cap", ""), "1");
+    assert_eq!(night.spent("cap", ""), "-27");
+}
+
+#[test]
+fn a_budget_that_counts_on_is_corrected_on() {
+    let night = Night::new();
+    let put = |scope: Value, zone: &str| {
+        let terms =
+            json!({ "scope": scope, "owner": "ann", "limit_usd": "500", "time_zone": zone });
+        night.acme.expect(200, "PUT", "/budgets/cap", &terms);
+    };
+    let each = json!({ "dimension": "team", "value": "*" });
+    put(each.clone(), "UTC");
+    let wait = |days: i64| night.acme.shell.now.set(NOW_MS + days * DAY_MS);
+    wait(4);
+    // Another time zone, and one team of all: what was counted stays in the count.
+    put(each.clone(), "Europe/Berlin");
+    put(json!({ "dimension": "team", "value": "ads" }), "Europe/Berlin");
+    night.correct(json!([
+        on("2026-11-23", "cap", "ads", "3"),
+        on("2026-11-23", "cap", "search", "5")
+    ]));
+    assert_eq!((night.spent("cap", "ads"), night.states().len()), ("3".to_owned(), 2));
+    // It is gone for two days: what was counted before is still there, and what was spent meanwhile is not.
+    night.acme.expect(200, "DELETE", "/budgets/cap", &Value::Null);
+    wait(6);
+    put(each, "UTC");
+    let days = ["2026-11-23", "2026-11-24", "2026-11-25", "2026-11-26"];
+    night.correct(days.map(|day| again(6, on(day, "cap", "ads", "10"))).into_iter().collect());
+    assert_eq!(night.spent("cap", "ads"), "10");
+    night.correct(json!([on("2026-11-27", "cap", "ads", "1")]));
+    assert_eq!(night.spent("cap", "ads"), "11");
 }
 
 #[test]
