@@ -293,6 +293,9 @@ pub struct Bill {
     /// Charges on days before those that were asked for, on which a dropped file has them too.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub before: Vec<Before>,
+    /// Whether it says of each asked day what was charged: a day without a charge is a day on which nothing was.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub each_day: bool,
     /// Charges from this moment on are still to come or to change, as far as the provider says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub complete_until: Option<Timestamp>,

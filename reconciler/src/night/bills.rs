@@ -29,7 +29,10 @@ struct OfProvider {
     /// Charges of dropped files: all that they have on each of their days, in the range or not.
     filed: Vec<BillLine>,
     usage: Vec<MeasuredUsage>,
-    manifests: BTreeSet<String>,
+    /// Where `asked` comes from: content addresses.
+    asked_from: BTreeSet<String>,
+    /// Where `filed` comes from.
+    filed_from: BTreeSet<String>,
     complete_until: Option<Timestamp>,
     resolution: Option<Usd>,
     habits: Habits,
@@ -41,7 +44,16 @@ impl OfProvider {
     }
 
     fn lines_on(&self, day: Date) -> impl Iterator<Item = &BillLine> {
-        self.lines().filter(move |line| line.start.date() == day && !is_long(line))
+        on_day(self.lines(), day)
+    }
+
+    fn is_asked_on(&self, day: Date) -> bool {
+        on_day(self.asked.iter(), day).next().is_some()
+    }
+
+    fn is_forgotten(&self, day: Date, now: Timestamp) -> bool {
+        let age = now.date().days() - day.days();
+        self.habits.forgets_after.is_some_and(|after| age > after)
     }
 }
 
@@ -62,6 +74,8 @@ pub struct Bills {
     answered: BTreeSet<(String, String)>,
     /// Providers with a source of their own.
     own: BTreeSet<String>,
+    /// Of providers with one that answered: whether each such source said of each asked day what it charges, and had a charge.
+    day_by_day: BTreeMap<String, bool>,
 }
 
 /// What dropped files charge on some days.
@@ -106,6 +120,8 @@ pub enum Lack {
     Nothing,
     /// What dropped files say of it.
     Files,
+    /// What a source of the provider's own says of it: only dropped files have charges.
+    Own,
     /// All of it.
     All,
 }
@@ -116,8 +132,32 @@ impl Lack {
         match self {
             Self::Nothing => false,
             Self::Files => is_billed(content) && content.source.contains(INBOX),
+            Self::Own => {
+                let mut from = content.source.split_whitespace();
+                is_billed(content) && from.any(|from| !from.starts_with(INBOX))
+            }
             Self::All => is_billed(content),
         }
+    }
+}
+
+/// Whose use on a day has no charge yet, although it was asked for.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Silent<'a> {
+    /// Everybody's: the provider's own source has nothing at all.
+    all: bool,
+    accounts: BTreeSet<&'a str>,
+}
+
+impl Silent<'_> {
+    /// Whether nobody is waited for.
+    pub fn is_empty(&self) -> bool {
+        !self.all && self.accounts.is_empty()
+    }
+
+    /// Whether an account's use has no charge yet.
+    pub fn has(&self, account: &str) -> bool {
+        self.all || self.accounts.contains(account)
     }
 }
 
@@ -132,6 +172,13 @@ pub struct OfUnit {
     pub source: String,
     /// Whether it may still change.
     pub provisional: bool,
+}
+
+fn on_day<'a>(
+    lines: impl Iterator<Item = &'a BillLine>,
+    day: Date,
+) -> impl Iterator<Item = &'a BillLine> {
+    lines.filter(move |line| line.start.date() == day && !is_long(line))
 }
 
 fn days_of(start: Timestamp, end: Timestamp) -> (i64, i64) {
@@ -160,9 +207,10 @@ impl Bills {
         let names = source.providers();
         let own = names.is_some();
         let bill = pulled.bill;
-        let mut seen = BTreeSet::new();
+        let (mut seen, mut charged) = (BTreeSet::new(), BTreeSet::new());
         for line in bill.lines {
             seen.insert(line.provider.clone());
+            charged.insert(line.provider.clone());
             let provider = self.providers.entry(line.provider.clone()).or_default();
             if own { provider.asked.push(line) } else { provider.filed.push(line) }
         }
@@ -172,13 +220,19 @@ impl Bills {
         }
         for name in &seen {
             let provider = self.providers.entry(name.clone()).or_default();
-            provider.manifests.insert(pulled.manifest.clone());
+            let from = if own { &mut provider.asked_from } else { &mut provider.filed_from };
+            from.insert(pulled.manifest.clone());
             provider.resolution = resolution_of(provider.lines());
         }
         if let Some(names) = names {
             self.own.extend(seen.iter().cloned());
             self.own.extend(names.iter().cloned());
             seen.extend(names);
+            for name in &seen {
+                let stated = bill.each_day && charged.contains(name);
+                let before = self.day_by_day.entry(name.clone()).or_insert(stated);
+                *before &= stated;
+            }
         }
         for name in seen {
             let provider = self.providers.entry(name).or_default();
@@ -216,32 +270,83 @@ impl Bills {
         self.anybody_missing || self.waiting.contains(provider)
     }
 
-    /// What cannot be told of a unit's bill. That nothing is billed is told by a line of 0, and not by none: a source
-    /// that was taken away, or forgets a day, has no line either.
-    pub fn lack(&self, unit: &UnitId) -> Lack {
-        if self.is_missing(&unit.provider) || !self.has_line(unit) {
+    /// What cannot be told of a unit's bill. That nothing is billed is told by a line of 0, or day by day
+    /// ([`Bills::is_stated`]), and not by no line: a source that was taken away, or forgets a day, has none either.
+    pub fn lack(&self, unit: &UnitId, now: Timestamp) -> Lack {
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let is_told = of.is_some_and(|(provider, day)| provider.is_asked_on(day))
+            || self.is_stated(unit, now)
+            || self.is_taken_back(unit);
+        let lacks_files = self.lacks_files(&unit.provider);
+        if self.is_missing(&unit.provider) {
             Lack::All
-        } else if self.lacks_files(&unit.provider) {
-            Lack::Files
+        } else if is_told {
+            if lacks_files { Lack::Files } else { Lack::Nothing }
+        } else if lacks_files || !self.has_line(unit) {
+            Lack::All
         } else {
-            Lack::Nothing
+            Lack::Own
         }
     }
 
-    /// Accounts whose own source answered without a charge for the unit's day and may yet have one: where they were used,
-    /// the others' charges are only a part of the bill. After the grace that answer is believed.
-    pub fn silent(&self, unit: &UnitId, now: Timestamp) -> BTreeSet<&str> {
+    /// Whether the provider's own sources say that they charge nothing for the unit's day: they answer day by day, each has
+    /// a charge on another day, and the grace is over. An answer without any charge may be another organization's.
+    pub fn is_stated(&self, unit: &UnitId, now: Timestamp) -> bool {
         let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
-        let Some((provider, day)) = of.filter(|(_, day)| now < grace_end(*day)) else {
-            return BTreeSet::new();
-        };
-        let charged = |account: &str| {
-            let mut asked = provider.asked.iter();
-            asked.any(|line| line.account == account && line.start.date() == day)
-        };
-        let answered = self.answered.iter().filter(|(name, _)| *name == unit.provider);
-        let accounts = answered.map(|(_, account)| account.as_str());
-        accounts.filter(|account| !charged(account)).collect()
+        self.day_by_day.get(&unit.provider).copied().unwrap_or(false)
+            && !self.is_missing(&unit.provider)
+            && of.is_some_and(|(provider, day)| !provider.is_asked_on(day) && now >= grace_end(day))
+    }
+
+    /// Whether a dropped file says with a line of 0 that what the books have of the unit's day is no longer billed.
+    fn is_taken_back(&self, unit: &UnitId) -> bool {
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let is_nothing = |line: &BillLine| line.amount == Usd::ZERO;
+        of.is_some_and(|(provider, day)| on_day(provider.filed.iter(), day).any(is_nothing))
+    }
+
+    /// Whose own source answered without a charge for the unit's day and may yet have one: where they were used, the
+    /// others' charges are only a part of the bill. After the grace that answer is believed, but for a source that forgets.
+    pub fn silent(&self, unit: &UnitId, now: Timestamp) -> Silent<'_> {
+        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let Some((provider, day)) = of else { return Silent::default() };
+        let is_new = now < grace_end(day);
+        let mut silent = Silent::default();
+        if !provider.is_asked_on(day) && !self.is_taken_back(unit) {
+            let unnamed = self.accounts(&unit.provider).next().is_none();
+            let own = self.own.contains(&unit.provider);
+            silent.all = own && (provider.is_forgotten(day, now) || (is_new && unnamed));
+        }
+        if is_new {
+            let charged = |account: &str| {
+                let mut asked = provider.asked.iter();
+                asked.any(|line| line.account == account && line.start.date() == day)
+            };
+            let accounts = self.accounts(&unit.provider).filter(|account| !charged(account));
+            silent.accounts = accounts.collect();
+            let all = self.accounts(&unit.provider).count();
+            if all > 0 && silent.accounts.len() == all {
+                // Use of which nobody knows the account is then one of theirs.
+                silent.accounts.insert("");
+            }
+        }
+        silent
+    }
+
+    /// A provider's accounts whose own source answered.
+    fn accounts(&self, provider: &str) -> impl Iterator<Item = &str> {
+        let answered = self.answered.iter().filter(move |(name, _)| name == provider);
+        answered.map(|(_, account)| account.as_str())
+    }
+
+    /// Whether a source that answered has an account's charges. Of one that names no account beforehand nobody knows.
+    pub fn answers_for(&self, provider: &str, account: &str) -> bool {
+        let mut accounts = self.accounts(provider);
+        match (accounts.next(), accounts.next()) {
+            (None, _) => true,
+            (Some(_), None) if account.is_empty() => true,
+            _ => self.accounts(provider).any(|known| known == account),
+        }
     }
 
     /// Whether a charge that the provider's own source has not for the unit's day should be there by now. Of a day that it
@@ -251,6 +356,7 @@ impl Bills {
             return false;
         }
         let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = of.filter(|(provider, day)| !provider.is_forgotten(*day, now));
         let Some((provider, day)) = of else { return false };
         let end = day.midnight().plus_ms(DAY_MS);
         let unfinished = provider.complete_until.map_or(provider.habits.is_slow, |at| at < end);
@@ -260,10 +366,11 @@ impl Bills {
     /// Whether a bill that the books have is gone, although its source answered or there is none any more.
     pub fn is_gone(&self, unit: &UnitId, now: Timestamp) -> bool {
         let name = &unit.provider;
-        let forgets = self.providers.get(name).and_then(|of| of.habits.forgets_after);
-        let age = Date::parse(&unit.day).map(|day| now.date().days() - day.days());
-        let is_forgotten = forgets.zip(age).is_some_and(|(after, age)| age > after);
-        !self.is_missing(name) && !self.lacks_files(name) && !self.has_line(unit) && !is_forgotten
+        let of = self.providers.get(name).zip(Date::parse(&unit.day));
+        let is_known = of.is_some_and(|(provider, day)| {
+            provider.is_asked_on(day) || provider.is_forgotten(day, now)
+        });
+        !self.is_missing(name) && !self.lacks_files(name) && !is_known
     }
 
     /// Whether anything is charged on the unit's day.
@@ -396,11 +503,16 @@ impl Bills {
         let Some(day) = Date::parse(&unit.day) else { return OfUnit::default() };
         let end = day.midnight().plus_ms(DAY_MS);
         let lines = provider.lines_on(day);
+        let nothing_filed = on_day(provider.filed.iter(), day).next().is_none();
+        let asked = provider.is_asked_on(day) || nothing_filed;
+        let mut from: BTreeSet<&str> = BTreeSet::new();
+        from.extend(provider.asked_from.iter().filter(|_| asked).map(String::as_str));
+        from.extend(provider.filed_from.iter().filter(|_| !nothing_filed).map(String::as_str));
         let usage = provider.usage.iter().filter(|usage| usage.start.date() == day);
         OfUnit {
             lines: lines.cloned().collect(),
             usage: usage.cloned().collect(),
-            source: provider.manifests.iter().map(String::as_str).collect::<Vec<_>>().join(" "),
+            source: from.into_iter().collect::<Vec<_>>().join(" "),
             provisional: provider.complete_until.is_some_and(|until| until < end),
         }
     }
@@ -408,11 +520,20 @@ impl Bills {
     /// Shows all that a day's books take from the bills, without where it came from: the same bill pulled again is the
     /// same bill.
     pub fn describe(&self, day: Date, now: Timestamp, part: &mut dyn FnMut(&str)) {
-        for name in self.providers_on(day) {
+        let on: BTreeSet<String> = self.providers_on(day).into_iter().collect();
+        for name in self.providers.keys().cloned() {
+            let is_on = on.contains(&name);
             let unit = UnitId { workspace: String::new(), day: day.to_string(), provider: name };
+            let is_stated = self.is_stated(&unit, now);
+            if !is_on && !is_stated {
+                continue;
+            }
             let of = self.of(&unit);
             part(&unit.provider);
-            self.silent(&unit, now).into_iter().for_each(&mut *part);
+            let silent = self.silent(&unit, now);
+            part(if silent.all { "all are silent" } else { "" });
+            silent.accounts.into_iter().for_each(&mut *part);
+            part(if is_stated { "nothing" } else { "" });
             part(if of.provisional { "provisional" } else { "final" });
             let mut texts: Vec<String> =
                 of.lines.iter().filter_map(|line| serde_json::to_string(line).ok()).collect();
@@ -520,7 +641,8 @@ mod tests {
             (&openai, "2026-10-21", true),
         ] {
             let (bills, unit) = empty(source.clone(), None, day);
-            assert_eq!((bills.is_gone(&unit, now), bills.lack(&unit)), (gone, Lack::All), "{day}");
+            let found = (bills.is_gone(&unit, now), bills.lack(&unit, now));
+            assert_eq!(found, (gone, Lack::All), "{day}");
         }
     }
 }

@@ -276,8 +276,10 @@ pub fn places(
         .map(|(name, provider)| {
             let of_source = || {
                 let mut known = sources.iter().filter_map(crate::config::Source::account);
-                let found = known.find(|(billed, _)| *billed == provider.price_book)?;
-                Some(found.1.to_owned())
+                let (_, account) = known.find(|(billed, _)| *billed == provider.price_book)?;
+                // Of several accounts nobody knows which it is.
+                let is_only = known.all(|(billed, _)| billed != provider.price_book);
+                is_only.then(|| account.to_owned())
             };
             let account = accounts.get(name).cloned().or_else(of_source).unwrap_or_default();
             (name.clone(), (provider.price_book.clone(), account))
@@ -290,7 +292,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_azure_provider_is_where_its_bill_is_booked() {
+    fn a_provider_is_where_its_bill_is_booked() {
         let context = serde_json::from_value(serde_json::json!({
             "workspace": "acme", "config_version": 1, "budgets": {}, "prices": [],
             "providers": { "foundry": { "price_book": "azure" }, "openai": { "price_book": "openai" } } }))
@@ -299,8 +301,16 @@ mod tests {
             "connector": "azure", "account": "s1", "scope": "subscriptions/s1",
             "credential": { "token": "t" } }))
         .unwrap();
-        let found = places(&context, &BTreeMap::new(), &[source]);
+        let openai = |account: &str| {
+            serde_json::from_value(serde_json::json!({
+                "connector": "openai", "account": account, "admin_key": "k" }))
+            .unwrap()
+        };
+        let found = places(&context, &BTreeMap::new(), &[source, openai("a"), openai("b")]);
         let shown = |name: &str| (found[name].0.as_str(), found[name].1.as_str());
+        // It is one of two accounts, and nobody says which.
         assert_eq!((shown("foundry"), shown("openai")), (("azure", "s1"), ("openai", "")));
+        let found = places(&context, &BTreeMap::new(), &[openai("a")]);
+        assert_eq!(found["openai"].1, "a");
     }
 }

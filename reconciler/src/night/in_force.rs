@@ -44,7 +44,9 @@ fn rated(
     let own = context.prices.iter().find(|row: &&PriceRow| {
         row.provider == name && row.model == price.model && row.is_effective(at)
     });
-    let listed = || PriceBook::built_in().ok()?.find(&price.provider, &price.model, at);
+    // The price book has Azure's models among OpenAI's.
+    let book = if price.provider == "azure" { "openai" } else { price.provider.as_str() };
+    let listed = || PriceBook::built_in().ok()?.find(book, &price.model, at);
     let row = own.or_else(listed)?;
     let prices = row.prices.get(&price.tier).or_else(|| row.prices.get("standard"))?;
     match price.meter {
@@ -90,6 +92,18 @@ mod tests {
     fn proposed(ours: &str, prices: serde_json::Value, day: &str, now: &str) -> bool {
         let (day, now) = (Date::parse(day).unwrap(), Timestamp::parse(now).unwrap());
         is_in_force(&finding(ours), &context(prices), day, now)
+    }
+
+    #[test]
+    fn azure_has_the_prices_of_openai() {
+        let mut context = context(serde_json::json!([]));
+        context.providers.get_mut("eu").unwrap().price_book = "azure".into();
+        let price = PriceFinding { provider: "azure".into(), ..finding("0.5") };
+        let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap();
+        let day = Date::parse("2026-11-20").unwrap();
+        assert!(is_in_force(&price, &context, day, now));
+        let other = PriceFinding { ours_per_million: "0.52".parse().unwrap(), ..price };
+        assert!(!is_in_force(&other, &context, day, now));
     }
 
     #[test]

@@ -17,8 +17,10 @@ pub struct UnitBill {
     /// What reading the events told about the provider.
     pub facts: ProviderFacts,
     /// The charges of this day, longer ones spread (see [`super::match_up::spread_over_days`]). Lines of other providers
-    /// are refused. Without any, the rows have no billed amount.
+    /// are refused. Without any, the rows have no billed amount, unless `is_stated`.
     pub lines: Vec<BillLine>,
+    /// Whether it says that nothing is charged on this day when there are no lines.
+    pub is_stated: bool,
     /// What the provider measured on this day.
     pub usage: Vec<MeasuredUsage>,
     /// The content address of the bill.

@@ -120,7 +120,7 @@ pub fn settle_stream(
     lines.sort_by(|a, b| a.0.cmp(&b.0));
     let lines: Vec<&BillLine> = lines.into_iter().map(|(_, line)| line).collect();
     let mut books = Books::new(bill, sink);
-    if lines.is_empty() {
+    if lines.is_empty() && !bill.is_stated {
         estimates.scan(&mut |estimate| books.unbilled(estimate))?;
         books.summary.findings = early_warnings(bill, &counted, options)?;
         return books.close(&counted, None);

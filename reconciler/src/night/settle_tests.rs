@@ -72,6 +72,7 @@ pub(super) fn bill(lines: Vec<BillLine>, usage: Vec<MeasuredUsage>) -> UnitBill 
         unit: unit(),
         facts: ProviderFacts::default(),
         lines,
+        is_stated: false,
         usage,
         source: "sha256:bill".into(),
         provisional: false,

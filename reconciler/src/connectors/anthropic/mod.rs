@@ -234,6 +234,8 @@ impl Connector for Anthropic {
         lists.finish(expected.iter().map(String::as_str))?;
         if self.settings.report == AnthropicReport::Legacy {
             older.finish(days)?;
+            // A day of Priority Tier alone is not without a charge: it is left out.
+            bill.each_day = older.notes().is_none();
         }
         bill.notes.extend(older.notes());
         bill.notes.extend(newer.notes());

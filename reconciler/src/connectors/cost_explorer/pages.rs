@@ -130,6 +130,7 @@ pub(super) fn bill(settings: &Settings, days: Days, pages: &[RawPage]) -> Result
         }
     }
     doubts.note(&mut bill.notes);
+    bill.each_day = true;
     bill.complete_until = Some(first_estimated(&read).min().unwrap_or(days.end()));
     Ok(bill)
 }

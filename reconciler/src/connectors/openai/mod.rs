@@ -188,6 +188,7 @@ impl Connector for OpenAi {
         }
         lists.finish(expected.iter().map(String::as_str))?;
         costs.finish(days)?;
+        bill.each_day = true;
         kinds.into_iter().try_for_each(|kind| usage.finish(kind, days))?;
         bill.notes.extend(costs.rounded.note(NAME));
         bill.notes.extend(usage.notes());

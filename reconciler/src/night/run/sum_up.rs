@@ -11,7 +11,7 @@ use super::workspace::{Given, Workspace};
 use super::{NIGHT, Stop};
 use crate::focus::month::Month;
 use crate::ledger::UnitId;
-use crate::night::bills::Bills;
+use crate::night::bills::{Bills, Lack};
 use crate::night::pages::Pages;
 use crate::night::{NightError, feed_back};
 
@@ -58,23 +58,25 @@ impl Workspace<'_> {
             let mut sums = known.cloned().unwrap_or_default();
             let provider = &mut sums;
             let mut of_unit = Usd::ZERO;
-            let (lack, mut kept) = (bills.lack(&unit), false);
-            let (mut unbilled, mut awaited) = (Usd::ZERO, false);
             let now = self.night.clock.now();
+            let (lack, mut kept) = (bills.lack(&unit, now), false);
+            let (mut unbilled, mut awaited) = (Usd::ZERO, false);
             let silent = bills.silent(&unit, now);
             let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
             while let Some(row) = pages.next().await? {
                 let content = &row.content;
                 kept |= lack.keeps(content);
                 let used = content.estimated != Usd::ZERO;
-                awaited |= used && silent.contains(row.line.account.as_str());
+                awaited |= used && silent.has(&row.line.account);
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
                 sum(&mut provider.quantity_variance, content.quantity_variance)?;
                 sum(&mut provider.price_variance, content.price_variance)?;
                 let Some(billed) = content.billed else {
                     provider.unbilled_rows += 1;
-                    sum(&mut unbilled, content.estimated)?;
+                    if bills.answers_for(&unit.provider, &row.line.account) {
+                        sum(&mut unbilled, content.estimated)?;
+                    }
                     continue;
                 };
                 sum(&mut provider.estimated_of_billed, content.estimated)?;
@@ -85,7 +87,7 @@ impl Workspace<'_> {
             }
             sum(&mut provider.ledger, of_unit)?;
             let others = held.state.done.contains_key(&others_note(&self.config.id, &unit.day));
-            if kept || awaited || others {
+            if kept || awaited || others || lack == Lack::All {
                 // The books keep what was said last, or nothing yet; or they are another run's.
                 sum(&mut provider.billed, of_unit)?;
             } else {

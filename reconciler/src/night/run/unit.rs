@@ -82,11 +82,11 @@ impl Workspace<'_> {
         estimates: &ProviderEstimates<'_>,
     ) -> Result<Lack, NightError> {
         let silent = given.bills.silent(unit, self.night.clock.now());
-        let mut lack = given.bills.lack(unit);
+        let mut lack = given.bills.lack(unit, self.night.clock.now());
         if lack != Lack::All && !silent.is_empty() {
             estimates.scan_sums(&mut |estimate| {
                 let used = estimate.estimated != Usd::ZERO;
-                if used && silent.contains(estimate.line.account.as_str()) {
+                if used && silent.has(&estimate.line.account) {
                     lack = Lack::All;
                 }
                 Ok(())
@@ -112,12 +112,17 @@ impl Workspace<'_> {
         lack: Lack,
     ) -> UnitBill {
         let of = given.bills.of(unit);
-        // A part of a bill would be taken for all of it.
-        let day = if lack == Lack::All { OfUnit::default() } else { of };
+        // A part of a bill would be taken for all of it. What was measured warns of leaked keys before there is a bill.
+        let day = match lack {
+            Lack::All => OfUnit { usage: of.usage, ..OfUnit::default() },
+            Lack::Nothing | Lack::Files | Lack::Own => of,
+        };
+        let now = self.night.clock.now();
         UnitBill {
             unit: unit.clone(),
             facts,
             lines: day.lines,
+            is_stated: lack != Lack::All && given.bills.is_stated(unit, now),
             usage: day.usage,
             source: day.source,
             provisional: day.provisional,
