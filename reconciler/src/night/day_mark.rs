@@ -27,9 +27,10 @@ pub struct DayMark {
     /// What the books said then, by provider (see `pages`): a worker that was overtaken can still have written later.
     #[serde(default)]
     pub books: BTreeMap<String, String>,
-    /// How much of it dropped files charge, by provider: a file can come when its first days are looked at no more.
-    #[serde(default)]
-    pub filed: BTreeMap<String, Usd>,
+    /// How much of it dropped files charge, by provider: a file can come when its first days are looked at no more. Marks
+    /// of before this was noted have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub filed: Option<BTreeMap<String, Usd>>,
 }
 
 /// A day's mark as a worker last saw or set it.

@@ -66,6 +66,8 @@ struct Writing {
     books: BTreeMap<String, String>,
     /// What of it dropped files charge, by provider.
     filed: BTreeMap<String, Usd>,
+    /// Whether that was not noted until now.
+    is_old: bool,
     told: Told,
     place: Place,
 }
@@ -171,7 +173,9 @@ impl Workspace<'_> {
         let at = noted.and_then(|text| serde_json::from_str(text).ok());
         let at = at.filter(|at: &DayAt| at.input == input);
         let at = at.unwrap_or_else(|| DayAt { input, ..DayAt::default() });
-        let mut books = Writing { at, books: mark.books, filed: mark.filed, told, place };
+        let is_old = mark.filed.is_none() && mark.seq > 0;
+        let filed = mark.filed.unwrap_or_default();
+        let mut books = Writing { at, books: mark.books, filed, is_old, told, place };
         for provider in self.providers_of(given, &summed.read, day, outside).await? {
             if books.at.done.contains(&provider) {
                 continue;
@@ -194,7 +198,7 @@ impl Workspace<'_> {
             if cut || is_late(self.night, 0) {
                 // What was told so far is noted where the next worker looks, be it of another run.
                 let told = books.told.keep(&id, objects).await?;
-                let (told_books, filed) = (books.books.clone(), books.filed.clone());
+                let (told_books, filed) = (books.books.clone(), Some(books.filed.clone()));
                 let mark = DayMark { told, books: told_books, filed, ..books.place.mark.clone() };
                 if !books.place.set(mark, ledger).await? {
                     return Ok(Looked::Overtaken);
@@ -206,7 +210,8 @@ impl Workspace<'_> {
                 return Err(Stop::Time);
             }
         }
-        let Writing { at, books, filed, told, mut place } = books;
+        let Writing { at, books, filed, told, mut place, .. } = books;
+        let filed = Some(filed);
         if !at.as_wanted {
             held.state.done.remove(&note);
             return Ok(Looked::Disturbed);
@@ -239,6 +244,10 @@ impl Workspace<'_> {
         if noted.is_none() && self.keeps_books(&unit, lack).await? {
             // What the books have is better than what would be written without the bill.
             books.at.is_fed = false;
+            if books.is_old && self.has_filed(&unit).await? {
+                let amount = given.bills.filed_on(&unit)?;
+                books.filed.extend(amount.map(|amount| (provider.to_owned(), amount)));
+            }
             return Ok(Step::Done);
         }
         let mut at = noted.unwrap_or_else(|| UnitAt::new(provider));

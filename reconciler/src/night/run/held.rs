@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::sum_up::LATE;
 use super::{Again, Night, RunError};
 use crate::config::Config;
 use crate::connectors::Days;
@@ -83,7 +84,7 @@ pub(super) async fn take(
                     // What was paid for the run's earlier attempts stays paid.
                     paid_calls = report.paid_calls;
                     kept = match is_of(&report, days) {
-                        true => what_it_has(night.config, state),
+                        true => what_it_has(night.config, state, &report),
                         false => whatever_the_days(state),
                     };
                 }
@@ -111,20 +112,31 @@ pub(super) async fn take(
 }
 
 /// What a partial run need not ask for again: answers that it has. Dropped files are looked at again: a person may have
-/// mended them.
-pub(super) fn what_it_has(config: &Config, state: RunState) -> BTreeMap<String, String> {
+/// mended them. So are bills that were late, unless asking is paid for.
+pub(super) fn what_it_has(
+    config: &Config,
+    state: RunState,
+    report: &Report,
+) -> BTreeMap<String, String> {
     let mut kept = state.done;
-    let files: BTreeSet<String> = config
+    let again: BTreeSet<String> = config
         .workspaces
         .iter()
         .flat_map(|workspace| {
             let sources = workspace.sources.iter().enumerate();
-            let files = sources.filter(|(_, source)| source.name() == "inbox");
+            let missing = report.workspaces.get(&workspace.id).map(|report| &report.missing);
+            let is_late = move |name: String| {
+                missing.is_some_and(|missing| missing.contains_key(&format!("{LATE} {name}")))
+            };
+            let files = sources.filter(move |(_, source)| match source.providers() {
+                None => true,
+                Some(names) => !source.is_paid() && names.into_iter().any(is_late),
+            });
             files.map(|(place, _)| format!("pull#{}#{place}", workspace.id))
         })
         .collect();
     kept.retain(|key, _| {
-        (key.starts_with("pull#") && !files.contains(key)) || key.starts_with("events#")
+        (key.starts_with("pull#") && !again.contains(key)) || key.starts_with("events#")
     });
     kept
 }

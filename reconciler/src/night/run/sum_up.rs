@@ -16,7 +16,7 @@ use crate::night::pages::Pages;
 use crate::night::{NightError, feed_back};
 
 /// What is missing of a provider whose source answered without a charge.
-const LATE: &str = "the late bill of";
+pub(super) const LATE: &str = "the late bill of";
 /// What is missing of a provider whose bill is in the books and nowhere else.
 const GONE: &str = "the vanished bill of";
 

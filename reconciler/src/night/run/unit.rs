@@ -104,6 +104,12 @@ impl Workspace<'_> {
         Ok(pages.find(|row| lack.keeps(&row.content)).await?.is_some())
     }
 
+    /// Whether the books have charges of dropped files.
+    pub(super) async fn has_filed(&self, unit: &UnitId) -> Result<bool, StoreError> {
+        let mut pages = Pages::of(unit, self.night.ledger.as_ref());
+        Ok(pages.find(|row| Lack::Files.keeps(&row.content)).await?.is_some())
+    }
+
     pub(super) fn unit_bill(
         &self,
         given: &Given<'_>,

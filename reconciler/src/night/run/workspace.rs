@@ -1,9 +1,9 @@
 //! A workspace's steps, but for its days.
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 
+use futures::StreamExt;
 use tallygate_shared::feedback::{ReconcilerContext, ReconcilerFinding};
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::Date;
@@ -13,8 +13,9 @@ use super::{Night, RunError, Stop};
 use crate::config::{Source, WorkspaceConfig};
 use crate::connectors::Days;
 use crate::edge::Edge;
+use crate::ledger::UnitId;
 use crate::night::bills::{Bills, Filed};
-use crate::night::day_mark::Place;
+use crate::night::day_mark::{DayMark, Place};
 use crate::night::pull::{self, PullFailed, Pulled, Shared};
 use crate::night::{day_mark, events, feed_back, fits, tell_run};
 use crate::ports::StoreError;
@@ -22,6 +23,8 @@ use crate::report::WorkspaceReport;
 
 /// More days than this are not read for charges that overlap: nobody drops ten years of them.
 const DAYS_READ: usize = 4_000;
+/// Marks that are read at a time.
+const WIDTH: usize = 16;
 
 /// A workspace's part of a run.
 pub(super) struct Workspace<'a> {
@@ -102,29 +105,33 @@ impl Workspace<'_> {
     /// Says which days before the look-back need a run of their own: dropped files charge for them, and no run has booked
     /// that, or not all.
     pub(super) async fn left_out(&self, held: &mut Held, bills: &Bills) -> Result<(), RunError> {
-        let (id, ledger) = (&self.config.id, self.night.ledger.as_ref());
-        let mut known: BTreeMap<Date, BTreeMap<String, Usd>> = BTreeMap::new();
+        let mut known: BTreeMap<Date, DayMark> = BTreeMap::new();
         let mut found: BTreeMap<String, Filed> = BTreeMap::new();
         let before = format!(" before {}", self.days.from);
         self.report(held).missing.retain(|what, _| !what.ends_with(&before));
         for mut filed in bills.filed_before(self.days)? {
             let mut is_whole = filed.days().count() <= DAYS_READ;
+            let mut is_old = false;
+            self.read_marks(held, filed.days().take(DAYS_READ), &mut known).await?;
             for day in filed.days().take(DAYS_READ) {
-                if let Entry::Vacant(new) = known.entry(day) {
+                let mark = known.get(&day);
+                let noted = mark.and_then(|mark| mark.filed.as_ref());
+                let booked = noted.and_then(|filed_by| filed_by.get(&filed.provider)).copied();
+                if noted.is_none() && mark.is_some_and(|mark| mark.seq > 0) {
+                    let (workspace, provider) = (self.config.id.clone(), filed.provider.clone());
+                    let unit = UnitId { workspace, day: day.to_string(), provider };
                     keep_lease(self.night, held).await?;
-                    let place = Place::read(id, day, ledger).await;
-                    // What cannot be read says of nothing that it is booked.
-                    new.insert(match place {
-                        Err(StoreError::Damaged { .. }) => BTreeMap::new(),
-                        read => read?.mark.filed,
-                    });
+                    // Nobody noted how much: what is there is taken for all of it.
+                    let has_filed = self.has_filed(&unit).await?;
+                    is_old |= has_filed;
+                    is_whole &= has_filed;
+                    continue;
                 }
-                let booked = known.get(&day).and_then(|day| day.get(&filed.provider)).copied();
                 is_whole &= booked.is_some();
                 let left = filed.amount.checked_sub(booked.unwrap_or_default());
                 filed.amount = fits(left, "dropped files")?;
             }
-            if is_whole && filed.amount == Usd::ZERO {
+            if is_whole && (is_old || filed.amount == Usd::ZERO) {
                 continue;
             }
             match found.get_mut(&filed.provider) {
@@ -141,6 +148,29 @@ impl Workspace<'_> {
                 "${amount} of dropped files lie on days that no run has booked so: run backfill --from {first} --to {last}"
             );
             self.missing(held, &what, &why);
+        }
+        Ok(())
+    }
+
+    /// Reads days' marks, several at a time. What cannot be read says of nothing that it is booked.
+    async fn read_marks(
+        &self,
+        held: &mut Held,
+        days: impl Iterator<Item = Date>,
+        known: &mut BTreeMap<Date, DayMark>,
+    ) -> Result<(), RunError> {
+        let (id, ledger) = (&self.config.id, self.night.ledger.as_ref());
+        let new: Vec<Date> = days.filter(|day| !known.contains_key(day)).collect();
+        let mut marks = futures::stream::iter(new)
+            .map(|day| async move { (day, Place::read(id, day, ledger).await) })
+            .buffered(WIDTH);
+        while let Some((day, place)) = marks.next().await {
+            keep_lease(self.night, held).await?;
+            let mark = match place {
+                Err(StoreError::Damaged { .. }) => DayMark::default(),
+                read => read?.mark,
+            };
+            known.insert(day, mark);
         }
         Ok(())
     }
