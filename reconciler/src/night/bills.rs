@@ -645,4 +645,45 @@ mod tests {
             assert_eq!(found, (gone, Lack::All), "{day}");
         }
     }
+
+    /// Adds a dropped file with a charge of a day.
+    fn file(bills: &mut Bills, unit: &UnitId, amount: &str) {
+        let day = Date::parse(&unit.day).unwrap();
+        let line = json!({ "provider": unit.provider, "account": "1", "start": day.midnight(),
+            "end": day.midnight().plus_ms(DAY_MS), "kind": "usage", "service": "s",
+            "description": "", "meter": "whole", "amount": amount });
+        let bill = Bill { lines: vec![serde_json::from_value(line).unwrap()], ..Bill::default() };
+        let source =
+            serde_json::from_value(json!({ "connector": "inbox", "mapping": {} })).unwrap();
+        bills.add(&source, Pulled { bill, held: Vec::new(), manifest: format!("{INBOX}f") });
+    }
+
+    #[test]
+    fn a_file_is_not_the_bill_of_a_source_that_forgot_the_day_or_does_not_have_it_yet() {
+        let now = Timestamp::parse("2026-11-21T02:00:00Z").unwrap();
+        let openrouter =
+            json!({ "connector": "openrouter", "account": "1", "management_key": "k" });
+        let cost_explorer = json!({ "connector": "aws_cost_explorer", "account": "1" });
+        for (source, day, waits) in [
+            (&openrouter, "2026-10-21", true),
+            (&openrouter, "2026-10-22", false),
+            (&cost_explorer, "2026-11-20", true),
+            (&cost_explorer, "2026-11-18", false),
+        ] {
+            let (mut bills, unit) = empty(source.clone(), None, day);
+            file(&mut bills, &unit, "5");
+            let silent = bills.silent(&unit, now);
+            assert_eq!((silent.has("1"), silent.has("")), (waits, waits), "{day}");
+            assert_eq!(
+                (bills.lack(&unit, now), bills.of(&unit).source),
+                (Lack::Own, format!("{INBOX}f"))
+            );
+            // A line of 0 says that the file is all there is.
+            file(&mut bills, &unit, "0");
+            assert_eq!(bills.lack(&unit, now), Lack::Nothing, "{day}");
+            assert!(!bills.silent(&unit, now).all);
+        }
+        let (bills, unit) = empty(openrouter, None, "2026-10-21");
+        assert!(!bills.is_late(&unit, now), "it will never come");
+    }
 }

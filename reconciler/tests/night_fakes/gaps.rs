@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
+use tallygate_reconciler::config::Source;
+use tallygate_reconciler::connectors::openai::UsageKind;
 use tallygate_reconciler::ledger::Revision;
+use tallygate_reconciler::night::run::Again;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::DAY_MS;
 
@@ -224,4 +227,127 @@ async fn a_bill_that_vanishes_leaves_the_books_until_a_line_of_nothing_takes_it_
     world.overwrite("groq/1", "2026-11-19,2026-11-19,m,in,0,0\n");
     assert_eq!(world.night().await.missing, BTreeMap::new());
     assert_eq!((world.billed("openai").await, world.billed("groq").await), (Usd::ZERO, Usd::ZERO));
+}
+
+#[tokio::test]
+async fn what_is_measured_warns_of_a_leaked_key_before_there_is_a_bill() {
+    let mut world = World::new(1).await;
+    let openai = world.openai("org-a").await;
+    openai.0.lock().unwrap().tokens = 100_000;
+    let Some(Source::Openai(settings)) = world.config.workspaces[0].sources.last_mut() else {
+        panic!("the source")
+    };
+    settings.usage = vec![UsageKind::Completions];
+    world.event_at("oa", DAY, 1, "a", 100, "0.01");
+    world.night().await;
+    let alerts = world.edge.0.lock().unwrap().alerts.clone();
+    assert!(
+        alerts.iter().any(|(name, open)| name.starts_with("unmetered_usage ") && *open),
+        "{alerts:?}"
+    );
+    assert_eq!(world.billed("openai").await, Usd::ZERO);
+}
+
+#[tokio::test]
+async fn what_a_provider_moves_to_another_day_is_booked_once() {
+    let mut world = World::new(4).await;
+    let openai = world.openai("org-a").await;
+    world.event_at("oa", "2026-11-17", 1, "a", 100, "0.01");
+    openai.bills("2026-11-17", "12");
+    openai.bills("2026-11-18", "1");
+    world.drop("openai/tax", "2026-11-17,2026-11-17,m,in,1,0.5\n").await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    openai.forgets("2026-11-17");
+    openai.bills("2026-11-18", "13");
+    // A day that nobody used and one that is used anew: nothing is charged for either.
+    world.event_at("oa", "2026-11-18", 3, "a", 100, "0.01");
+    let report = world.night().await;
+    assert_eq!(report.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("13.5"));
+    assert_eq!(report.providers["openai"].difference(), Some(Usd::ZERO));
+    world.overwrite("openai/tax", "");
+    let report = world.night().await;
+    assert_eq!((report.missing, world.billed("openai").await), (BTreeMap::new(), usd("13")));
+    let rows = world.rows("2026-11-17", "openai").await;
+    let used = rows.iter().find(|row| row.content.estimated != Usd::ZERO).unwrap();
+    assert_eq!(used.content.billed, Some(Usd::ZERO), "{rows:?}");
+    assert_eq!(report.providers["openai"].unbilled_rows, 0);
+    assert_eq!(world.night().await.days_settled, 0);
+    // What the day says when its grace is over is said then, without any other news.
+    world.event_at("oa", "2026-11-19", 4, "a", 100, "0.01");
+    assert!(world.night().await.missing.contains_key("the late bill of openai"));
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.rows("2026-11-19", "openai").await[0].content.billed, Some(Usd::ZERO));
+}
+
+#[tokio::test]
+async fn a_file_does_not_stand_for_the_bill_of_a_source_that_is_gone() {
+    let mut world = World::new(2).await;
+    let openai = world.openai("org-a").await;
+    world.event_at("oa", DAY, 1, "a", 100, "0.01");
+    openai.bills(DAY, "0.03");
+    world.drop("openai/tax", "2026-11-20,2026-11-20,m,in,1,0.5\n").await;
+    world.drop("openai/fee", "2026-11-19,2026-11-19,m,in,1,0.25\n").await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("0.78"));
+    let before = world.rows(DAY, "openai").await;
+    world.config.workspaces[0].sources.pop();
+    world.overwrite("openai/fee", "2026-11-19,2026-11-19,m,in,1,0.2\n");
+    let report = world.night().await;
+    let [(what, why)] = &report.missing.iter().collect::<Vec<_>>()[..] else { panic!("one") };
+    // The day that only the file charges for is the file's alone.
+    assert!(*what == "the vanished bill of openai" && why.ends_with(": 2026-11-20"), "{why}");
+    assert_eq!(world.rows(DAY, "openai").await, before);
+    assert_eq!(world.billed("openai").await, usd("0.73"));
+    assert_eq!(report.providers["openai"].difference(), Some(Usd::ZERO));
+    world.drop("openai/nothing", "2026-11-20,2026-11-20,m,in,1,0\n").await;
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("0.7"));
+}
+
+#[tokio::test]
+async fn marks_that_do_not_note_what_files_charge_are_believed_by_their_books() {
+    let world = World::new(3).await;
+    world.drop("groq/1", "2026-11-01,2026-11-02,m,in,5,0.25\n").await;
+    world.drop("google/1", "2026-11-02,2026-11-02,m,in,5,0.5\n").await;
+    assert_eq!(world.run(Some(("2026-11-01", "2026-11-02"))).await.missing, BTreeMap::new());
+    for day in ["2026-11-01", "2026-11-02"] {
+        let name = format!("day#ws_a#{day}");
+        let now = world.ledger.mark(&name).await.unwrap().unwrap();
+        let mut before: serde_json::Value = serde_json::from_str(&now).unwrap();
+        assert!(before.as_object_mut().unwrap().remove("filed").is_some(), "{now}");
+        assert!(world.ledger.set_mark(&name, Some(&now), &before.to_string()).await.unwrap());
+    }
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    // What those books do not have at all is missing.
+    world.drop("google/2", "2026-11-01,2026-11-01,m,in,5,0.125\n").await;
+    let report = world.night().await;
+    let [(what, why)] = &report.missing.iter().collect::<Vec<_>>()[..] else { panic!("one") };
+    assert!(*what == "google before 2026-11-18" && why.starts_with("$0.125 "), "{what}: {why}");
+}
+
+#[tokio::test]
+async fn the_next_slot_asks_for_a_late_bill_again() {
+    let mut world = World::new(2).await;
+    let (a, b) = (world.openai("org-a").await, world.openai("org-b").await);
+    world.again = Again::IfPartial;
+    world.event_at("oa", DAY, 1, "a", 100, "0.01");
+    // Of an account without a source nobody says that its bill is late.
+    world.event_at("gq", DAY, 2, "a", 100, "0.01");
+    assert!(world.night().await.missing.contains_key("the late bill of openai"));
+    a.bills(DAY, "0.03");
+    b.bills(DAY, "0.01");
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    assert_eq!(world.billed("openai").await, usd("0.04"));
+}
+
+#[tokio::test]
+async fn a_bill_is_late_only_of_accounts_whose_source_answers() {
+    let mut world = World::new(2).await;
+    let _ = world.openai("org-a").await;
+    world.event_at("ob", DAY, 1, "b", 100, "0.02");
+    assert_eq!(world.night().await.missing, BTreeMap::new());
+    world.event_at("oa", DAY, 2, "a", 100, "0.02");
+    assert!(world.night().await.missing.contains_key("the late bill of openai"));
 }

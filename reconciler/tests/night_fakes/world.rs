@@ -129,6 +129,8 @@ pub(crate) struct OpenAi(pub(crate) Arc<Mutex<Costs>>);
 pub(crate) struct Costs {
     pub(crate) down: bool,
     pub(crate) by_day: BTreeMap<String, &'static str>,
+    /// Requests for usage get these tokens of the model `m` on each day.
+    pub(crate) tokens: u64,
 }
 
 impl OpenAi {
@@ -151,18 +153,23 @@ impl Respond for OpenAi {
         if costs.down {
             return ResponseTemplate::new(503);
         }
+        let is_usage = request.url.path().contains("/usage/");
         let query: BTreeMap<_, _> = request.url.query_pairs().collect();
         let seconds = |name: &str| query[name].parse::<i64>().unwrap();
         let (start, end) = (seconds("start_time"), seconds("end_time"));
         let buckets = (start / 86_400..end / 86_400).map(|day| {
             let amount = costs.by_day.get(&Date::from_days(day).to_string());
+            let tokens = costs.tokens;
+            let used = format!(
+                r#"{{"input_tokens": {tokens}, "output_tokens": 0, "num_model_requests": 1, "model": "m"}}"#
+            );
             let cost =
                 |value: &&str| format!(r#"{{"amount": {{"value": {value}, "currency": "usd"}}}}"#);
             format!(
                 r#"{{"start_time": {}, "end_time": {}, "results": [{}]}}"#,
                 day * 86_400,
                 (day + 1) * 86_400,
-                amount.map(cost).unwrap_or_default()
+                if is_usage { used } else { amount.map(cost).unwrap_or_default() }
             )
         });
         let buckets = buckets.collect::<Vec<_>>().join(",");

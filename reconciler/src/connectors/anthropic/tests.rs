@@ -94,6 +94,14 @@ fn the_older_report_is_in_cents_and_names_what_is_counted() {
     // The Console has no key.
     assert_eq!(bill.usage[1].credential, None);
     assert!(bill.notes[0].contains("Priority Tier"), "{:?}", bill.notes);
+    assert!(!bill.each_day, "a day of Priority Tier alone has charges that it leaves out");
+    let used = |page: &RawPage| page.label == super::legacy::USAGE;
+    let mut pages = older_pages();
+    for page in pages.iter_mut().filter(|page| used(page)) {
+        let text = String::from_utf8(page.body.to_vec()).unwrap();
+        page.body = text.replace("\"priority", "\"standard").into();
+    }
+    assert!(older().read(days("2026-11-01", 2), &pages).unwrap().each_day);
 }
 
 #[test]

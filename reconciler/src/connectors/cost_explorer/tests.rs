@@ -182,6 +182,7 @@ async fn a_night_is_read_to_the_last_digit() {
     assert_eq!((batch.quantity, batch.unit.as_deref()), (None, None));
     assert!(!bill.lines[0].provisional && bill.lines[1].provisional);
     assert_eq!(bill.complete_until.unwrap().date(), Date::parse("2026-11-19").unwrap());
+    assert!(bill.each_day, "it says of each day what it charges");
     let notes = bill.notes.join("\n");
     assert!(notes.contains("OutputTokenCount_Batch") && notes.contains("Moon Phase"), "{notes}");
     assert!(!notes.contains("input-tokens"), "{notes}");

@@ -61,6 +61,7 @@ fn pages() -> Vec<RawPage> {
 fn costs_keep_their_digits_labels_and_units() {
     let bill = offline().read(days("2026-11-01", 2), &pages()).unwrap();
     assert_eq!(bill.lines.len(), 4);
+    assert!(bill.each_day, "it says of each day what it charges");
     let input = &bill.lines[0];
     assert_eq!((input.amount, input.meter), (usd("0.06"), Meter::Input));
     assert_eq!(input.model.as_deref(), Some("gpt-6-astra"));
