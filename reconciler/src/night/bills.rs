@@ -333,6 +333,16 @@ impl Bills {
         silent
     }
 
+    /// Whether nothing at all is charged on the unit's day, as its provider's own sources say.
+    pub fn is_free(&self, unit: &UnitId, now: Timestamp) -> bool {
+        self.is_stated(unit, now) && !self.has_line(unit)
+    }
+
+    /// Whether no source has an account's charges: then none says that its use was free.
+    pub fn is_strange(&self, provider: &str, account: &str) -> bool {
+        !account.is_empty() && !self.answers_for(provider, account)
+    }
+
     /// A provider's accounts whose own source answered.
     fn accounts(&self, provider: &str) -> impl Iterator<Item = &str> {
         let answered = self.answered.iter().filter(move |(name, _)| name == provider);

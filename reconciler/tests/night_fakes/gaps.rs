@@ -345,9 +345,21 @@ async fn the_next_slot_asks_for_a_late_bill_again() {
 #[tokio::test]
 async fn a_bill_is_late_only_of_accounts_whose_source_answers() {
     let mut world = World::new(2).await;
-    let _ = world.openai("org-a").await;
+    let a = world.openai("org-a").await;
     world.event_at("ob", DAY, 1, "b", 100, "0.02");
     assert_eq!(world.night().await.missing, BTreeMap::new());
     world.event_at("oa", DAY, 2, "a", 100, "0.02");
     assert!(world.night().await.missing.contains_key("the late bill of openai"));
+    // Nor does the other's source say that its use is free.
+    a.bills("2026-11-19", "0.01");
+    world.watch.now_ms.fetch_add(DAY_MS + DAY_MS / 2, Ordering::SeqCst);
+    world.config.lookback_days = 4;
+    world.night().await;
+    let billed =
+        |rows: Vec<Revision>| rows.iter().map(|row| row.content.billed).collect::<Vec<_>>();
+    assert_eq!(billed(world.rows(DAY, "openai").await), [None, None]);
+    world.watch.now_ms.fetch_add(DAY_MS, Ordering::SeqCst);
+    let report = world.night().await;
+    assert_eq!(billed(world.rows(DAY, "openai").await), [None, None]);
+    assert_eq!(report.providers["openai"].difference(), Some(Usd::ZERO));
 }

@@ -60,14 +60,19 @@ impl Workspace<'_> {
             let mut of_unit = Usd::ZERO;
             let now = self.night.clock.now();
             let (lack, mut kept) = (bills.lack(&unit, now), false);
+            let (mut has_bill, mut is_strange) = (false, false);
+            let is_free = bills.is_free(&unit, now);
             let (mut unbilled, mut awaited) = (Usd::ZERO, false);
             let silent = bills.silent(&unit, now);
             let mut pages = Pages::of(&unit, self.night.ledger.as_ref());
             while let Some(row) = pages.next().await? {
                 let content = &row.content;
                 kept |= lack.keeps(content);
+                has_bill |= Lack::All.keeps(content);
                 let used = content.estimated != Usd::ZERO;
                 awaited |= used && silent.has(&row.line.account);
+                let account = row.line.account.as_str();
+                is_strange |= used && is_free && bills.is_strange(&unit.provider, account);
                 provider.rows += 1;
                 sum(&mut provider.estimated, content.estimated)?;
                 sum(&mut provider.quantity_variance, content.quantity_variance)?;
@@ -86,6 +91,7 @@ impl Workspace<'_> {
                 }
             }
             sum(&mut provider.ledger, of_unit)?;
+            kept |= is_strange && has_bill;
             let others = held.state.done.contains_key(&others_note(&self.config.id, &unit.day));
             if kept || awaited || others || lack == Lack::All {
                 // The books keep what was said last, or nothing yet; or they are another run's.

@@ -81,12 +81,17 @@ impl Workspace<'_> {
         unit: &UnitId,
         estimates: &ProviderEstimates<'_>,
     ) -> Result<Lack, NightError> {
-        let silent = given.bills.silent(unit, self.night.clock.now());
-        let mut lack = given.bills.lack(unit, self.night.clock.now());
-        if lack != Lack::All && !silent.is_empty() {
+        let now = self.night.clock.now();
+        let silent = given.bills.silent(unit, now);
+        let mut lack = given.bills.lack(unit, now);
+        let is_free = given.bills.is_free(unit, now);
+        if lack != Lack::All && (!silent.is_empty() || is_free) {
             estimates.scan_sums(&mut |estimate| {
-                let used = estimate.estimated != Usd::ZERO;
-                if used && silent.has(&estimate.line.account) {
+                let (used, account) = (estimate.estimated != Usd::ZERO, &estimate.line.account);
+                if used
+                    && (silent.has(account)
+                        || is_free && given.bills.is_strange(&unit.provider, account))
+                {
                     lack = Lack::All;
                 }
                 Ok(())
