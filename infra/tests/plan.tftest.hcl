@@ -184,7 +184,7 @@ run "objects" {
     condition = one([
       for statement in data.aws_iam_policy_document.bucket.statement : statement.resources if statement.sid == "WrittenOnce"
       ]) == toset([
-      for prefix in ["doctor", "events", "export", "export-list", "pull", "raw", "report", "rows", "told"] :
+      for prefix in ["doctor", "events", "export", "export-list", "pull", "raw", "report", "rows", "sorted", "told"] :
       "arn:aws:s3:::tallygate-books-111122223333-eu-central-1/${prefix}/*"
     ])
     error_message = "What the reconciler writes is written once; the inbox and its configuration are not held to it."
