@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::alerts::alert::Severity;
-use crate::budget::terms::{BudgetTerms, Dimension, EACH, Scope};
+use crate::budget::terms::{BudgetTerms, Dimension};
 use crate::money::Usd;
 use crate::pricing::PriceRow;
 
@@ -252,15 +252,11 @@ impl<'b> BudgetSums<'b> {
         }
         let difference = billed.checked_sub(row.estimated)?;
         for (name, terms) in self.budgets.iter().filter(|(_, terms)| terms.limit_usd.is_some()) {
-            let Scope { dimension, value: fixed } = &terms.scope;
-            let value = match dimension {
+            let value = match terms.scope.dimension {
                 Dimension::Workspace => Some(self.workspace),
-                _ => {
-                    let value = row.owner.get(dimension.name()).map(String::as_str);
-                    value.filter(|value| fixed == EACH || fixed == value)
-                }
+                dimension => row.owner.get(dimension.name()).map(String::as_str),
             };
-            let Some(value) = value else { continue };
+            let Some(value) = value.filter(|value| terms.scope.covers(value)) else { continue };
             let key = [name, value, &row.day, &row.provider].map(str::to_owned);
             let sum = self.sums.entry(key).or_default();
             sum.revision = sum.revision.max(row.revision);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tallygate_shared::alerts::detect::BudgetSnapshot;
-use tallygate_shared::budget::terms::{Dimension, EACH, Scope};
+use tallygate_shared::budget::terms::Scope;
 
 use super::alerts_object::AlertsObject;
 use super::sql::Sql;
@@ -28,9 +28,7 @@ impl<S: Sql> AlertsObject<S> {
     pub(super) fn standings(&self, query: &StandingsQuery) -> Value {
         let is_of = |account: &BudgetSnapshot, scope: &Scope| {
             account.dimension.is_none_or(|dimension| dimension == scope.dimension)
-                && (scope.dimension == Dimension::Workspace
-                    || scope.value == EACH
-                    || scope.value == account.value)
+                && scope.covers(&account.value)
         };
         let asked = self.state.budgets();
         let asked =

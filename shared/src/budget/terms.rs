@@ -87,6 +87,13 @@ pub struct Scope {
     pub value: String,
 }
 
+impl Scope {
+    /// Whether a value of its dimension is meant.
+    pub fn covers(&self, value: &str) -> bool {
+        self.dimension == Dimension::Workspace || self.value == EACH || self.value == value
+    }
+}
+
 /// What requests can be told apart by. All but the key come signed, or from the key itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(schemars::JsonSchema))]
@@ -284,10 +291,7 @@ impl BudgetTerms {
     /// The value that a request counts under; `None` when this budget does not apply to it.
     pub fn applies_to<'a>(&self, spender: &Spender<'a>) -> Option<&'a str> {
         let value = spender.value(self.scope.dimension)?;
-        let meant = self.scope.dimension == Dimension::Workspace
-            || self.scope.value == EACH
-            || self.scope.value == value;
-        meant.then_some(value)
+        self.scope.covers(value).then_some(value)
     }
 
     /// Whether this budget can apply to any request of a key that fixes `actor`: a token may add to what the key fixes,
@@ -304,24 +308,19 @@ impl BudgetTerms {
             Dimension::Customer => actor.customer.as_deref(),
             Dimension::Environment => actor.environment.as_deref(),
         };
-        self.scope.value == EACH || fixed.is_none_or(|fixed| fixed == self.scope.value)
+        fixed.is_none_or(|fixed| self.scope.covers(fixed))
     }
 
     /// Whether both count what this value spends on the same line of the same account: then a change from one to the other
     /// goes on with the count that there is. A budget without a limit counts no money. A time zone only moves the ends of
     /// windows, not what they are called.
     pub fn counts_as(&self, other: &Self, value: &str) -> bool {
-        let covers = |terms: &Self| {
-            terms.scope.dimension == Dimension::Workspace
-                || terms.scope.value == EACH
-                || terms.scope.value == value
-        };
         let line = |terms: &Self| {
             let begins =
                 (terms.window == Window::FiscalMonth).then_some(terms.fiscal_month_start_day);
             (terms.scope.dimension, terms.window, begins, terms.limit_usd.is_some())
         };
-        covers(self) && covers(other) && line(self) == line(other)
+        self.scope.covers(value) && other.scope.covers(value) && line(self) == line(other)
     }
 
     /// The calendar of its windows.

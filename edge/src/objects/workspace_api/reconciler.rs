@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::json;
-use tallygate_shared::budget::terms::{Dimension, EACH, account_name};
+use tallygate_shared::budget::terms::{Dimension, account_name};
 use tallygate_shared::feedback::{
     BudgetCorrection, ContextProvider, MAX_ITEMS, ReconcilerContext, ReconcilerFinding,
     ReconcilerSettings, TrueUp,
@@ -176,8 +176,7 @@ impl<S: Sql> Api<'_, S> {
                 Dimension::Workspace => workspace.as_str(),
                 _ => correction.value.as_str(),
             };
-            let fixed = terms.scope.value.as_str();
-            if terms.scope.dimension != Dimension::Workspace && fixed != EACH && fixed != value {
+            if !terms.scope.covers(value) {
                 kept.push(Kept::new(correction, Vec::new()));
                 continue;
             }
