@@ -18,6 +18,7 @@ pub mod money;
 pub mod policy;
 pub mod pricing;
 pub mod reconciliation_run;
+pub mod spreadsheet;
 pub mod telemetry;
 pub mod time;
 pub mod tokens;

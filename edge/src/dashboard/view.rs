@@ -2,6 +2,7 @@
 
 use askama::Template;
 use tallygate_shared::money::Usd;
+use tallygate_shared::spreadsheet::is_formula;
 use tallygate_shared::time::Date;
 
 use super::figures::{self, Figure};
@@ -484,9 +485,7 @@ fn line<'a>(out: &mut String, values: impl Iterator<Item = &'a str>) {
         if place > 0 {
             out.push(',');
         }
-        // A spreadsheet takes such a text for a formula. Numbers begin like one and are none.
-        let formula =
-            value.starts_with(['=', '+', '-', '@', '\t', '\r']) && value.parse::<Usd>().is_err();
+        let formula = is_formula(value);
         if formula || value.contains(['"', ',', '\n', '\r']) {
             let guard = if formula { "'" } else { "" };
             out.push_str(&format!("\"{guard}{}\"", value.replace('"', "\"\"")));

@@ -6,7 +6,7 @@
 use std::borrow::Cow;
 use std::io::Write;
 
-use tallygate_shared::money::Usd;
+use tallygate_shared::spreadsheet::is_formula;
 
 use super::ExportError;
 use super::cell::{Cell, Column};
@@ -47,11 +47,9 @@ impl<W: Write, R> CsvTable<W, R> {
     }
 }
 
-/// The text, no formula. A number may begin like one and is none.
+/// The text, no formula.
 fn guarded(text: Cow<'_, str>) -> Cow<'_, str> {
-    let formula =
-        text.starts_with(['=', '+', '-', '@', '\t', '\r']) && text.parse::<Usd>().is_err();
-    if formula { Cow::Owned(format!("'{text}")) } else { text }
+    if is_formula(&text) { Cow::Owned(format!("'{text}")) } else { text }
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "for `map_err`")]
