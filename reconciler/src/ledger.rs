@@ -73,7 +73,7 @@ impl LineId {
 }
 
 /// What a line says. Two revisions with equal content are the same statement: no clock and no run's name is in it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Content {
     /// What the gateway had estimated.

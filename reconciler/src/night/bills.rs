@@ -270,10 +270,15 @@ impl Bills {
         self.anybody_missing || self.waiting.contains(provider)
     }
 
+    /// The unit's provider, if any source named it, and day.
+    fn of_day(&self, unit: &UnitId) -> Option<(&OfProvider, Date)> {
+        self.providers.get(&unit.provider).zip(Date::parse(&unit.day))
+    }
+
     /// What cannot be told of a unit's bill. That nothing is billed is told by a line of 0, or day by day
     /// ([`Bills::is_stated`]), and not by no line: a source that was taken away, or forgets a day, has none either.
     pub fn lack(&self, unit: &UnitId, now: Timestamp) -> Lack {
-        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         let is_told = of.is_some_and(|(provider, day)| provider.is_asked_on(day))
             || self.is_stated(unit, now)
             || self.is_taken_back(unit);
@@ -292,7 +297,7 @@ impl Bills {
     /// Whether the provider's own sources say that they charge nothing for the unit's day: they answer day by day, each has
     /// a charge on another day, and the grace is over. An answer without any charge may be another organization's.
     pub fn is_stated(&self, unit: &UnitId, now: Timestamp) -> bool {
-        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         self.day_by_day.get(&unit.provider).copied().unwrap_or(false)
             && !self.is_missing(&unit.provider)
             && of.is_some_and(|(provider, day)| !provider.is_asked_on(day) && now >= grace_end(day))
@@ -300,7 +305,7 @@ impl Bills {
 
     /// Whether a dropped file says with a line of 0 that what the books have of the unit's day is no longer billed.
     fn is_taken_back(&self, unit: &UnitId) -> bool {
-        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         let is_nothing = |line: &BillLine| line.amount == Usd::ZERO;
         of.is_some_and(|(provider, day)| on_day(provider.filed.iter(), day).any(is_nothing))
     }
@@ -308,7 +313,7 @@ impl Bills {
     /// Whose own source answered without a charge for the unit's day and may yet have one: where they were used, the
     /// others' charges are only a part of the bill. After the grace that answer is believed, but for a source that forgets.
     pub fn silent(&self, unit: &UnitId, now: Timestamp) -> Silent<'_> {
-        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         let Some((provider, day)) = of else { return Silent::default() };
         let is_new = now < grace_end(day);
         let mut silent = Silent::default();
@@ -365,7 +370,7 @@ impl Bills {
         if !self.own.contains(&unit.provider) || self.is_missing(&unit.provider) {
             return false;
         }
-        let of = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         let of = of.filter(|(provider, day)| !provider.is_forgotten(*day, now));
         let Some((provider, day)) = of else { return false };
         let end = day.midnight().plus_ms(DAY_MS);
@@ -376,7 +381,7 @@ impl Bills {
     /// Whether a bill that the books have is gone, although its source answered or there is none any more.
     pub fn is_gone(&self, unit: &UnitId, now: Timestamp) -> bool {
         let name = &unit.provider;
-        let of = self.providers.get(name).zip(Date::parse(&unit.day));
+        let of = self.of_day(unit);
         let is_known = of.is_some_and(|(provider, day)| {
             provider.is_asked_on(day) || provider.is_forgotten(day, now)
         });
@@ -385,8 +390,7 @@ impl Bills {
 
     /// Whether anything is charged on the unit's day.
     pub fn has_line(&self, unit: &UnitId) -> bool {
-        let (provider, day) = (self.providers.get(&unit.provider), Date::parse(&unit.day));
-        provider.zip(day).is_some_and(|(of, day)| of.lines_on(day).next().is_some())
+        self.of_day(unit).is_some_and(|(of, day)| of.lines_on(day).next().is_some())
     }
 
     /// Whether any charge covers more than a day.
@@ -478,8 +482,8 @@ impl Bills {
 
     /// What dropped files charge on the unit's day, if they do.
     pub fn filed_on(&self, unit: &UnitId) -> Result<Option<Usd>, NightError> {
-        let provider = self.providers.get(&unit.provider).zip(Date::parse(&unit.day));
-        let Some((provider, day)) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
+        let of = self.of_day(unit).filter(|_| !self.is_missing(&unit.provider));
+        let Some((provider, day)) = of else {
             return Ok(None);
         };
         let mut lines = provider.filed.iter().filter(|line| line.start.date() == day);
@@ -506,11 +510,8 @@ impl Bills {
 
     /// What of the bills is a unit's: nothing while a part is missing, which would be taken for the whole.
     pub fn of(&self, unit: &UnitId) -> OfUnit {
-        let provider = self.providers.get(&unit.provider);
-        let Some(provider) = provider.filter(|_| !self.is_missing(&unit.provider)) else {
-            return OfUnit::default();
-        };
-        let Some(day) = Date::parse(&unit.day) else { return OfUnit::default() };
+        let of = self.of_day(unit).filter(|_| !self.is_missing(&unit.provider));
+        let Some((provider, day)) = of else { return OfUnit::default() };
         let end = day.midnight().plus_ms(DAY_MS);
         let lines = provider.lines_on(day);
         let nothing_filed = on_day(provider.filed.iter(), day).next().is_none();

@@ -194,7 +194,7 @@ fn finished(name: &str, unit: UnitCost) -> Result<UnitCost, NightError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bill::{ChargeKind, Meter, Quantity};
+    use crate::bill::{ChargeKind, Meter};
     use proptest::prelude::*;
 
     fn owner(dimensions: &[(&str, &str)]) -> BTreeMap<String, String> {
@@ -214,17 +214,9 @@ mod tests {
         };
         let content = Content {
             estimated: "1".parse().unwrap(),
-            metered: Quantity::default(),
             requests,
             billed: billed.map(|usd| usd.parse().unwrap()),
-            billed_quantity: None,
-            list: None,
-            quantity_variance: Usd::ZERO,
-            price_variance: Usd::ZERO,
-            provisional: false,
-            price_version: String::new(),
-            source: String::new(),
-            method: String::new(),
+            ..Content::default()
         };
         (side, line, content)
     }

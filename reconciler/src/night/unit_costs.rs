@@ -137,7 +137,7 @@ fn owner_of(outcome: &OutcomeEvent) -> BTreeMap<String, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bill::{ChargeKind, Meter, Quantity};
+    use crate::bill::{ChargeKind, Meter};
     use crate::ledger::{Content, LineId, UnitId};
 
     fn row(provider: &str, estimated: &str, billed: &str) -> Revision {
@@ -155,20 +155,7 @@ mod tests {
             owner: BTreeMap::new(),
         };
         let (estimated, billed) = (estimated.parse().unwrap(), billed.parse().ok());
-        let content = Content {
-            estimated,
-            metered: Quantity::default(),
-            requests: 0,
-            billed,
-            list: None,
-            billed_quantity: None,
-            quantity_variance: Usd::ZERO,
-            price_variance: Usd::ZERO,
-            provisional: false,
-            price_version: String::new(),
-            source: String::new(),
-            method: String::new(),
-        };
+        let content = Content { estimated, billed, ..Content::default() };
         let (cause, run) = ("first".into(), String::new());
         Revision { unit, line, rev: 1, seq: 1, cause, run, booked_in: None, content }
     }

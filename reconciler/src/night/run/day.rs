@@ -241,10 +241,10 @@ impl Workspace<'_> {
         let noted = books.at.unit.take().filter(|at| at.provider == provider);
         let estimates = ProviderEstimates { estimates: &read.estimates, provider };
         let lack = self.lack(given, &unit, &estimates)?;
-        if noted.is_none() && self.keeps_books(&unit, lack).await? {
+        if noted.is_none() && self.books_have(&unit, lack).await? {
             // What the books have is better than what would be written without the bill.
             books.at.is_fed = false;
-            if books.is_old && self.has_filed(&unit).await? {
+            if books.is_old && self.books_have(&unit, Lack::Files).await? {
                 let amount = given.bills.filed_on(&unit)?;
                 books.filed.extend(amount.map(|amount| (provider.to_owned(), amount)));
             }

@@ -100,19 +100,13 @@ impl Workspace<'_> {
         Ok(lack)
     }
 
-    /// Whether a unit stays as it is, because what its books say of the bill cannot be told now.
-    pub(super) async fn keeps_books(&self, unit: &UnitId, lack: Lack) -> Result<bool, RunError> {
+    /// Whether a unit's books say what a bill with such a lack cannot tell.
+    pub(super) async fn books_have(&self, unit: &UnitId, lack: Lack) -> Result<bool, StoreError> {
         if lack == Lack::Nothing {
             return Ok(false);
         }
         let mut pages = Pages::of(unit, self.night.ledger.as_ref());
         Ok(pages.find(|row| lack.keeps(&row.content)).await?.is_some())
-    }
-
-    /// Whether the books have charges of dropped files.
-    pub(super) async fn has_filed(&self, unit: &UnitId) -> Result<bool, StoreError> {
-        let mut pages = Pages::of(unit, self.night.ledger.as_ref());
-        Ok(pages.find(|row| Lack::Files.keeps(&row.content)).await?.is_some())
     }
 
     pub(super) fn unit_bill(

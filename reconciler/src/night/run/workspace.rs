@@ -14,7 +14,7 @@ use crate::config::{Source, WorkspaceConfig};
 use crate::connectors::Days;
 use crate::edge::Edge;
 use crate::ledger::UnitId;
-use crate::night::bills::{Bills, Filed};
+use crate::night::bills::{Bills, Filed, Lack};
 use crate::night::day_mark::{DayMark, Place};
 use crate::night::pull::{self, PullFailed, Pulled, Shared};
 use crate::night::{day_mark, events, feed_back, fits, tell_run};
@@ -122,7 +122,7 @@ impl Workspace<'_> {
                     let unit = UnitId { workspace, day: day.to_string(), provider };
                     keep_lease(self.night, held).await?;
                     // Nobody noted how much: what is there is taken for all of it.
-                    let has_filed = self.has_filed(&unit).await?;
+                    let has_filed = self.books_have(&unit, Lack::Files).await?;
                     is_old |= has_filed;
                     is_whole &= has_filed;
                     continue;
