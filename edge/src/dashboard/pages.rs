@@ -351,17 +351,12 @@ impl<'a> Rounds<'a> {
     /// Who asks, which is the first round's last answer, and the answers that the page is made of.
     pub(super) fn with_caller(rounds: &'a [Vec<Answer>]) -> (Option<&'a Answer>, Self) {
         let mut all: Vec<&[Answer]> = rounds.iter().map(Vec::as_slice).collect();
-        let mut caller = None;
-        if let Some((last, others)) = all.first().and_then(|first| first.split_last()) {
-            caller = Some(last);
-            // A page that asks for nothing has had no round.
-            all = Some(others)
-                .filter(|others| !others.is_empty())
-                .into_iter()
-                .chain(all.drain(..).skip(1))
-                .collect();
-        }
-        (caller, Self(all))
+        let Some((caller, others)) = rounds.first().and_then(|first| first.split_last()) else {
+            return (None, Self(all));
+        };
+        // A page that asks for nothing has had no round.
+        all.splice(..1, (!others.is_empty()).then_some(others));
+        (Some(caller), Self(all))
     }
 
     /// How many rounds were answered.

@@ -22,8 +22,6 @@ use crate::objects::sql::Sql;
 
 /// A query asks at most this many months' Ledgers, the newest: each is another object to wake.
 const MAX_MONTHS: usize = 36;
-/// No shorter than these months: what is before it need not be counted month by month.
-const MAX_SPAN_MS: i64 = 36 * 31 * DAY_MS;
 /// Requests or audit entries in one page.
 const MAX_PAGE: u64 = 1_000;
 const DEFAULT_PAGE: u64 = 50;
@@ -175,16 +173,16 @@ impl<S: Sql> Api<'_, S> {
     fn ledgers_from(&self, from: Timestamp, to: Option<i64>) -> Result<Vec<String>, Problem> {
         let end = self.context.now.plus_ms(DAY_MS);
         let end = to.map_or(end, Timestamp::from_ms).min(end);
-        let first = from.max(end.plus_ms(-MAX_SPAN_MS)).date().first_of_month();
         let id = self.workspace.id()?;
-        let mut month = first;
+        let first = from.date().first_of_month();
+        let mut month = end.plus_ms(-1).date().first_of_month();
         let mut names = Vec::new();
-        while month.midnight() < end {
+        while month >= first && names.len() < MAX_MONTHS {
             names.push(format!("{id}:{:04}-{:02}", month.year, month.month));
-            month = month.first_of_next_month();
+            month = Date::from_days(month.days() - 1).first_of_month();
         }
-        let surplus = names.len().saturating_sub(MAX_MONTHS);
-        Ok(names.split_off(surplus))
+        names.reverse();
+        Ok(names)
     }
 
     pub(super) fn audit(&self) -> Answer {
