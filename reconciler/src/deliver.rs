@@ -345,6 +345,16 @@ mod tests {
         }
     }
 
+    async fn exported_months(app: &App, months: &[&str]) -> Vec<String> {
+        numbers(app, months).await.into_iter().map(|(month, _)| month).collect()
+    }
+
+    async fn number_of_november(app: &App) -> u64 {
+        let made = numbers(app, &["2026-11"]).await;
+        assert_eq!(made.len(), 1);
+        made[0].1
+    }
+
     fn settled(input: &str, seq: u64) -> String {
         json!({ "input": input, "seq": seq, "fed": true, "told": "" }).to_string()
     }
@@ -354,27 +364,24 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (app, _edge) = app(directory.path()).await;
         let both = ["2026-10", "2026-11"];
-        let of = |made: &[(&str, u64)]| -> Vec<(String, u64)> {
-            made.iter().map(|(month, number)| ((*month).to_owned(), *number)).collect()
-        };
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 1), ("2026-11", 1)]));
-        assert_eq!(numbers(&app, &both).await, of(&[]));
+        assert_eq!(exported_months(&app, &both).await, ["2026-10", "2026-11"]);
+        assert!(exported_months(&app, &both).await.is_empty());
         mark(&app, "day#ws_a#2026-11-30", &settled("a", 1)).await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-11", 2)]));
+        assert_eq!(exported_months(&app, &both).await, ["2026-11"]);
         // Settled with the same again: nothing was written.
         mark(&app, "day#ws_a#2026-11-30", &settled("a", 2)).await;
         mark(&app, "day#ws_b#2026-11-30", &settled("b", 2)).await;
-        assert_eq!(numbers(&app, &both).await, of(&[]));
+        assert!(exported_months(&app, &both).await.is_empty());
         // Another worker's rows came in between.
         let other = settled("a", 2).replace("\"seq\"", "\"books\":{\"openai\":\"x\"},\"seq\"");
         mark(&app, "day#ws_a#2026-11-30", &other).await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-11", 3)]));
+        assert_eq!(exported_months(&app, &both).await, ["2026-11"]);
         mark(&app, &month_mark("ws_a", "2026-10"), "now").await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 2), ("2026-11", 4)]));
+        assert_eq!(exported_months(&app, &both).await, ["2026-10", "2026-11"]);
         // A correction of a closed month is booked in the open one.
         mark(&app, "day#ws_a#2026-10-01", &settled("c", 3)).await;
-        assert_eq!(numbers(&app, &both).await, of(&[("2026-10", 3), ("2026-11", 5)]));
-        assert_eq!(numbers(&app, &both).await, of(&[]));
+        assert_eq!(exported_months(&app, &both).await, ["2026-10", "2026-11"]);
+        assert!(exported_months(&app, &both).await.is_empty());
     }
 
     #[tokio::test]
@@ -385,10 +392,10 @@ mod tests {
         app.clock.deadline_ms = Some(0);
         assert_eq!(deliver(&app, &month).await.unwrap(), Delivered::More(Vec::new()));
         app.clock.deadline_ms = None;
-        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 1)]);
+        assert_eq!(exported_months(&app, &["2026-11"]).await, ["2026-11"]);
         // Nothing left to do needs no time.
         app.clock.deadline_ms = Some(0);
-        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+        assert!(exported_months(&app, &["2026-11"]).await.is_empty());
     }
 
     #[tokio::test]
@@ -423,7 +430,7 @@ mod tests {
         let (files, commits) = heard(&edge).await;
         assert_eq!((files.len(), commits.len()), (made[0].files, 1));
         let told = commits[0]["files"].as_array().unwrap();
-        assert_eq!((told.len(), &commits[0]["number"]), (files.len(), &commits[0]["made_at"]));
+        assert_eq!((told.len(), &commits[0]["number"]), (files.len(), &json!(made[0].number)));
         for (name, body) in &files {
             let told = told.iter().find(|it| it["file"] == name.as_str()).unwrap();
             assert_eq!(told["sha256"], body_sha256(body));
@@ -433,7 +440,7 @@ mod tests {
         }
         let csv = "focus_1_4-cost_and_usage-2026-11-19.csv";
         assert!(files.iter().any(|(name, _)| name == csv));
-        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+        assert!(exported_months(&app, &["2026-11"]).await.is_empty());
     }
 
     #[tokio::test]
@@ -441,11 +448,11 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let (mut app, _edge) = app(directory.path()).await;
         charge(&app).await;
-        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 1)]);
+        let first = number_of_november(&app).await;
         let known = json!({ "provider": "openai", "account": "org-1", "name": "Acme" });
         app.config.workspaces[0].billed_accounts = vec![serde_json::from_value(known).unwrap()];
-        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
-        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+        assert!(number_of_november(&app).await > first);
+        assert!(exported_months(&app, &["2026-11"]).await.is_empty());
     }
 
     #[tokio::test]
@@ -454,23 +461,23 @@ mod tests {
         let app_down = app_at(directory.path(), "http://127.0.0.1:9").await;
         charge(&app_down).await;
         let months = ["2026-11".to_owned()];
+        let mut first = None;
         for _ in 0..2 {
             let Delivered::All(made) = deliver(&app_down, &months).await.unwrap() else {
                 panic!("there is time");
             };
             let why = made[0].not_handed_over.as_deref().unwrap();
-            assert!(
-                made[0].number == 1 && why.contains("edge") && !why.contains("127.0.0.1"),
-                "{why}"
-            );
+            assert!(why.contains("edge") && !why.contains("127.0.0.1"), "{why}");
+            assert_eq!(made[0].number, *first.get_or_insert(made[0].number));
         }
         // Nor is it lost where a month is exported by hand.
         let command = Command::Export { month: Month::parse("2026-11").unwrap() };
         let answer = work(&app_down, &command, &mut |_| ()).await.unwrap();
-        assert_eq!((answer.status, answer.exported[0].number), (Standing::Partial, 2));
+        let by_hand = answer.exported[0].number;
+        assert!(answer.status == Standing::Partial && Some(by_hand) > first);
         drop(app_down);
         let (app, edge) = app(directory.path()).await;
-        assert_eq!(numbers(&app, &["2026-11"]).await, [("2026-11".to_owned(), 2)]);
+        assert_eq!(number_of_november(&app).await, by_hand);
         let (files, commits) = heard(&edge).await;
         assert!(!files.is_empty() && commits.len() == 1);
         for (name, body) in files {
@@ -478,7 +485,7 @@ mod tests {
             let told = told.clone().find(|it| it["file"] == name.as_str()).unwrap();
             assert_eq!(told["sha256"], body_sha256(&body));
         }
-        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+        assert!(exported_months(&app, &["2026-11"]).await.is_empty());
     }
 
     #[tokio::test]
@@ -496,7 +503,7 @@ mod tests {
         assert_eq!(told.len(), made.files);
         assert!(told.iter().all(|file| file["uploaded"] == json!(false)));
         // What is exported by hand is what the next night would export.
-        assert_eq!(numbers(&app, &["2026-11"]).await, []);
+        assert!(exported_months(&app, &["2026-11"]).await.is_empty());
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub async fn hand_over(
     delivery: &Delivery,
 ) -> Result<(), NotHandedOver> {
     let edge = Edge::new(&workspace.id, &workspace.edge, &app.clock, app.patience)?;
-    let number = number_of(delivery);
+    let number = delivery.number;
     let folder = format!("/focus-files/{month}/{number}");
     let has_bucket = AtomicBool::new(true);
     let (edge, folder, has_bucket) = (&edge, folder.as_str(), &has_bucket);
@@ -67,12 +67,6 @@ pub async fn hand_over(
         files: files.map(|(part, uploaded)| told(app, part, uploaded)).collect(),
     };
     Ok(edge.tell("focus-exports", &export).await?)
-}
-
-/// What numbers an export at the edge: when it was made, in milliseconds since 1970. The store's own numbers begin anew
-/// where books are kept anew, and the edge takes what is older than what it has for old.
-fn number_of(delivery: &Delivery) -> u64 {
-    u64::try_from(delivery.made_at.ms()).unwrap_or(0).max(1)
 }
 
 async fn content<'p>(part: &'p Part, objects: &dyn ObjectStore) -> Result<Content<'p>, StoreError> {

@@ -22,7 +22,7 @@ pub struct FocusExport {
     /// The month, `2026-11`.
     pub month: String,
     /// The number of the export: of several of a month, the one with the greatest counts. The reconciler gives the time it was
-    /// made at, in milliseconds since 1970.
+    /// made at, in milliseconds since 1970, and never the same twice.
     pub number: u64,
     /// When it was made.
     pub made_at: Timestamp,

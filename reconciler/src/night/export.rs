@@ -45,7 +45,8 @@ pub enum ExportFailed {
 pub struct Delivery {
     /// When it was made.
     pub made_at: Timestamp,
-    /// The number of this export: of several of a month, the newest counts.
+    /// The number of this export: of several of a month, the greatest counts. When it was made, in milliseconds since
+    /// 1970, or one more than the export before it where that is greater.
     pub number: u64,
     /// The files, in their order.
     pub parts: Vec<Part>,
@@ -72,7 +73,10 @@ pub async fn export(
     objects: &dyn ObjectStore,
 ) -> Result<Delivery, ExportFailed> {
     let billing = Month::parse(month).ok_or_else(|| ExportFailed::Month(month.to_owned()))?;
-    let number = ledger.next_number(&format!("export#{workspace}#{month}"), 0).await?;
+    // Books that begin anew begin their counting anew: the clock keeps them from the numbers, and so from the files and
+    // the rank at the edge, of what the books before them exported.
+    let clock = u64::try_from(now.ms()).unwrap_or(0);
+    let number = ledger.next_number(&format!("export#{workspace}#{month}"), clock).await?;
     let units = units_of(workspace, billing, ledger).await?;
     let closed = ledger.mark(&month_mark(workspace, month)).await?.is_some();
     let index = invoices(&units, billing, ledger).await?;

@@ -1,6 +1,8 @@
 //! What nights export, before the project's own checks: the files themselves, with the charges added up to the invoices.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use tallygate_reconciler::focus::check::{check_csv, check_table};
 use tallygate_reconciler::focus::columns::Version;
@@ -9,6 +11,8 @@ use tallygate_reconciler::focus::invoices::{BillingPeriodRow, InvoiceDetailRow, 
 use tallygate_reconciler::focus::month::Month;
 use tallygate_reconciler::focus::row::Category;
 use tallygate_reconciler::night::export::Delivery;
+use tallygate_reconciler::night::run::Clock as _;
+use tallygate_reconciler::stores::local;
 use tallygate_shared::focus_export::FocusTable;
 use tallygate_shared::money::Usd;
 
@@ -137,9 +141,13 @@ async fn a_month_is_exported_whole_and_its_billing_periods_last() {
     let world = World::new(2).await;
     world.drop_full("openai/1", &line("use,API,gpt-5,in,100,1,,,INV-1")).await;
     assert_eq!(world.night().await.missing, BTreeMap::new());
-    exported(&world, "2026-11").await;
+    let (_, first) = exported(&world, "2026-11").await;
     let (_, second) = exported(&world, "2026-11").await;
-    assert!(second.parts.iter().all(|part| part.key.contains("/part-r00002-")));
+    // Made in one millisecond, and two exports all the same.
+    let now = u64::try_from(world.watch.now().ms()).unwrap();
+    assert_eq!((first.number, second.number), (now, now + 1));
+    let numbered = format!("/part-r{}-", second.number);
+    assert!(second.parts.iter().all(|part| part.key.contains(&numbered)));
     // Queries take an export for made when its billing periods are there.
     for folder in ["focus_1_4/", "focus_1_4_csv/"] {
         let of = second.parts.iter().filter(|part| part.key.contains(folder));
@@ -148,6 +156,21 @@ async fn a_month_is_exported_whole_and_its_billing_periods_last() {
             [FocusTable::CostAndUsage, FocusTable::InvoiceDetail, FocusTable::BillingPeriod];
         assert_eq!(tables, order, "{folder}");
     }
+}
+
+#[tokio::test]
+async fn what_books_that_begin_anew_export_is_the_newer_export() {
+    let mut world = World::new(2).await;
+    world.drop_full("openai/1", &line("use,API,gpt-5,in,100,1,,,INV-1")).await;
+    world.night().await;
+    let (_, before) = exported(&world, "2026-11").await;
+    // The ledger is lost, and the objects are not.
+    let (ledger, _) = local::open(&world.directory.path().join("anew")).await.unwrap();
+    world.ledger = Arc::new(ledger);
+    world.watch.now_ms.fetch_add(1000, Ordering::SeqCst);
+    world.night().await;
+    let (_, after) = exported(&world, "2026-11").await;
+    assert!(after.number > before.number, "{} and {}", after.number, before.number);
 }
 
 #[tokio::test]
