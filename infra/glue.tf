@@ -1,13 +1,13 @@
 # Tables over the exports, without a crawler: where a partition is follows from its name (partition projection).
 #
-#   export/v1/<workspace>/focus_1_4/cost_and_usage/billing_period=2026-11/charge_day=2026-11-20/part-r00001-<sha>.parquet
-#   export/v1/<workspace>/focus_1_4/invoice_detail/billing_period=2026-11/part-r00001-<sha>.parquet
-#   export/v1/<workspace>/focus_1_4/billing_period/billing_period=2026-11/part-r00001-<sha>.parquet
+#   export/v1/<workspace>/focus_1_4/cost_and_usage/billing_period=2026-11/charge_day=2026-11-20/part-r1795168800000-<sha>.parquet
+#   export/v1/<workspace>/focus_1_4/invoice_detail/billing_period=2026-11/part-r1795168800000-<sha>.parquet
+#   export/v1/<workspace>/focus_1_4/billing_period/billing_period=2026-11/part-r1795168800000-<sha>.parquet
 #
 # Objects are written once, so a month that is exported again has more than one export, and only the newest counts:
-# part-r00003-<sha>.parquet is part of the third. An export of a month is whole, and all its parts carry one number: a
-# partition without a part of the newest number has nothing any more. The saved queries and the `current_...` views see to it
-# (queries/newest.sql). These folders hold Parquet alone: Athena reads every file in them.
+# the number behind the r is the time an export was made, in milliseconds since 1970. An export of a month is whole, and all
+# its parts carry one number: a partition without a part of the newest number has nothing any more. The saved queries and
+# the `current_...` views see to it (queries/newest.sql). These folders hold Parquet alone: Athena reads every file in them.
 
 resource "aws_glue_catalog_database" "focus" {
   name        = local.database

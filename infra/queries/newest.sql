@@ -1,7 +1,7 @@
 (
-  -- Exports are written once, and a month may be exported again: part-r00003-... belongs to its third export. An export holds
-  -- the whole month, so only its newest counts, also for the days and tables in which that one has nothing: they have no
-  -- file of its number. Billing Period has rows in every export, and its file comes last.
+  -- Exports are written once, and a month may be exported again: part-r1795168800000-... is of the one that was made at
+  -- that millisecond. An export holds the whole month, so only its newest counts, also for the days and tables in which
+  -- that one has nothing: they have no file of its number. Billing Period has rows in every export, and its file comes last.
   SELECT c.*
   FROM ${database}.${dataset} c
   JOIN (
