@@ -18,7 +18,9 @@ use tallygate_shared::insights::week::Week;
 use tallygate_shared::money::Usd;
 use tallygate_shared::time::{DAY_MS, Date, Timestamp};
 
+use super::ledger_days::Span;
 use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_outcome_days::{NOT_EMPTY, Sources, counted};
 use super::ledger_outcomes::OutcomesQuery;
 use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Row, Sql, SqlError, integer, text};
@@ -288,18 +290,32 @@ impl<S: Sql> LedgerObject<S> {
 
     fn outcomes_by(&self, query: &UnitQuery) -> Result<Vec<Outcomes>, SqlError> {
         let name = &query.group_by;
-        let mut filter = Filter::default();
-        filter.span("time_ms", Some(query.from_ms), Some(query.to_ms));
-        // A value is summed in two parts, so that neither sum leaves 64 bits.
+        let span = Span { from: Some(query.from_ms), to: Some(query.to_ms) };
+        let sources = Sources::by_day(&Filter::default(), span);
+        let (mut parts, mut params) = (Vec::new(), Vec::new());
+        if let Some(days) = &sources.days {
+            let sums = "accepted, rejected, value_milli, value_rest";
+            parts.push(format!(
+                "SELECT day_ms AS day, {name} AS name, {sums} FROM outcome_days {}",
+                days.clause()
+            ));
+            params.extend(days.owned_params());
+        }
+        let [accepted, rejected, milli, rest] = counted();
+        parts.push(format!(
+            "SELECT time_ms - time_ms % {DAY_MS} AS day, {name} AS name, {accepted} AS accepted,
+                {rejected} AS rejected, {milli} AS value_milli, {rest} AS value_rest FROM ({})",
+            sources.apart
+        ));
+        params.extend(sources.params);
         let select = format!(
-            "SELECT CAST(time_ms / {DAY_MS} AS TEXT), COALESCE({name}, ''), CAST(SUM(accepted) AS TEXT),
-                CAST(SUM(1 - accepted) AS TEXT),
-                CAST(COALESCE(SUM(accepted * (CAST(value_pico AS INTEGER) / {PICO_PER_MILLI})), 0) AS TEXT),
-                CAST(COALESCE(SUM(accepted * (CAST(value_pico AS INTEGER) % {PICO_PER_MILLI})), 0) AS TEXT)
-             FROM outcomes {} GROUP BY time_ms / {DAY_MS}, COALESCE({name}, '')",
-            filter.clause()
+            "SELECT CAST(day / {DAY_MS} AS TEXT), COALESCE(name, ''), CAST(SUM(accepted) AS TEXT),
+                CAST(SUM(rejected) AS TEXT), CAST(COALESCE(SUM(value_milli), 0) AS TEXT),
+                CAST(COALESCE(SUM(value_rest), 0) AS TEXT)
+             FROM ({}) GROUP BY day, COALESCE(name, '') HAVING {NOT_EMPTY}",
+            parts.join(" UNION ALL ")
         );
-        let rows = self.sql.exec(&select, &filter.params())?;
+        let rows = self.exec_with(&select, &params)?;
         let outcome = |row: &Row| {
             let value = integer::<i128>(row, 4)? * PICO_PER_MILLI + integer::<i128>(row, 5)?;
             Ok(Outcomes {

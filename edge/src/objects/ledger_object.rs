@@ -14,6 +14,7 @@ use tallygate_shared::time::Timestamp;
 
 use super::ledger_archive::Limits;
 use super::ledger_days::Span;
+use super::ledger_outcome_days::Arrived;
 use super::ledger_performance::BatchSums;
 use super::ledger_requests::{LOOKED_AT, RefusedQuery};
 use super::ledger_shape::Shape;
@@ -73,7 +74,8 @@ pub const MIGRATIONS: &[&str] = &["
     ) WITHOUT ROWID, STRICT;
 ", super::ledger_outcomes::OUTCOMES, super::ledger_archive::ARCHIVE, super::ledger_true_ups::COLUMNS,
     super::ledger_days::DAYS, super::ledger_performance::PERFORMANCE, super::ledger_shape::SHAPE,
-    super::ledger_archive::WRITTEN_AT, super::ledger_shape::SHAPE_OF_DAYS, super::ledger_released::RELEASED];
+    super::ledger_archive::WRITTEN_AT, super::ledger_shape::SHAPE_OF_DAYS, super::ledger_released::RELEASED,
+    super::ledger_outcome_days::OUTCOME_DAYS];
 
 /// One month of one workspace.
 pub struct LedgerObject<S> {
@@ -199,7 +201,14 @@ impl<S: Sql> LedgerObject<S> {
         params.extend([Some(body), event.actor.session.as_deref()]);
         self.sql.exec(&insert, &params)?;
         self.note_late(event.id.as_str(), event.key.as_str())?;
-        self.complete_outcomes(&event.id, &event.key)?;
+        self.request_arrived(Arrived {
+            id: event.id.as_str(),
+            key: event.key.as_str(),
+            session: event.actor.session.as_deref(),
+            provider: event.provider.as_deref().unwrap_or_default(),
+            model: event.model.as_deref().unwrap_or_default(),
+            charged: charged.parse().map_err(|_| SqlError("a charge is no number".to_owned()))?,
+        })?;
         let tokens = event.usage.tally().map_or(0, |tally| tally.tokens.total()).to_string();
         let add = "UPDATE totals SET events = events + 1, kept = kept + 1,
             charged_nanos = charged_nanos + CAST(? AS INTEGER), tokens = tokens + CAST(? AS INTEGER)";

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 use tallygate_shared::events::outcome::{OUTCOME_EVENT_VERSION, OutcomeEvent, Subject, Verdict};
 use tallygate_shared::identity::actor::Actor;
 use tallygate_shared::ids::{KeyId, RequestId, WorkspaceId};
@@ -15,8 +15,6 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::time::Timestamp;
 
 use super::ledger_object::{Filter, LedgerObject};
-use super::ledger_released::{cost_unknown, rows_behind};
-use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Row, Sql, SqlError, integer, text};
 use crate::dimensions::OUTCOME_DIMENSIONS;
 use crate::request::outcomes::{Recorded, Sent, Standing, Unrecorded};
@@ -104,9 +102,6 @@ pub struct OutcomePage {
     pub next: Option<String>,
 }
 
-/// By the values of a group: how many requests are behind its outcomes, and the nanodollars they were charged.
-type Costs = BTreeMap<Vec<Option<String>>, (u64, i64)>;
-
 impl Position {
     /// Reads what [`Position`]'s `Display` wrote.
     pub fn parse(text: &str) -> Option<Self> {
@@ -167,10 +162,13 @@ impl<S: Sql> LedgerObject<S> {
         {
             return Ok(Standing { place, replaced: false, event: stored.clone() });
         }
+        let (kind, subject) = named(&event.subject);
+        self.lift_outcomes(kind, subject, event.key.as_str())?;
         self.write(&event)?;
         if let Subject::Request(id) = &event.subject {
-            self.complete_outcomes(id, &event.key)?;
+            self.complete_outcomes(id.as_str(), event.key.as_str())?;
         }
+        self.sum_up(kind, subject, event.key.as_str())?;
         Ok(Standing { place, replaced: stored.is_some(), event })
     }
 
@@ -227,14 +225,14 @@ impl<S: Sql> LedgerObject<S> {
     }
 
     /// What the reports of a request left open of the actor is taken from the request's own event, once both are here.
-    pub(super) fn complete_outcomes(&self, id: &RequestId, key: &KeyId) -> Result<(), SqlError> {
+    pub(super) fn complete_outcomes(&self, id: &str, key: &str) -> Result<(), SqlError> {
         let fills = COMPLETED.map(|name| format!("{name} = COALESCE(outcomes.{name}, e.{name})"));
         let update = format!(
             "UPDATE outcomes SET {} FROM (SELECT * FROM events WHERE id = ? AND key = ?) AS e
              WHERE outcomes.subject = e.id AND outcomes.key = e.key AND outcomes.kind = 'request'",
             fills.join(", ")
         );
-        self.sql.exec(&update, &[Some(id.as_str()), Some(key.as_str())]).map(|_| ())
+        self.sql.exec(&update, &[Some(id), Some(key)]).map(|_| ())
     }
 
     /// Outcomes, newest first, each with its position; one more than asked for when there are more.
@@ -303,92 +301,18 @@ impl<S: Sql> LedgerObject<S> {
         }
         Ok(OutcomePage { lines, next: last.filter(|_| rows.len() > limit) })
     }
-
-    /// Outcomes by group, with what the requests behind them were charged. In a group each request counts once, however
-    /// many outcomes it has.
-    pub(super) fn outcome_summary(&self, query: &OutcomesQuery) -> Result<Value, SqlError> {
-        let filter = query.filter()?;
-        let mut groups = Vec::new();
-        for name in &query.group_by {
-            known(name)?;
-            groups.push(format!("o.{name}"));
-        }
-        let costs = self.costs(&groups, &filter)?;
-        // A label that is not given is stored as none.
-        let mut columns: Vec<String> = groups.iter().map(|g| format!("NULLIF({g}, '')")).collect();
-        let unknown = cost_unknown();
-        let sums = [
-            "SUM(o.accepted)".to_owned(),
-            "SUM(1 - o.accepted)".to_owned(),
-            format!("SUM(o.accepted * (CAST(o.value_pico AS INTEGER) / {PICO_PER_MILLI}))"),
-            format!("SUM(o.accepted * (CAST(o.value_pico AS INTEGER) % {PICO_PER_MILLI}))"),
-            format!("SUM(CASE WHEN o.accepted = 1 THEN {unknown} END)"),
-            format!("SUM(CASE WHEN o.accepted = 0 THEN {unknown} END)"),
-        ];
-        columns.extend(sums.iter().map(|sum| format!("CAST(COALESCE({sum}, 0) AS TEXT)")));
-        let select = format!(
-            "WITH o AS (SELECT * FROM outcomes {}) SELECT {} FROM o {}",
-            filter.clause(),
-            columns.join(", "),
-            grouping(&groups)
-        );
-        let rows = self.sql.exec(&select, &filter.params())?;
-        let data = rows.iter().map(|row| {
-            let group = row.get(..groups.len()).unwrap_or_default();
-            let at = groups.len();
-            let value =
-                integer::<i128>(row, at + 2)? * PICO_PER_MILLI + integer::<i128>(row, at + 3)?;
-            let (requests, charged) = costs.get(group).copied().unwrap_or_default();
-            let mut item = Map::new();
-            for (name, value) in query.group_by.iter().zip(group) {
-                item.insert(name.clone(), value.clone().into());
-            }
-            item.insert("accepted".to_owned(), integer::<u64>(row, at)?.into());
-            item.insert("rejected".to_owned(), integer::<u64>(row, at + 1)?.into());
-            item.insert("value_usd".to_owned(), Usd::from_pico(value).to_string().into());
-            item.insert("requests".to_owned(), requests.into());
-            item.insert("cost_usd".to_owned(), Usd::from_nanos(charged).to_string().into());
-            let unknown: u64 = integer(row, at + 4)?;
-            let of_rejected: u64 = integer(row, at + 5)?;
-            item.insert("cost_unknown".to_owned(), unknown.saturating_add(of_rejected).into());
-            item.insert("accepted_cost_unknown".to_owned(), unknown.into());
-            Ok(Value::Object(item))
-        });
-        Ok(json!({ "data": data.collect::<Result<Vec<_>, SqlError>>()? }))
-    }
-
-    /// The requests behind the outcomes of each group: how many are known, and what they were charged.
-    fn costs(&self, groups: &[String], filter: &Filter) -> Result<Costs, SqlError> {
-        let named: Vec<String> = (0..groups.len()).map(|place| format!("g{place}")).collect();
-        let picked: String =
-            groups.iter().zip(&named).map(|(group, name)| format!("{group} AS {name}, ")).collect();
-        let columns: String = named.iter().map(|name| format!("NULLIF({name}, ''), ")).collect();
-        let behind = rows_behind(|requests| {
-            let row = "e.id, e.key, e.session, e.provider, e.model, e.charged_nanos";
-            format!("{picked}{requests} AS requests, {row}")
-        });
-        // UNION takes each request of a group once, whether by itself or by its session.
-        let select = format!(
-            "WITH o AS (SELECT * FROM outcomes {}) SELECT {columns}CAST(COALESCE(SUM(requests), 0) AS TEXT),
-                CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT) FROM ({}) {}",
-            filter.clause(),
-            behind.join(" UNION "),
-            grouping(&named)
-        );
-        let rows = self.sql.exec(&select, &filter.params())?;
-        rows.into_iter()
-            .map(|mut row| {
-                let sums = row.split_off(groups.len());
-                Ok((row, (integer(&sums, 0)?, integer(&sums, 1)?)))
-            })
-            .collect()
-    }
 }
 
 impl OutcomesQuery {
     fn filter(&self) -> Result<Filter, SqlError> {
-        let mut filter = Filter::default();
+        let mut filter = self.conditions()?;
         filter.span("time_ms", self.from_ms, self.to_ms);
+        Ok(filter)
+    }
+
+    /// Which outcomes are meant, but for the span of time.
+    pub(super) fn conditions(&self) -> Result<Filter, SqlError> {
+        let mut filter = Filter::default();
         for (name, value) in &self.filters {
             match name.as_str() {
                 "request" | "session" => {
@@ -406,19 +330,11 @@ impl OutcomesQuery {
 }
 
 /// A name becomes part of a statement only when it is one of ours.
-fn known(name: &str) -> Result<(), SqlError> {
+pub(super) fn known(name: &str) -> Result<(), SqlError> {
     if OUTCOME_DIMENSIONS.contains(&name) {
         Ok(())
     } else {
         Err(SqlError(format!("no dimension `{name}` of outcomes")))
-    }
-}
-
-fn grouping(groups: &[String]) -> String {
-    if groups.is_empty() {
-        String::new()
-    } else {
-        format!("GROUP BY {0} ORDER BY {0}", groups.join(", "))
     }
 }
 

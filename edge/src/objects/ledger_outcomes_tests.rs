@@ -10,9 +10,9 @@ use super::sql::Sql;
 use super::test_sql::TestSql;
 
 /// 2026-11-20T00:00:00Z
-const DAY_START: i64 = 1_795_132_800_000;
-const OURS: &str = "0000000000000001";
-const THEIRS: &str = "0000000000000002";
+pub(super) const DAY_START: i64 = 1_795_132_800_000;
+pub(super) const OURS: &str = "0000000000000001";
+pub(super) const THEIRS: &str = "0000000000000002";
 
 /// A Ledger, and how many events it got of each key.
 pub(super) struct Month {
@@ -61,7 +61,17 @@ impl Month {
     }
 
     pub(super) fn spend(&self, key: &str, n: u8, actor: &Value) {
-        let batch = json!({ "meter": key, "events": [event(key, n, actor)] });
+        self.spend_served(key, n, actor, &json!({}));
+    }
+
+    /// The same, of a request that a provider and a model served. Each comes through a Meter of its own.
+    pub(super) fn spend_served(&self, key: &str, n: u8, actor: &Value, served: &Value) {
+        let mut event = event(key, n, actor);
+        for (name, value) in served.as_object().unwrap() {
+            event[name] = value.clone();
+        }
+        event["seq"] = json!(1);
+        let batch = json!({ "meter": format!("{key}-{n}"), "events": [event] });
         self.sql.transact(|| self.ledger.apply(&batch.to_string())).unwrap();
     }
 
@@ -74,6 +84,19 @@ impl Month {
     /// Records one, and whether it replaced another.
     pub(super) fn say(&self, subject: &Value, changes: &Value) -> bool {
         self.record(&[sent(0, subject, changes)])["done"][0]["replaced"].as_bool().unwrap()
+    }
+
+    /// Records one, unless it is refused.
+    pub(super) fn try_say(&self, subject: &Value, changes: &Value) {
+        self.record(&[sent(0, subject, changes)]);
+    }
+
+    /// What an answer says beside its data.
+    pub(super) fn rest(&self, method: &str, query: &Value) -> Value {
+        let answer = self.ledger.query(method, &query.to_string()).unwrap();
+        let mut answer: Value = serde_json::from_str(&answer).unwrap();
+        answer.as_object_mut().unwrap().remove("data");
+        answer
     }
 
     pub(super) fn ask(&self, method: &str, query: &Value) -> Vec<Value> {

@@ -12,7 +12,9 @@ use tallygate_shared::money::Usd;
 use tallygate_shared::telemetry::performance::Performance;
 use tallygate_shared::time::{DAY_MS, Timestamp};
 
+use super::ledger_days::Span;
 use super::ledger_object::{Filter, LedgerObject};
+use super::ledger_outcome_days::{NOT_EMPTY, Sources};
 use super::ledger_prompts::{Conversation, PromptSums, ShapeKey};
 use super::ledger_released::{cost_unknown, rows_behind};
 use super::sql::{Row, Sql, SqlError, integer, text};
@@ -221,16 +223,29 @@ impl<S: Sql> LedgerObject<S> {
 
     /// Accepted outcomes that no model is known for.
     fn accepted_at_unknown_cost(&self, query: &PerformanceQuery) -> Result<u64, SqlError> {
-        let mut filter = Filter::default();
-        filter.span("time_ms", query.from_ms, query.to_ms);
-        filter.literal("accepted = 1");
+        let sources = query.outcomes();
+        let mut unknown = 0_u64;
+        let mut add = |select: &str, params: &[String]| {
+            let rows = self.exec_with(select, params)?;
+            let more: u64 = rows.first().map_or(Ok(0), |row| integer(row, 0))?;
+            unknown = unknown.saturating_add(more);
+            Ok::<_, SqlError>(())
+        };
+        if let Some(mut days) = sources.days {
+            days.literal("provider IS NULL");
+            let select = format!(
+                "SELECT CAST(COALESCE(SUM(accepted), 0) AS TEXT) FROM outcome_days {}",
+                days.clause()
+            );
+            add(&select, &days.owned_params())?;
+        }
         let select = format!(
-            "SELECT CAST(COALESCE(SUM({}), 0) AS TEXT) FROM (SELECT * FROM outcomes {}) AS o",
+            "SELECT CAST(COALESCE(SUM({}), 0) AS TEXT) FROM ({}) AS o WHERE accepted = 1",
             cost_unknown(),
-            filter.clause()
+            sources.apart
         );
-        let rows = self.exec(&select, &filter.params())?;
-        rows.first().map_or(Ok(0), |row| integer(row, 0))
+        add(&select, &sources.params)?;
+        Ok(unknown)
     }
 
     /// Outcomes by the models that served their requests. One of a session counts for each model that took part.
@@ -239,8 +254,8 @@ impl<S: Sql> LedgerObject<S> {
         query: &PerformanceQuery,
         groups: &mut BTreeMap<(Option<i64>, Vec<String>), ModelRow>,
     ) -> Result<(), SqlError> {
-        let mut filter = Filter::default();
-        filter.span("time_ms", query.from_ms, query.to_ms);
+        let sources = query.outcomes();
+        self.add_outcome_days(query, sources.days, groups)?;
         let mut of_events = Filter::default();
         for (name, value) in &query.filters {
             of_events.add(&format!("{} = ?", known(name)?), value);
@@ -262,13 +277,13 @@ impl<S: Sql> LedgerObject<S> {
             grouped("model")
         );
         let used = format!(
-            "WITH o AS (SELECT * FROM outcomes {}), used AS (SELECT * FROM ({}) {})",
-            filter.clause(),
+            "WITH o AS ({}), used AS (SELECT * FROM ({}) {})",
+            sources.apart,
             rows_behind(|_| picked.clone()).join(" UNION ALL "),
             of_events.clause()
         );
-        let mut params = filter.params();
-        params.extend(of_events.params());
+        let mut params = sources.params;
+        params.extend(of_events.owned_params());
         let accepted = format!(
             "{used} SELECT CAST(start AS TEXT), by_provider, by_model, CAST(COUNT(DISTINCT row) AS TEXT)
              FROM used WHERE accepted = 1 GROUP BY start, by_provider, by_model"
@@ -278,23 +293,70 @@ impl<S: Sql> LedgerObject<S> {
             let group = query.group(text(row, 1)?, text(row, 2)?);
             Ok::<_, SqlError>((start, group))
         };
-        for row in self.exec(&accepted, &params)? {
-            groups.entry(at(&row)?).or_default().accepted = integer(&row, 3)?;
+        for row in self.exec_with(&accepted, &params)? {
+            let sum = groups.entry(at(&row)?).or_default();
+            sum.accepted = sum.accepted.saturating_add(integer(&row, 3)?);
         }
         let costs = format!(
             "{used} SELECT CAST(start AS TEXT), by_provider, by_model, CAST(SUM(charged) AS TEXT) FROM
              (SELECT DISTINCT start, by_provider, by_model, id, of_key, session, provider, model, charged FROM used)
              GROUP BY start, by_provider, by_model"
         );
-        for row in self.exec(&costs, &params)? {
-            let cost = Usd::from_nanos(integer(&row, 3)?);
-            groups.entry(at(&row)?).or_default().outcome_cost = cost;
+        for row in self.exec_with(&costs, &params)? {
+            groups.entry(at(&row)?).or_default().add_outcome_cost(integer(&row, 3)?)?;
+        }
+        Ok(())
+    }
+
+    fn add_outcome_days(
+        &self,
+        query: &PerformanceQuery,
+        days: Option<Filter>,
+        groups: &mut BTreeMap<(Option<i64>, Vec<String>), ModelRow>,
+    ) -> Result<(), SqlError> {
+        let Some(mut days) = days else { return Ok(()) };
+        for (name, value) in &query.filters {
+            days.add(&format!("NULLIF({}, '') = ?", known(name)?), value);
+        }
+        days.literal("provider IS NOT NULL");
+        let start = if query.bucket.is_some() { "day_ms" } else { "0" };
+        let [provider, model] = MODEL_DIMENSIONS
+            .map(|name| if query.group_by.iter().any(|by| by == name) { name } else { "''" });
+        let select = format!(
+            "SELECT CAST({start} AS TEXT), {provider}, {model}, CAST(SUM(accepted) AS TEXT),
+                CAST(SUM(charged_nanos) AS TEXT)
+             FROM outcome_days {} GROUP BY 1, 2, 3 HAVING {NOT_EMPTY}",
+            days.clause()
+        );
+        for row in self.exec_with(&select, &days.owned_params())? {
+            let start = bucket_start(query.bucket.as_deref(), integer(&row, 0)?);
+            let group = query.group(text(&row, 1)?, text(&row, 2)?);
+            let sum = groups.entry((start, group)).or_default();
+            sum.accepted = sum.accepted.saturating_add(integer(&row, 3)?);
+            sum.add_outcome_cost(integer(&row, 4)?)?;
         }
         Ok(())
     }
 }
 
+impl ModelRow {
+    fn add_outcome_cost(&mut self, nanos: i64) -> Result<(), SqlError> {
+        let sum = self.outcome_cost.checked_add(Usd::from_nanos(nanos));
+        self.outcome_cost = sum.ok_or_else(|| SqlError("a sum does not fit".to_owned()))?;
+        Ok(())
+    }
+}
+
 impl PerformanceQuery {
+    /// Where the outcomes of the span are read.
+    fn outcomes(&self) -> Sources {
+        let (all, span) = (Filter::default(), Span { from: self.from_ms, to: self.to_ms });
+        match self.bucket.as_deref() {
+            Some("hour") => Sources::one_by_one(&all, span),
+            _ => Sources::by_day(&all, span),
+        }
+    }
+
     fn group(&self, provider: &str, model: &str) -> Vec<String> {
         let value = |name: &String| if name == "provider" { provider } else { model }.to_owned();
         self.group_by.iter().map(value).collect()

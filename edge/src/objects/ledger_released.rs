@@ -24,11 +24,11 @@ pub(super) const RELEASED: &str = "
 ";
 
 /// By the kind of an outcome's subject: the column of events that names it.
-const SUBJECTS: [(&str, &str); 2] = [("request", "id"), ("session", "session")];
+pub(super) const SUBJECTS: [(&str, &str); 2] = [("request", "id"), ("session", "session")];
 /// Where events are, and how many requests a row of it stands for.
 const PLACES: [(&str, &str); 2] = [("events", "1"), ("released", "e.requests")];
 /// Whether a part of an outcome's session is gone.
-const CUT: &str =
+pub(super) const CUT: &str =
     "EXISTS (SELECT 1 FROM cut_sessions AS c WHERE c.session = o.subject AND c.key = o.key)";
 
 impl<S: Sql> LedgerObject<S> {

@@ -20,6 +20,8 @@ pub mod ledger_days;
 pub mod ledger_freshness;
 pub mod ledger_insights;
 pub mod ledger_object;
+mod ledger_outcome_days;
+mod ledger_outcome_summary;
 pub mod ledger_outcomes;
 pub mod ledger_performance;
 pub mod ledger_prompts;
@@ -65,6 +67,8 @@ mod ledger_archive_tests;
 mod ledger_days_tests;
 #[cfg(test)]
 mod ledger_object_tests;
+#[cfg(test)]
+mod ledger_outcome_days_tests;
 #[cfg(test)]
 mod ledger_outcomes_tests;
 #[cfg(test)]
