@@ -2,14 +2,14 @@
 //! object that the runtime has made, and is not running on.
 //!
 //! `fill_ledger <file> <first ms> <last ms> <events> <rollup rows>`. Each event that is kept stands for five requests:
-//! the other four were let go, and are in the sums.
+//! the other four were let go, and are in the sums. A fifth of those that are kept have outcomes.
 
 use std::fmt::Write;
 use std::rc::Rc;
 
 use rusqlite::types::ValueRef;
 use rusqlite::{Connection, params_from_iter};
-use serde_json::json;
+use serde_json::{Value, json};
 use tallygate_edge::objects::ledger_object::LedgerObject;
 use tallygate_edge::objects::sql::{Row, Sql, SqlError};
 
@@ -19,6 +19,11 @@ const BATCH: u64 = 20_000;
 const TEAMS: u64 = 8;
 const FEATURES: u64 = 25;
 const KEYS: u64 = 40;
+const SESSIONS: u64 = 500_000;
+/// Of so many requests one has an outcome.
+const JUDGED: u64 = 5;
+/// Of so many requests one has a session with an outcome.
+const TOLD: u64 = 500;
 const MODELS: [(&str, &str); 6] = [
     ("openai", "gpt-6-luna"),
     ("openai", "gpt-6-sol"),
@@ -87,14 +92,43 @@ struct Month {
 }
 
 impl Month {
-    fn event(&self, into: &mut String, seq: u64) -> Result<(), Failure> {
-        let dice = mixed(seq);
+    /// When an event is, and which way it goes.
+    fn place(&self, seq: u64) -> Result<(i64, u64), Failure> {
         // In the order of time, as events come; in each hour first every way once, then as chance has it.
         let an_hour = self.events.div_ceil(self.hours).max(1);
         let (hour, within) = ((seq - 1) / an_hour, (seq - 1) % an_hour);
-        let number = if within < self.ways { within } else { dice % self.ways };
+        let number = if within < self.ways { within } else { mixed(seq) % self.ways };
         let offset = HOUR_MS * i64::try_from(within)? / i64::try_from(an_hour)?;
-        let at = self.first_ms + i64::try_from(hour)? * HOUR_MS + offset;
+        Ok((self.first_ms + i64::try_from(hour)? * HOUR_MS + offset, number))
+    }
+
+    /// What is said of some events' requests: of one in [`JUDGED`], and of the sessions of one in [`TOLD`], of which most
+    /// have several models and owners.
+    fn outcomes(&self, first: u64, last: u64) -> Result<Vec<Value>, Failure> {
+        let mut sent = Vec::new();
+        for seq in first..=last {
+            let dice = mixed(seq);
+            let (at, number) = self.place(seq)?;
+            let Way { key, team, .. } = way(number);
+            let subject = if dice.is_multiple_of(TOLD) && team != 0 {
+                json!({ "session": format!("s{}", dice % SESSIONS) })
+            } else if dice.is_multiple_of(JUDGED) {
+                json!({ "request": format!("req_{at:012x}7{seq:019x}") })
+            } else {
+                continue;
+            };
+            let verdict = if dice.is_multiple_of(7) { "rejected" } else { "accepted" };
+            sent.push(json!({ "place": sent.len(), "dated": false, "event": {
+                "v": 1, "workspace": "ws_bench", "key": format!("{key:016}"), "subject": subject, "outcome": verdict,
+                "value_usd": "1.5", "at": at + 60_000, "recorded_at": at + 60_000, "owner": format!("owner-{}", key % 12),
+                "cost_centre": format!("cc-{}", key % 10), "environment": "production" } }));
+        }
+        Ok(sent)
+    }
+
+    fn event(&self, into: &mut String, seq: u64) -> Result<(), Failure> {
+        let dice = mixed(seq);
+        let (at, number) = self.place(seq)?;
         let Way { key, team, feature, model: (provider, model) } = way(number);
         let (input, cached, output) = (200 + dice % 9_000, dice / 11 % 2_000, 20 + dice / 13 % 900);
         let nanos = input * 1_250 + cached * 125 + output * 10_000;
@@ -110,7 +144,7 @@ impl Month {
             format!(
                 "{{\"team\":\"team-{team}\",\"feature\":\"feature-{feature}\",\"user\":\"user-{}\",\"session\":\"s{}\"}}",
                 number % 9,
-                dice % 500_000
+                dice % SESSIONS
             )
         };
         write!(
@@ -188,6 +222,7 @@ fn main() -> Result<(), Failure> {
         text.push('}');
         file.0.execute_batch("BEGIN")?;
         ledger.apply(&text)?;
+        ledger.record_outcomes(&json!(month.outcomes(next + 1, end)?).to_string())?;
         file.0.execute_batch("COMMIT")?;
         next = end;
     }
