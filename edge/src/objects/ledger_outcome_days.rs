@@ -9,20 +9,32 @@
 
 use super::ledger_days::Span;
 use super::ledger_object::{Filter, LedgerObject};
-use super::ledger_released::{CUT, SUBJECTS};
+use super::ledger_released::CUT;
 use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Sql, SqlError, integer};
 use tallygate_shared::time::DAY_MS;
 
-/// The step of the schema that brings this. Outcomes of before are in no sum until they change. `provider` and `model`
-/// are those of the requests behind an outcome that is in a sum, empty where a request had none; without one, no request
-/// is known.
+/// The step of the schema that brings this. Outcomes of before are in no sum until they change.
+///
+/// `provider`, `model`, `requests` and `charged_nanos` are what is behind an outcome of a request, and behind one of a
+/// session that is in a sum: a name is empty where a request had none, and no name is known without a request. Of an
+/// outcome that `carries` they are added to the sums. The index of sessions has all that is asked of their events, which
+/// are large.
 pub(super) const OUTCOME_DAYS: &str = "
     ALTER TABLE outcomes ADD COLUMN summed INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE outcomes ADD COLUMN provider TEXT;
     ALTER TABLE outcomes ADD COLUMN model TEXT;
     ALTER TABLE outcomes ADD COLUMN requests INTEGER NOT NULL DEFAULT 0;
     ALTER TABLE outcomes ADD COLUMN charged_nanos INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE outcomes ADD COLUMN carries INTEGER NOT NULL DEFAULT 0;
+    UPDATE outcomes SET provider = b.provider, model = b.model, requests = 1, charged_nanos = b.charged_nanos FROM (
+        SELECT o.row AS of_row, COALESCE(e.provider, '') AS provider, COALESCE(e.model, '') AS model, e.charged_nanos
+        FROM outcomes AS o CROSS JOIN events AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request'
+        UNION ALL SELECT o.row, e.provider, e.model, e.charged_nanos
+        FROM outcomes AS o CROSS JOIN released AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request') AS b
+        WHERE outcomes.row = b.of_row;
+    DROP INDEX events_by_session;
+    CREATE INDEX events_by_session ON events (session, key, provider, model, charged_nanos) WHERE session IS NOT NULL;
     CREATE INDEX outcomes_apart ON outcomes (time_ms) WHERE summed = 0;
     CREATE TABLE outcome_days (
         day_ms INTEGER NOT NULL, dimensions TEXT NOT NULL,
@@ -142,8 +154,7 @@ impl<S: Sql> LedgerObject<S> {
         }
         self.add("-", which)?;
         let update = format!(
-            "UPDATE outcomes SET summed = 0, provider = NULL, model = NULL, requests = 0, charged_nanos = 0
-             WHERE {} AND summed = 1",
+            "UPDATE outcomes SET summed = 0, carries = 0 WHERE {} AND summed = 1",
             which.condition
         );
         self.exec(&update, &which.params).map(|_| ())
@@ -164,7 +175,7 @@ impl<S: Sql> LedgerObject<S> {
         let summed: String = counted()
             .iter()
             .map(String::as_str)
-            .chain(["requests", "charged_nanos"])
+            .chain(["carries * requests", "carries * charged_nanos"])
             .map(|column| format!(", {sign}COALESCE(SUM({column}), 0)"))
             .collect();
         let insert = format!(
@@ -186,43 +197,21 @@ impl<S: Sql> LedgerObject<S> {
         }
         let cut = "SELECT session FROM cut_sessions WHERE session = ? AND key = ?";
         if !self.exec(cut, &[Some(subject), Some(key)])?.is_empty() {
-            return self.carry(kind, subject, key, None);
+            return self.sum_up_session(subject, key, None);
         }
         let requests = Which::of_requests_in(subject, key);
         if self.any(&requests, "true")? {
             return self.lift(&requests);
         }
-        self.carry_all(kind, subject, key)
-    }
-
-    fn sum_up_request(&self, id: &str, key: &str) -> Result<(), SqlError> {
-        let select = "SELECT session FROM events WHERE id = ? AND key = ? AND session IS NOT NULL
-            UNION ALL SELECT session FROM released WHERE id = ? AND key = ?";
-        let (of, key_of) = (Some(id), Some(key));
-        let rows = self.exec(select, &[of, key_of, of, key_of])?;
-        if let Some(session) = rows.first().and_then(|row| row.first()).and_then(Option::as_deref) {
-            let (_, told) = self.told(id, key, Some(session))?;
-            if told.outcomes > 0 {
-                return if told.summed { self.lift_session(session, key) } else { Ok(()) };
-            }
-        }
-        self.carry_all("request", id, key)
-    }
-
-    fn carry_all(&self, kind: &str, subject: &str, key: &str) -> Result<(), SqlError> {
-        let column =
-            SUBJECTS.into_iter().find(|(name, _)| *name == kind).map_or("id", |(_, it)| it);
-        let select = format!(
-            "SELECT provider, model, CAST(SUM(requests) AS TEXT), CAST(SUM(charged_nanos) AS TEXT) FROM (
+        let select = "SELECT provider, model, CAST(SUM(requests) AS TEXT), CAST(SUM(charged_nanos) AS TEXT) FROM (
                 SELECT COALESCE(provider, '') AS provider, COALESCE(model, '') AS model, 1 AS requests, charged_nanos
-                FROM events WHERE {column} = ? AND key = ?
-                UNION ALL SELECT provider, model, requests, charged_nanos FROM released WHERE {column} = ? AND key = ?)
-             GROUP BY provider, model LIMIT 2"
-        );
+                FROM events WHERE session = ? AND key = ?
+                UNION ALL SELECT provider, model, requests, charged_nanos FROM released WHERE session = ? AND key = ?)
+             GROUP BY provider, model LIMIT 2";
         let (of, key_of) = (Some(subject), Some(key));
-        let rows = self.exec(&select, &[of, key_of, of, key_of])?;
+        let rows = self.exec(select, &[of, key_of, of, key_of])?;
         match rows.as_slice() {
-            [] => self.carry(kind, subject, key, None),
+            [] => self.sum_up_session(subject, key, None),
             [row] => {
                 let text = |place: usize| row.get(place).cloned().flatten().unwrap_or_default();
                 let behind = Behind {
@@ -231,41 +220,82 @@ impl<S: Sql> LedgerObject<S> {
                     requests: integer(row, 2)?,
                     charged: integer(row, 3)?,
                 };
-                self.carry(kind, subject, key, Some(&behind))
+                self.sum_up_session(subject, key, Some(&behind))
             }
             _ => Ok(()),
         }
     }
 
-    /// Puts a subject's outcomes into the sums, the first with all that is behind them; but not where they are of
-    /// several owners or days.
-    fn carry(
+    fn sum_up_request(&self, id: &str, key: &str) -> Result<(), SqlError> {
+        let select = "SELECT session, COALESCE(provider, ''), COALESCE(model, ''), CAST(charged_nanos AS TEXT)
+            FROM events WHERE id = ? AND key = ?
+            UNION ALL SELECT NULLIF(session, ''), provider, model, CAST(charged_nanos AS TEXT)
+            FROM released WHERE id = ? AND key = ?";
+        let (of, key_of) = (Some(id), Some(key));
+        let rows = self.exec(select, &[of, key_of, of, key_of])?;
+        let Some(row) = rows.first() else {
+            return self.carry(&Which::of("request", id, key));
+        };
+        let text = |place: usize| row.get(place).and_then(Option::as_deref);
+        let (provider, model) = (text(1).unwrap_or_default(), text(2).unwrap_or_default());
+        let (session, charged) = (text(0), integer(row, 3)?);
+        self.note_request(Arrived { id, key, session, provider, model, charged })?;
+        let Some(session) = session else { return self.carry(&Which::of("request", id, key)) };
+        match self.told(id, key, Some(session))?.1 {
+            Told { outcomes: 0, .. } => self.carry(&Which::of("request", id, key)),
+            Told { summed: true, .. } => self.lift_session(session, key),
+            Told { .. } => Ok(()),
+        }
+    }
+
+    /// Notes with the outcomes of a request what it says.
+    fn note_request(&self, arrived: Arrived<'_>) -> Result<(), SqlError> {
+        let which = Which::of("request", arrived.id, arrived.key);
+        let update = format!(
+            "UPDATE outcomes SET provider = ?, model = ?, requests = 1, charged_nanos = {} WHERE {}",
+            arrived.charged, which.condition
+        );
+        let mut params = vec![Some(arrived.provider), Some(arrived.model)];
+        params.extend(which.params);
+        self.exec(&update, &params).map(|_| ())
+    }
+
+    /// Notes with the outcomes of a session what is behind them, and puts them into the sums.
+    fn sum_up_session(
         &self,
-        kind: &str,
-        subject: &str,
+        session: &str,
         key: &str,
         behind: Option<&Behind>,
     ) -> Result<(), SqlError> {
-        let which = Which::of(kind, subject, key);
+        let which = Which::of("session", session, key);
         let (requests, charged) = behind.map_or((0, 0), |behind| (behind.requests, behind.charged));
-        let condition = &which.condition;
-        let first = format!("row = (SELECT MIN(row) FROM outcomes WHERE {condition})");
         let update = format!(
-            "UPDATE outcomes SET summed = 1, provider = ?, model = ?,
-                requests = IIF({first}, {requests}, 0), charged_nanos = IIF({first}, {charged}, 0)
-             WHERE {condition} AND 1 = (SELECT COUNT(DISTINCT json_array(time_ms / {DAY_MS}, {}))
-                FROM outcomes WHERE {condition})",
-            OWNERS.join(", ")
+            "UPDATE outcomes SET provider = ?, model = ?, requests = {requests}, charged_nanos = {charged}
+             WHERE {}",
+            which.condition
         );
         let mut params = vec![
             behind.map(|behind| behind.provider.as_str()),
             behind.map(|behind| behind.model.as_str()),
         ];
-        for _ in 0..4 {
-            params.extend(&which.params);
-        }
+        params.extend(&which.params);
         self.exec(&update, &params)?;
-        self.add("", &which)
+        self.carry(&which)
+    }
+
+    /// Puts a subject's outcomes into the sums, of which the first carries what is behind them; but not where they are of
+    /// several owners or days.
+    fn carry(&self, which: &Which<'_>) -> Result<(), SqlError> {
+        let condition = &which.condition;
+        let update = format!(
+            "UPDATE outcomes SET summed = 1, carries = (row = (SELECT MIN(row) FROM outcomes WHERE {condition}))
+             WHERE {condition} AND 1 = (SELECT COUNT(DISTINCT json_array(time_ms / {DAY_MS}, {}))
+                FROM outcomes WHERE {condition})",
+            OWNERS.join(", ")
+        );
+        let params = [&which.params[..], &which.params[..], &which.params[..]].concat();
+        self.exec(&update, &params)?;
+        self.add("", which)
     }
 
     /// A request comes that may have outcomes, by itself or by its session.
@@ -275,9 +305,10 @@ impl<S: Sql> LedgerObject<S> {
         if outcomes > 0 {
             self.lift_outcomes("request", id, key)?;
             self.complete_outcomes(id, key)?;
+            self.note_request(arrived)?;
         }
         match session.filter(|_| told.outcomes > 0) {
-            None if outcomes > 0 => self.carry_all("request", id, key),
+            None if outcomes > 0 => self.carry(&Which::of("request", id, key)),
             Some(session) if told.summed => {
                 self.lift_session(session, key)?;
                 let known = told.behind.unwrap_or_else(|| Behind {
@@ -290,7 +321,7 @@ impl<S: Sql> LedgerObject<S> {
                 match known.charged.checked_add(charged) {
                     Some(charged) if same && outcomes == 0 => {
                         let behind = Behind { requests: known.requests + 1, charged, ..known };
-                        self.carry("session", session, key, Some(&behind))
+                        self.sum_up_session(session, key, Some(&behind))
                     }
                     _ => Ok(()),
                 }
@@ -304,7 +335,7 @@ impl<S: Sql> LedgerObject<S> {
         let select = format!(
             "SELECT CAST((SELECT COUNT(*) FROM outcomes WHERE subject = ? AND key = ? AND kind = 'request') AS TEXT),
                 CAST(COUNT(*) AS TEXT), CAST(COALESCE(MAX(summed), 0) AS TEXT), MAX(provider), MAX(model),
-                CAST(COALESCE(SUM(requests), 0) AS TEXT), CAST(COALESCE(SUM(charged_nanos), 0) AS TEXT)
+                CAST(COALESCE(MAX(requests), 0) AS TEXT), CAST(COALESCE(MAX(charged_nanos), 0) AS TEXT)
              FROM outcomes AS o WHERE subject = ? AND key = ? AND kind = 'session' AND NOT {CUT}"
         );
         let rows = self.exec(&select, &[Some(id), Some(key), session, Some(key)])?;

@@ -3,8 +3,12 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::ledger_outcomes_tests::{DAY_START, Month, OURS, THEIRS, of};
+use super::ledger_object::{LedgerObject, MIGRATIONS};
+use super::ledger_outcome_days::OUTCOME_DAYS;
+use super::ledger_outcomes_tests::{DAY_START, Month, OURS, THEIRS, id, of};
+use super::migrations::migrate;
 use super::sql::Sql;
+use super::test_sql::TestSql;
 
 const DAY: i64 = 86_400_000;
 const TEAMS: [&str; 2] = ["blue", "red"];
@@ -176,6 +180,13 @@ fn summed(month: &Month) -> i64 {
     let rows = number(month, "SELECT CAST(COUNT(*) AS TEXT) FROM outcomes WHERE summed = 1");
     let sums = "SELECT CAST(COALESCE(SUM(accepted + rejected), 0) AS TEXT) FROM outcome_days";
     assert_eq!(number(month, sums), rows);
+    let wrong = "WITH b AS (
+            SELECT id, key, COALESCE(provider, '') AS provider, COALESCE(model, '') AS model, charged_nanos FROM events
+            UNION ALL SELECT id, key, provider, model, charged_nanos FROM released WHERE id <> '')
+        SELECT CAST(COUNT(*) AS TEXT) FROM outcomes AS o LEFT JOIN b ON b.id = o.subject AND b.key = o.key
+        WHERE o.kind = 'request' AND (o.provider IS NOT b.provider OR o.model IS NOT b.model
+            OR o.charged_nanos <> COALESCE(b.charged_nanos, 0))";
+    assert_eq!(number(month, wrong), 0, "outcomes know their requests");
     rows
 }
 
@@ -242,5 +253,49 @@ fn what_shares_its_requests_or_has_several_models_is_in_none() {
     assert_eq!(summed(&month), 2);
     month.spend_served(OURS, 211, &json!({ "session": "s1" }), &other);
     assert_eq!(summed(&month), 1);
+    assert_eq!(answers(&month), one_by_one(&month));
+}
+
+#[test]
+fn outcomes_of_before_are_read_one_by_one_and_know_their_requests() {
+    let sql = TestSql::new();
+    let before = MIGRATIONS.iter().position(|step| *step == OUTCOME_DAYS).unwrap();
+    migrate(&sql, &MIGRATIONS[..before]).unwrap();
+    let event =
+        "INSERT INTO events (id, at_ms, status, charged_nanos, key, provider, model, session, body)
+        VALUES (?, 1, 200, 5000000000, ?, 'openai', 'm1', ?, '{}')";
+    sql.exec(event, &[Some(&id(5)), Some(OURS), None]).unwrap();
+    sql.exec(event, &[Some(&id(6)), Some(OURS), Some("s0")]).unwrap();
+    let released = "INSERT INTO released VALUES (?, ?, '', 'openai', 'm2', 1, 7000000000)";
+    sql.exec(released, &[Some(&id(7)), Some(OURS)]).unwrap();
+    let outcome = "INSERT INTO outcomes (workspace, kind, subject, key, label, time_ms, at_ms, recorded_ms, accepted,
+            owner, cost_centre, environment)
+        VALUES ('ws_acme', ?, ?, ?, '', CAST(? AS INTEGER), 1, 1, 1, 'ada', 'r&d', 'staging')";
+    let at = (DAY_START + 5_000).to_string();
+    for (kind, subject) in
+        [("request", id(5)), ("session", "s0".into()), ("request", id(7)), ("request", id(8))]
+    {
+        sql.exec(outcome, &[Some(kind), Some(&subject), Some(OURS), Some(&at)]).unwrap();
+    }
+    let month = Month { ledger: LedgerObject::open(sql.clone()).unwrap(), sql };
+    assert_eq!(summed(&month), 0);
+    let whole = json!({ "accepted": 4, "rejected": 0, "value_usd": "0", "requests": 3, "cost_usd": "17",
+        "cost_unknown": 1, "accepted_cost_unknown": 1 });
+    assert_eq!(month.summary(&[])[0], whole);
+    // What is said of them anew puts them into sums, and changes none.
+    month.say(&of(7), &json!({ "label": "rated", "outcome": "rejected" }));
+    month.spend(OURS, 8, &json!({}));
+    let mut expect = whole;
+    for (name, value) in [
+        ("rejected", json!(1)),
+        ("requests", json!(4)),
+        ("cost_usd", json!("25")),
+        ("cost_unknown", json!(0)),
+        ("accepted_cost_unknown", json!(0)),
+    ] {
+        expect[name] = value;
+    }
+    assert_eq!(month.summary(&[]), [expect]);
+    assert_eq!(summed(&month), 3);
     assert_eq!(answers(&month), one_by_one(&month));
 }

@@ -9,7 +9,7 @@ use super::ledger_days::Span;
 use super::ledger_object::LedgerObject;
 use super::ledger_outcome_days::{NOT_EMPTY, OWNERS, Sources, counted};
 use super::ledger_outcomes::{OutcomesQuery, known};
-use super::ledger_released::{cost_unknown, rows_behind};
+use super::ledger_released::{RowBehind, cost_unknown, rows_behind};
 use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Sql, SqlError, integer};
 
@@ -115,9 +115,11 @@ impl<S: Sql> LedgerObject<S> {
             .map(|(place, name)| format!("NULLIF(o.{name}, '') AS g{place}, "))
             .collect();
         let names: Vec<String> = (0..by.len()).map(|place| format!("g{place}")).collect();
-        let behind = rows_behind(|requests| {
-            let row = "e.id, e.key, e.session, e.provider, e.model, e.charged_nanos";
-            format!("{picked}{requests} AS requests, {row}")
+        let behind = rows_behind(|row| {
+            let RowBehind { requests, id, session, provider, model, charged } = row;
+            format!(
+                "{picked}{requests} AS requests, {id}, o.key, {session}, {provider}, {model}, {charged} AS charged_nanos"
+            )
         });
         // UNION takes each request of a group once, whether by itself or by its session.
         let select = format!(

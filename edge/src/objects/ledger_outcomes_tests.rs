@@ -21,7 +21,7 @@ pub(super) struct Month {
 }
 
 /// The id of the `n`th request.
-fn id(n: u8) -> String {
+pub(super) fn id(n: u8) -> String {
     RequestId::mint(Timestamp::from_ms(DAY_START + i64::from(n) * 1_000), &[n; 10]).to_string()
 }
 

@@ -16,7 +16,7 @@ use super::ledger_days::Span;
 use super::ledger_object::{Filter, LedgerObject};
 use super::ledger_outcome_days::{NOT_EMPTY, Sources};
 use super::ledger_prompts::{Conversation, PromptSums, ShapeKey};
-use super::ledger_released::{cost_unknown, rows_behind};
+use super::ledger_released::{RowBehind, cost_unknown, rows_behind};
 use super::sql::{Row, Sql, SqlError, integer, text};
 
 /// What models can be grouped and filtered by.
@@ -260,26 +260,27 @@ impl<S: Sql> LedgerObject<S> {
         for (name, value) in &query.filters {
             of_events.add(&format!("{} = ?", known(name)?), value);
         }
-        let grouped = |name: &str| match query.group_by.iter().any(|by| by == name) {
-            true => format!("COALESCE(e.{name}, '')"),
-            false => "''".to_owned(),
-        };
+        let [by_provider, by_model] =
+            MODEL_DIMENSIONS.map(|name| query.group_by.iter().any(|by| by == name));
         let start = match query.bucket.as_deref() {
             Some("hour") => "o.time_ms - o.time_ms % 3600000",
             Some(_) => "o.time_ms - o.time_ms % 86400000",
             None => "0",
         };
-        let picked = format!(
-            "o.row AS row, o.accepted AS accepted, {start} AS start, e.id AS id, e.key AS of_key,
-             e.session AS session, e.provider AS provider, e.model AS model, e.charged_nanos AS charged,
-             {} AS by_provider, {} AS by_model",
-            grouped("provider"),
-            grouped("model")
-        );
+        let picked = |row: RowBehind| {
+            let RowBehind { id, session, provider, model, charged, .. } = row;
+            format!(
+                "o.row AS row, o.accepted AS accepted, {start} AS start, {id} AS id, o.key AS of_key,
+                 {session} AS session, {provider} AS provider, {model} AS model, {charged} AS charged,
+                 {} AS by_provider, {} AS by_model",
+                if by_provider { provider } else { "''" },
+                if by_model { model } else { "''" },
+            )
+        };
         let used = format!(
             "WITH o AS ({}), used AS (SELECT * FROM ({}) {})",
             sources.apart,
-            rows_behind(|_| picked.clone()).join(" UNION ALL "),
+            rows_behind(picked).join(" UNION ALL "),
             of_events.clause()
         );
         let mut params = sources.params;

@@ -24,7 +24,7 @@ pub(super) const RELEASED: &str = "
 ";
 
 /// By the kind of an outcome's subject: the column of events that names it.
-pub(super) const SUBJECTS: [(&str, &str); 2] = [("request", "id"), ("session", "session")];
+const SUBJECTS: [(&str, &str); 2] = [("request", "id"), ("session", "session")];
 /// Where events are, and how many requests a row of it stands for.
 const PLACES: [(&str, &str); 2] = [("events", "1"), ("released", "e.requests")];
 /// Whether a part of an outcome's session is gone.
@@ -58,35 +58,60 @@ impl<S: Sql> LedgerObject<S> {
     }
 }
 
-/// Selects of the rows `e` behind the outcomes of a table `o`. `picked` is what to select, given how many requests a row
-/// stands for; it is one request or one sum by its `id, key, session, provider, model`.
-pub(super) fn rows_behind(picked: impl Fn(&str) -> String) -> Vec<String> {
-    let mut selects = Vec::new();
+/// What is known of a row behind an outcome, as expressions: one request, or one sum of a session's.
+pub(super) struct RowBehind {
+    /// How many requests it stands for.
+    pub(super) requests: &'static str,
+    /// What tells it from others: with the key, an id, or the session and the model of a sum.
+    pub(super) id: &'static str,
+    /// The session of a sum.
+    pub(super) session: &'static str,
+    /// The provider; empty for none.
+    pub(super) provider: &'static str,
+    /// The model; empty for none.
+    pub(super) model: &'static str,
+    /// What it was charged, in nanodollars.
+    pub(super) charged: &'static str,
+}
+
+/// Selects of the rows behind the outcomes of a table `o`, each by what is picked of it. It is one row by its `id`, `o.key`,
+/// `session`, `provider` and `model`, in whichever select it comes.
+pub(super) fn rows_behind(picked: impl Fn(RowBehind) -> String) -> Vec<String> {
+    let of_request = picked(RowBehind {
+        requests: "1",
+        id: "o.subject",
+        session: "''",
+        provider: "o.provider",
+        model: "o.model",
+        charged: "o.charged_nanos",
+    });
+    let mut selects = vec![format!(
+        "SELECT {of_request} FROM o WHERE o.kind = 'request' AND o.provider IS NOT NULL"
+    )];
     for (place, requests) in PLACES {
-        for (kind, column) in SUBJECTS {
-            // CROSS keeps the order of the join: outcomes lead to their events, of which there may be millions.
-            selects.push(format!(
-                "SELECT {} FROM o CROSS JOIN {place} AS e ON e.{column} = o.subject AND e.key = o.key
-                 WHERE o.kind = '{kind}' AND NOT (o.kind = 'session' AND {CUT})",
-                picked(requests)
-            ));
-        }
+        let of_session = picked(RowBehind {
+            requests,
+            id: "e.id",
+            session: "IIF(e.id = '', e.session, '')",
+            provider: "COALESCE(e.provider, '')",
+            model: "COALESCE(e.model, '')",
+            charged: "e.charged_nanos",
+        });
+        // CROSS keeps the order of the join: outcomes lead to their events, of which there may be millions.
+        selects.push(format!(
+            "SELECT {of_session} FROM o CROSS JOIN {place} AS e ON e.session = o.subject AND e.key = o.key
+             WHERE o.kind = 'session' AND NOT {CUT}"
+        ));
     }
     selects
 }
 
 /// Whether what an outcome `o` cost is not known.
 pub(super) fn cost_unknown() -> String {
-    let [by_request, by_session] = SUBJECTS.map(|(_, column)| {
-        PLACES
-            .map(|(place, _)| {
-                format!(
-                    "EXISTS (SELECT 1 FROM {place} AS e WHERE e.{column} = o.subject AND e.key = o.key)"
-                )
-            })
-            .join(" OR ")
+    let [by_events, by_released] = PLACES.map(|(place, _)| {
+        format!("EXISTS (SELECT 1 FROM {place} AS e WHERE e.session = o.subject AND e.key = o.key)")
     });
     format!(
-        "CASE o.kind WHEN 'request' THEN NOT ({by_request}) ELSE {CUT} OR NOT ({by_session}) END"
+        "CASE o.kind WHEN 'request' THEN o.provider IS NULL ELSE {CUT} OR NOT ({by_events} OR {by_released}) END"
     )
 }
