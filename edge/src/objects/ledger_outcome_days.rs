@@ -34,7 +34,8 @@ pub(super) const OUTCOME_DAYS: &str = "
         FROM outcomes AS o CROSS JOIN released AS e ON e.id = o.subject AND e.key = o.key WHERE o.kind = 'request') AS b
         WHERE outcomes.row = b.of_row;
     DROP INDEX events_by_session;
-    CREATE INDEX events_by_session ON events (session, key, provider, model, charged_nanos) WHERE session IS NOT NULL;
+    CREATE INDEX events_by_session ON events (session, key, id, provider, model, charged_nanos)
+        WHERE session IS NOT NULL;
     CREATE INDEX outcomes_apart ON outcomes (time_ms) WHERE summed = 0;
     CREATE TABLE outcome_days (
         day_ms INTEGER NOT NULL, dimensions TEXT NOT NULL,
