@@ -150,8 +150,26 @@ pub fn bucket_of(day: i64, bucket: Option<&str>) -> i64 {
 }
 
 impl<S: Sql> LedgerObject<S> {
-    /// Traffic by groups, which are expressions of our own making over the dimensions.
+    /// Traffic by groups, which are expressions of our own making over the dimensions. How many hours had use is not
+    /// counted: it takes as long as all the rest.
     fn traffic(&self, groups: &[&str], filter: &Filter) -> Result<Vec<(Row, Traffic)>, SqlError> {
+        let (rows, params) = self.summed_shape(filter)?;
+        let names: Vec<String> = (0..groups.len()).map(|place| format!("g{place}")).collect();
+        let named = groups.iter().zip(&names).map(|(group, name)| format!(", {group} AS {name}"));
+        let from = format!(
+            "(SELECT *{} FROM {rows} WHERE {USED}) GROUP BY {}",
+            named.collect::<String>(),
+            names.join(", ")
+        );
+        self.traffic_of(&names, "0", &from, &params)
+    }
+
+    /// The same with the hours of use, which are those of all days.
+    fn traffic_and_hours(
+        &self,
+        groups: &[&str],
+        filter: &Filter,
+    ) -> Result<Vec<(Row, Traffic)>, SqlError> {
         let (rows, params) = self.summed_shape(filter)?;
         let names: Vec<String> = (0..groups.len()).map(|place| format!("g{place}")).collect();
         let named: Vec<String> =
@@ -169,20 +187,27 @@ impl<S: Sql> LedgerObject<S> {
             with_day(&names),
         );
         let counted: Vec<String> = (0..24).map(|hour| format!("(hours >> {hour} & 1)")).collect();
+        let hours = format!("SUM({})", counted.join(" + "));
+        let from = format!("({days}) GROUP BY {}", names.join(", "));
+        self.traffic_of(&names, &hours, &from, &params)
+    }
+
+    /// Traffic by the names of groups from rows that are grouped by them.
+    fn traffic_of(
+        &self,
+        names: &[String],
+        hours: &str,
+        from: &str,
+        params: &[String],
+    ) -> Result<Vec<(Row, Traffic)>, SqlError> {
         let sums = ADDED.map(|name| format!("CAST(SUM({name}) AS TEXT)")).join(", ");
-        let grouping = if groups.is_empty() {
-            String::new()
-        } else {
-            format!("GROUP BY {}", names.join(", "))
-        };
         let select = format!(
-            "SELECT {sums}, CAST(SUM({}) AS TEXT), CAST(MAX(longest_input) AS TEXT),
-                CAST(MIN(shortest_input) AS TEXT){} FROM ({days}) {grouping}",
-            counted.join(" + "),
+            "SELECT {sums}, CAST({hours} AS TEXT), CAST(MAX(longest_input) AS TEXT),
+                CAST(MIN(shortest_input) AS TEXT){} FROM {from}",
             names.iter().map(|name| format!(", CAST({name} AS TEXT)")).collect::<String>(),
         );
-        let rows = self.exec_with(&select, &params)?;
-        rows.into_iter()
+        self.exec_with(&select, params)?
+            .into_iter()
             .map(|mut row| {
                 let group = row.split_off(ADDED.len() + 3);
                 Ok((group, traffic_of(&row)?))
@@ -414,7 +439,7 @@ impl<S: Sql> LedgerObject<S> {
         filter.hours(Some(from.start_of_hour().ms()), Some(query.at.ms()));
         let groups = [STREAM, &["streamed = 0 AND turns = 0"]].concat();
         let mut rows: BTreeMap<Row, SavingsRow> = BTreeMap::new();
-        for (group, traffic) in self.traffic(&groups, &filter)? {
+        for (group, traffic) in self.traffic_and_hours(&groups, &filter)? {
             let mut values = group.iter().map(Option::as_deref);
             let mut next = || values.next().flatten();
             let owned = |value: Option<&str>| value.unwrap_or_default().to_owned();
@@ -464,7 +489,7 @@ impl<S: Sql> LedgerObject<S> {
         known(&query.group_by)?;
         let mut filter = Filter::default();
         filter.hours(Some(query.from_ms), Some(query.to_ms));
-        let rows = self.traffic(&[query.group_by.as_str()], &filter)?.into_iter();
+        let rows = self.traffic_and_hours(&[query.group_by.as_str()], &filter)?.into_iter();
         let named = rows.map(|(group, traffic)| {
             let name = group.into_iter().next().flatten().unwrap_or_default();
             NamedTraffic { name, traffic }

@@ -16,7 +16,7 @@ pub struct Traffic {
     pub turns: u64,
     /// Sessions that began.
     pub sessions: u64,
-    /// Hours of the span with a request.
+    /// Hours of the span with a request; 0 in a weekly review, which does not ask for them.
     pub hours: u64,
     /// Input at the full price.
     pub input: u64,
