@@ -144,11 +144,6 @@ impl<S: Sql> LedgerObject<S> {
         self.lift(&Which::of(kind, subject, key))
     }
 
-    fn lift_session(&self, session: &str, key: &str) -> Result<(), SqlError> {
-        self.lift(&Which::of("session", session, key))?;
-        self.lift(&Which::of_requests_in(session, key))
-    }
-
     fn lift(&self, which: &Which<'_>) -> Result<(), SqlError> {
         if !self.any(which, "summed = 1")? {
             return Ok(());
@@ -244,7 +239,8 @@ impl<S: Sql> LedgerObject<S> {
         let Some(session) = session else { return self.carry(&Which::of("request", id, key)) };
         match self.told(id, key, Some(session))?.1 {
             Told { outcomes: 0, .. } => self.carry(&Which::of("request", id, key)),
-            Told { summed: true, .. } => self.lift_session(session, key),
+            // Until now no request of the session had an outcome.
+            Told { summed: true, .. } => self.lift_outcomes("session", session, key),
             Told { .. } => Ok(()),
         }
     }
@@ -311,7 +307,7 @@ impl<S: Sql> LedgerObject<S> {
         match session.filter(|_| told.outcomes > 0) {
             None if outcomes > 0 => self.carry(&Which::of("request", id, key)),
             Some(session) if told.summed => {
-                self.lift_session(session, key)?;
+                self.lift_outcomes("session", session, key)?;
                 let known = told.behind.unwrap_or_else(|| Behind {
                     provider: provider.to_owned(),
                     model: model.to_owned(),
