@@ -42,19 +42,26 @@ pub(super) struct Span {
 }
 
 impl Span {
+    /// The days that lie in it whole, if any does.
+    pub(super) fn whole_days(self) -> Option<Self> {
+        let from = self.from.map(|ms| ms + (-ms).rem_euclid(DAY_MS));
+        let to = self.to.map(|ms| ms - ms.rem_euclid(DAY_MS));
+        let is_none = from.zip(to).is_some_and(|(from, to)| from >= to);
+        (!is_none).then_some(Self { from, to })
+    }
+
     /// The tables to read a span from, with the part of each: its whole days that are folded from the sums by day, what
     /// lies before and behind them from those by hour.
     fn parts(self, folded_to: i64) -> Vec<(&'static str, Self)> {
-        let first = self.from.map(|ms| ms + (-ms).rem_euclid(DAY_MS));
-        let end = self.to.map_or(folded_to, |ms| (ms - ms.rem_euclid(DAY_MS)).min(folded_to));
-        if first.is_some_and(|first| first >= end) {
-            // No day is whole: of them nothing is read.
+        let end = Some(self.to.map_or(folded_to, |ms| ms.min(folded_to)));
+        let Some(Self { from: first, to: end }) = Self { to: end, ..self }.whole_days() else {
+            // Of the days nothing is read.
             let none = Self { from: Some(0), to: Some(0) };
             return vec![("days", none), ("rollups", self)];
-        }
+        };
         let mut parts = vec![
-            ("days", Self { from: first, to: Some(end) }),
-            ("rollups", Self { from: Some(end), to: self.to }),
+            ("days", Self { from: first, to: end }),
+            ("rollups", Self { from: end, to: self.to }),
         ];
         if self.from != first {
             parts.push(("rollups", Self { from: self.from, to: first }));

@@ -12,6 +12,7 @@ use super::ledger_object::{Filter, LedgerObject};
 use super::ledger_released::CUT;
 use super::ledger_true_ups::PICO_PER_MILLI;
 use super::sql::{Sql, SqlError, integer};
+use crate::dimensions::{OWNER_DIMENSIONS, join};
 use tallygate_shared::time::DAY_MS;
 
 /// The step of the schema that brings this. Outcomes of before are in no sum until they change.
@@ -48,19 +49,7 @@ pub(super) const OUTCOME_DAYS: &str = "
 ";
 
 /// What tells outcomes apart in sums, beside the day and the model: all dimensions but the label.
-pub(super) const OWNERS: [&str; 11] = [
-    "key",
-    "owner",
-    "cost_centre",
-    "environment",
-    "user",
-    "team",
-    "app",
-    "feature",
-    "agent",
-    "customer",
-    "actor_environment",
-];
+pub(super) const OWNERS: [&str; 11] = join(&OWNER_DIMENSIONS, &["actor_environment"]);
 /// The sums.
 const SUMS: [&str; 6] =
     ["accepted", "rejected", "value_milli", "value_rest", "requests", "charged_nanos"];
@@ -367,11 +356,9 @@ pub(super) struct Sources {
 impl Sources {
     /// Of outcomes that fulfil conditions which rows of sums know too: whole days from the sums, and the rest one by one.
     pub(super) fn by_day(conditions: &Filter, span: Span) -> Self {
-        let first = span.from.map(|ms| ms + (-ms).rem_euclid(DAY_MS));
-        let end = span.to.map(|ms| ms - ms.rem_euclid(DAY_MS));
-        if first.zip(end).is_some_and(|(first, end)| first >= end) {
+        let Some(Span { from: first, to: end }) = span.whole_days() else {
             return Self::one_by_one(conditions, span);
-        }
+        };
         let mut days = conditions.clone();
         days.span("day_ms", first, end);
         let mut apart = conditions.clone();
